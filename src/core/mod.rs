@@ -1,0 +1,15 @@
+//! What is decided, and nothing else: no I/O, no clock, no thread, no lock. Time is an argument.
+#![forbid(unsafe_code)]
+
+pub mod bounded;
+pub mod judge;
+pub mod ladder;
+pub mod ledger;
+pub mod policy;
+pub mod ports;
+pub mod prefix;
+pub mod probe;
+pub mod scan;
+pub mod shard;
+pub mod source;
+pub mod verdict;

@@ -1,0 +1,188 @@
+//! The words in which decisions are told: plain data with `Display`, no behaviour.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::prefix::Prefix;
+use super::scan::ScanKind;
+
+/// What is answered to the kernel for one queued packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Verdict {
+    /// The packet goes on its way (NF_ACCEPT).
+    Accept,
+    /// The packet is discarded silently (NF_DROP).
+    Drop,
+}
+
+/// How a packet came to the engine. The queue number or log group tells it, not the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Held in a verdict queue; conntrack calls it `new`.
+    New,
+    /// Held in a verdict queue; conntrack calls it `invalid` or `untracked`.
+    Odd,
+    /// A copy of a packet that the kernel has already refused (port filter).
+    Refused,
+    /// A copy of a packet that went on its way (`enforce = false`): nothing is held, nothing is answered.
+    Observed,
+}
+
+impl Class {
+    /// Whether the kernel waits for a verdict on packets of this class.
+    pub fn is_held(self) -> bool {
+        matches!(self, Class::New | Class::Odd)
+    }
+}
+
+/// Why a packet got its verdict; every packet is counted under exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Source is in a trusted network: neither counted nor banned.
+    Trusted,
+    /// Source is under a live ban (or its offence is being turned into one).
+    Banned,
+    /// This very packet crossed a threshold.
+    Offence,
+    /// Counted as evidence, below every threshold.
+    Counted,
+    /// Nothing in it is evidence of anything.
+    Harmless,
+    /// Could not be parsed; passes (fails open: an unreadable packet accuses nobody) and is counted.
+    Unparsed,
+}
+
+impl Reason {
+    /// Every reason, in the order in which they are shown.
+    pub const ALL: [Reason; 6] = [
+        Reason::Trusted,
+        Reason::Banned,
+        Reason::Offence,
+        Reason::Counted,
+        Reason::Harmless,
+        Reason::Unparsed,
+    ];
+
+    /// The word used in `stats`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::Trusted => "trusted",
+            Reason::Banned => "banned",
+            Reason::Offence => "offence",
+            Reason::Counted => "counted",
+            Reason::Harmless => "harmless",
+            Reason::Unparsed => "unparsed",
+        }
+    }
+}
+
+/// Why a source is banned: the words of `list`, the log and the wire. A contract: none is renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BanReason {
+    /// More distinct ports within the window than are tolerated.
+    PortScanning,
+    /// Failing (or new) sources on a port under distributed attack.
+    DistributedAttack,
+    /// More stealth probes than are tolerated.
+    SuspiciousScanning,
+    /// An operator's `verdictctl ban`.
+    Manual,
+    /// Several banned neighbours were widened to one prefix.
+    Prefix,
+}
+
+impl BanReason {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [BanReason; 5] = [
+        BanReason::PortScanning,
+        BanReason::DistributedAttack,
+        BanReason::SuspiciousScanning,
+        BanReason::Manual,
+        BanReason::Prefix,
+    ];
+
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            BanReason::PortScanning => "port_scanning",
+            BanReason::DistributedAttack => "distributed_attack",
+            BanReason::SuspiciousScanning => "suspicious_scanning",
+            BanReason::Manual => "manual",
+            BanReason::Prefix => "prefix",
+        }
+    }
+}
+
+impl fmt::Display for BanReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// TCP or UDP: the two protocols that have ports here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Proto {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Proto::Tcp => "tcp",
+            Proto::Udp => "udp",
+        })
+    }
+}
+
+/// What a shard tells the analyst when a source crosses a threshold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offence {
+    /// The address whose packet crossed the line.
+    pub seen: std::net::IpAddr,
+    /// What is to be banned: the address, or its IPv6 prefix.
+    pub source: Prefix,
+    /// What the source did.
+    pub reason: BanReason,
+    /// The kind of the probe that crossed the line.
+    pub kind: ScanKind,
+    /// Distinct ports in the window, this one included, oldest first.
+    pub ports: Box<[(Proto, u16)]>,
+    /// How many distinct ports were tolerated.
+    pub threshold: u32,
+    /// Only UDP ports made it an offence: never past the first step.
+    pub udp_only: bool,
+    /// When the packet was judged.
+    pub at: Instant,
+}
+
+/// A ban as the ledger holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// The banned address or prefix.
+    pub source: Prefix,
+    /// Why.
+    pub reason: BanReason,
+    /// Position on the ladder, from 1; 0 for an operator's ban with a duration of its own.
+    pub step: u32,
+    /// Offences of this source that count toward the ladder, this one included.
+    pub offences: u32,
+    /// When it began.
+    pub since: Instant,
+    /// When it ends; `None`: when an operator lifts it.
+    pub until: Option<Instant>,
+    /// Whether the kernel drops the source; `false`: a would-be ban, recorded only.
+    pub enforced: bool,
+    /// An operator's words, if any.
+    pub note: Option<Box<str>>,
+}
+
+impl Ban {
+    /// Time left at `now`; `None` for a ban without end.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(now))
+    }
+}

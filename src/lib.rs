@@ -1,0 +1,16 @@
+//! verdictd: an NFQUEUE verdict engine for Linux.
+//!
+//! nftables hands each new inbound connection to a multi-threaded loop that answers accept or drop; offenders
+//! go into nft sets whose elements time out by themselves, so that the kernel enforces bans and they outlive
+//! this process.
+//!
+//! Imports point inwards only: [`core`] ◀ [`config`] ◀ [`kernel`], [`stats`], [`control`] ◀ [`engine`] ◀ [`cli`].
+//! `core` decides and touches no clock, thread, file or socket; `tests/layers.rs` holds it to that.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod core;
+pub mod engine;
+pub mod kernel;
+pub mod stats;
