@@ -1,1 +1,3 @@
 //! stub
+/// stub
+#[derive(Clone, Debug)] pub struct Ladder;

@@ -1,1 +1,3 @@
 //! stub
+/// stub
+#[derive(Clone, Debug, Default, PartialEq, Eq)] pub struct PortSet;
