@@ -1,1 +1,4 @@
-//! stub
+//! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
+
+pub mod netlink;
+mod sys;
