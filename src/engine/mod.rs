@@ -9,7 +9,6 @@
 //! Workers never wait for anybody: what they tell goes through a bounded channel with `try_send`.
 
 pub mod analyst;
-pub mod clock;
 pub mod daemon;
 pub mod enforcer;
 pub mod handler;

@@ -14,7 +14,7 @@ use crate::core::prefix::Prefix;
 use crate::core::probe;
 use crate::core::verdict::{Offence, Verdict};
 use crate::kernel::queue::{Feed, FeedError, Packet};
-use crate::stats::WorkerStats;
+use crate::stats::{Stats, WorkerStats};
 
 /// What the slow path tells a worker.
 pub enum Order {
@@ -57,21 +57,23 @@ pub struct Worker {
     orders: Receiver<Order>,
     wake: Arc<rustix::fd::OwnedFd>,
     offences: Sender<Box<Offence>>,
-    stats: Arc<WorkerStats>,
+    stats: Arc<Stats>,
+    index: usize,
 }
 
 impl Worker {
-    /// A worker on `feed`, and the handle by which it is told things.
+    /// Worker number `index` on `feed`, and the handle by which it is told things.
     pub fn new(
         feed: Feed,
         judge: Judge,
         offences: Sender<Box<Offence>>,
-        stats: Arc<WorkerStats>,
+        stats: Arc<Stats>,
+        index: usize,
     ) -> rustix::io::Result<(Worker, Handle)> {
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let (sender, orders) = crossbeam_channel::unbounded();
         let handle = Handle { orders: sender, wake: Arc::clone(&wake) };
-        Ok((Worker { feed, judge, orders, wake, offences, stats }, handle))
+        Ok((Worker { feed, judge, orders, wake, offences, stats, index }, handle))
     }
 
     /// Judges packets until told to stop.
@@ -94,7 +96,8 @@ impl Worker {
 
     /// One batch; whether more is waiting.
     fn serve(&mut self) -> Result<bool, FeedError> {
-        let Worker { feed, judge, offences, stats, .. } = self;
+        let Worker { feed, judge, offences, .. } = self;
+        let stats = &self.stats.workers[self.index];
         let received = Instant::now();
         let served = feed.serve(|packet| answer(judge, offences, stats, &packet, received))?;
         if served.packets > 0 {
