@@ -1,8 +1,8 @@
 //! From the text of `verdictd.toml` to a policy that cannot hold a bad value, or to every problem in it.
 //!
 //! The file of the Python system loads unchanged. A document is walked with the lines of its keys
-//! ([`document`]), each section takes its keys ([`sections`], [`presets`], [`webhooks`]), each value has one
-//! reader ([`units`]). Nothing stops at the first problem, and nothing reads a clock, a socket or the kernel.
+//! (`document`), each section takes its keys (`sections`, `presets`, `webhooks`), each value has one
+//! reader (`units`). Nothing stops at the first problem, and nothing reads a clock, a socket or the kernel.
 
 mod document;
 mod file;

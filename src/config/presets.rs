@@ -95,14 +95,14 @@ impl Preset {
             .unwrap_or(self.ports.saturating_mul(UDP_FACTOR).min(MOST_PORTS))
     }
 
-    pub(super) fn change(&mut self, changes: Changes) {
+    pub(super) fn change(&mut self, changes: &Changes) {
         self.ports = changes.ports.unwrap_or(self.ports);
         self.udp_ports = changes.udp_ports.or(self.udp_ports);
         self.window = changes.window.unwrap_or(self.window);
         self.attempts.default = changes.default_attempts.unwrap_or(self.attempts.default);
-        self.attempts.ports.extend(changes.attempts);
-        if let Some(ladder) = changes.ladder {
-            self.ladder = ladder;
+        self.attempts.ports.extend(changes.attempts.iter().copied());
+        if let Some(ladder) = &changes.ladder {
+            self.ladder = ladder.clone();
         }
     }
 
@@ -234,17 +234,17 @@ mod tests {
     #[test]
     fn udp_threshold_follows_the_other_until_it_is_given() {
         let mut preset = Base::Standard.preset();
-        preset.change(Changes {
+        preset.change(&Changes {
             ports: Some(20),
             ..Changes::default()
         });
         assert_eq!(preset.udp_ports(), 80);
-        preset.change(Changes {
+        preset.change(&Changes {
             udp_ports: Some(9),
             ..Changes::default()
         });
         assert_eq!(preset.udp_ports(), 9);
-        preset.change(Changes {
+        preset.change(&Changes {
             ports: Some(60_000),
             ..Changes::default()
         });

@@ -91,44 +91,62 @@ impl Default for Firewall {
 
 /// `[modes.*]` and `[custom]`: the numbers that hold under `firewall.mode`.
 pub(super) fn preset(root: &mut Section<'_>, firewall: &Firewall) -> Preset {
-    let mut modes = modes(root);
-    let custom = root.section("custom");
-    let preset = match (firewall.security, custom) {
-        (Security::Preset(word, base), custom) => {
-            let preset = with_changes(base, &mut modes);
-            if let Some(mut section) = custom {
-                read_custom(&mut section);
-                note_without_effect(&section, word, &preset);
-                section.finish(home_but("custom"));
+    let modes = modes(root);
+    let mut custom = root.section("custom");
+    let given = custom.as_mut().map(Custom::read).unwrap_or_default();
+    let (preset, unused) = match firewall.security {
+        Security::Custom => customised(given, &modes, firewall),
+        Security::Preset(word, base) => {
+            let preset = with_changes(base, &modes);
+            if let Some(custom) = &custom {
+                note_without_effect(custom, word, &preset);
             }
-            note_save_interval(
-                root,
-                firewall,
-                &format!("mode is \"{word}\" ({})", preset.snapshot_every.as_secs()),
-            );
-            preset
-        }
-        (Security::Custom, None) => {
-            let mut preset = with_changes(Base::Standard, &mut modes);
-            preset.snapshot_every = firewall
-                .save_interval
-                .map_or(preset.snapshot_every, |(_, interval)| interval);
-            preset
-        }
-        (Security::Custom, Some(mut section)) => {
-            let (base, changes, interval) = read_custom(&mut section);
-            let mut preset = with_changes(base.unwrap_or(Base::Standard), &mut modes);
-            preset.change(changes);
-            if interval.is_some() {
-                note_save_interval(root, firewall, "[custom] has one of its own");
-            }
-            let interval = interval.or(firewall.save_interval);
-            preset.snapshot_every = interval.map_or(preset.snapshot_every, |(_, interval)| interval);
-            section.finish(home_but("custom"));
-            preset
+            let counts = preset.snapshot_every.as_secs();
+            (preset, Some(format!("mode is \"{word}\" ({counts})")))
         }
     };
+    if let (Some((line, interval)), Some(why)) = (firewall.save_interval, unused) {
+        let key = "firewall.state_save_interval";
+        root.report().note(
+            line,
+            key,
+            format!("{key} = {} has no effect: {why}", interval.as_secs()),
+        );
+    }
+    if let Some(custom) = custom {
+        custom.finish(home_but("custom"));
+    }
     preset
+}
+
+/// The preset of `[custom]`, and why `firewall.state_save_interval` does not count, if so.
+fn customised(given: Custom, modes: &[(Base, Changes)], firewall: &Firewall) -> (Preset, Option<String>) {
+    let mut preset = with_changes(given.base.unwrap_or(Base::Standard), modes);
+    preset.change(&given.changes);
+    let outer = firewall.save_interval.map(|(_, interval)| interval);
+    if let Some(interval) = given.save_interval.or(outer) {
+        preset.snapshot_every = interval;
+    }
+    let unused = given.save_interval.is_some();
+    (preset, unused.then(|| "[custom] has one of its own".to_owned()))
+}
+
+/// `[custom]`.
+#[derive(Default)]
+struct Custom {
+    base: Option<Base>,
+    changes: Changes,
+    save_interval: Option<Duration>,
+}
+
+impl Custom {
+    fn read(section: &mut Section<'_>) -> Custom {
+        Custom {
+            base: section.get("base", units::word("a base", &Base::ALL)),
+            changes: Changes::read(section),
+            save_interval: save_interval(section).map(|(_, interval)| interval),
+        }
+    }
 }
 
 fn modes(root: &mut Section<'_>) -> Vec<(Base, Changes)> {
@@ -147,17 +165,12 @@ fn modes(root: &mut Section<'_>) -> Vec<(Base, Changes)> {
     read
 }
 
-fn with_changes(base: Base, modes: &mut Vec<(Base, Changes)>) -> Preset {
+fn with_changes(base: Base, modes: &[(Base, Changes)]) -> Preset {
     let mut preset = base.preset();
-    for (_, changes) in modes.extract_if(.., |(of, _)| *of == base) {
+    for (_, changes) in modes.iter().filter(|(of, _)| *of == base) {
         preset.change(changes);
     }
     preset
-}
-
-fn read_custom(section: &mut Section<'_>) -> (Option<Base>, Changes, Option<(usize, Duration)>) {
-    let base = section.get("base", units::word("a base", &Base::ALL));
-    (base, Changes::read(section), save_interval(section))
 }
 
 fn save_interval(section: &mut Section<'_>) -> Option<(usize, Duration)> {
@@ -166,17 +179,6 @@ fn save_interval(section: &mut Section<'_>) -> Option<(usize, Duration)> {
         units::seconds(Duration::from_secs(1)..=DAY),
     )?;
     Some((section.line_of("state_save_interval"), interval))
-}
-
-fn note_save_interval(root: &Section<'_>, firewall: &Firewall, why: &str) {
-    if let Some((line, interval)) = firewall.save_interval {
-        let key = "firewall.state_save_interval";
-        root.report().note(
-            line,
-            key,
-            format!("{key} = {} has no effect: {why}", interval.as_secs()),
-        );
-    }
 }
 
 fn sleep_interval(value: &DeValue<'_>) -> Read<String> {
@@ -350,7 +352,7 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, usize) {
         .get("max_sources", units::whole(1..=1 << 24))
         .unwrap_or(max_sources);
     section.finish(home_but("engine"));
-    (engine, max_sources as usize)
+    (engine, max_sources)
 }
 
 fn interface(value: &DeValue<'_>) -> Read<InterfaceName> {

@@ -26,11 +26,13 @@ pub(super) fn problems(
     let mut seen = BTreeSet::new();
     let mut problems: Vec<Problem> = errors
         .into_iter()
-        .map(|error| told(text, error, line(start(error))))
-        .filter(|problem| seen.insert(problem.line))
+        .map(|error| (line(start(error)), error))
+        .filter(|(line, _)| seen.insert(*line))
+        .take(MOST + 1)
+        .map(|(line, error)| told(text, error, line))
         .collect();
     if let Some((key, at)) = opened {
-        let wrong = "opens a bracket that is never closed".to_owned();
+        let wrong = NEVER_CLOSED.to_owned();
         let right = "close it with ] or }".to_owned();
         problems.push(Problem {
             line: Some(line(at)),
@@ -48,7 +50,7 @@ pub(super) fn merge(syntax: Vec<Problem>, sections: Vec<Problem>) -> Vec<Problem
     let guessed: BTreeSet<_> = syntax.iter().map(|problem| problem.line).collect();
     let unclosed = syntax
         .iter()
-        .filter(|problem| problem.wrong.contains("never closed"))
+        .filter(|problem| problem.wrong == NEVER_CLOSED)
         .map(|p| p.line)
         .min();
     let sound = |problem: &Problem| {
@@ -57,6 +59,15 @@ pub(super) fn merge(syntax: Vec<Problem>, sections: Vec<Problem>) -> Vec<Problem
     let mut all = syntax;
     all.extend(sections.into_iter().filter(sound));
     all.sort_by_key(|problem| problem.line);
+    if let Some(line) = all.get(MOST).map(|problem| problem.line) {
+        let wrong = format!("here it goes on: these are the first {MOST} problems");
+        all.truncate(MOST);
+        all.push(Problem {
+            line,
+            wrong,
+            ..Problem::default()
+        });
+    }
     all
 }
 
@@ -174,6 +185,11 @@ fn may_show(text: &str, at: usize) -> bool {
 }
 
 const UNCLOSED: [&str; 2] = ["unclosed array", "unclosed inline table"];
+
+const NEVER_CLOSED: &str = "opens a bracket that is never closed";
+
+/// Problems that are told of one file: nobody mends more at a time, and telling costs a look back for the section.
+const MOST: usize = 1_000;
 
 /// Characters of a faulty place that are shown.
 const EXCERPT: usize = 40;

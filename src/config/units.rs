@@ -259,7 +259,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 /// A duration as [`parse_duration`] reads it, in the greatest unit that divides it; parts of a second are left out.
 pub fn duration_text(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let fits = |(_, unit): &(&str, u64)| seconds >= *unit && seconds.is_multiple_of(*unit);
+    let fits = |(_, unit): &(&str, u64)| seconds >= *unit && seconds % *unit == 0;
     let (word, unit) = UNITS.into_iter().find(fits).unwrap_or(("s", 1));
     format!("{}{word}", seconds / unit)
 }
@@ -309,3 +309,47 @@ const SHOWN: usize = 80;
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 
 const DURATION: &str = "a whole number with s, m, h or d, as in \"30s\", \"10m\", \"2h\", \"1d\"";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        let secs = |text| parse_duration(text).map(|duration| duration.as_secs());
+        assert_eq!(
+            ["30s", "10m", "2h", "1d", "0s", " 7d "].map(secs),
+            [30, 600, 7_200, 86_400, 0, 604_800].map(Ok)
+        );
+        for (text, error) in [
+            ("", DurationError::NoNumber),
+            ("s", DurationError::NoNumber),
+            ("+5s", DurationError::NoNumber),
+            ("-5m", DurationError::Negative),
+            ("5", DurationError::NoUnit),
+            ("1.5h", DurationError::NoUnit),
+            ("1h30m", DurationError::NoUnit),
+            ("5ms", DurationError::NoUnit),
+            ("18446744073709551615d", DurationError::TooLong),
+            ("99999999999999999999s", DurationError::TooLong),
+        ] {
+            assert_eq!(secs(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["1s", "90s", "10m", "90m", "1h", "25h", "1d", "365d", "0s"] {
+            assert_eq!(duration_text(parse_duration(text).unwrap()), text);
+        }
+        assert_eq!(duration_text(Duration::from_millis(7_200_999)), "2h");
+    }
+
+    #[test]
+    fn values_are_shown_short_and_harmless() {
+        let text = shown(&DeValue::String("\u{1b}[2J\u{202e}\n".into()));
+        assert_eq!(text, r#""\u{1b}[2J\u{202e}\n""#);
+        let long = shown(&DeValue::String("x".repeat(1_000).into()));
+        assert_eq!(long.chars().count(), SHOWN + 1);
+    }
+}

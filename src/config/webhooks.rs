@@ -22,8 +22,8 @@ pub(super) fn read(root: &mut Section<'_>) {
     section.get("batch_size", units::whole(1..=10_000u32));
     section.get("batch_timeout", up_to_an_hour());
     section.get("rate_limit", units::whole(1..=1_000_000u32));
-    section.get("signature_header", |value| header_name(value));
-    section.get("timestamp_header", |value| header_name(value));
+    section.get("signature_header", header_name);
+    section.get("timestamp_header", header_name);
     section.sections("endpoints").into_iter().for_each(endpoint);
     if enabled == Some(true) {
         let text = "webhooks.enabled = true: webhooks are not delivered by this version";
