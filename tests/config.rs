@@ -543,7 +543,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[bans]\n[trusted]\n[bans]",
-        "3: trusted: bans is given twice; keep one of them",
+        "3: bans is given twice; keep one of them",
     ),
     (
         "[firewall]\nmode = standard",

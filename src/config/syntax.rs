@@ -127,6 +127,9 @@ fn near(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
+    if line.trim_start().starts_with('[') {
+        return String::new();
+    }
     let key = line
         .split_once('=')
         .map(|(key, _)| key.trim())
