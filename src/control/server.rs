@@ -1,0 +1,359 @@
+//! The unix socket of the engine: one bounded request a connection, answered within bounded time.
+//!
+//! Who may connect may ask and order: the socket is 0660, its folder 0750 (FAULTS row 45). Whoever it is cannot
+//! hold the engine up: at most [`MAX_CLIENTS`] threads at a time, a second for a request to arrive, ten for a
+//! reply to be read. Nothing here is on the way of a packet; if this server dies, verdicts go on.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
+
+use super::wire::{MAX_REQUEST_BYTES, Reply, Request, RequestError};
+
+/// Who asks, by the kernel's word (SO_PEERCRED) at the time of connecting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Process; 0 when it lives in another pid namespace.
+    pub pid: i32,
+}
+
+/// What answers requests. Called from several threads at a time, so it locks what it must, and shortly.
+pub trait Handler: Send + Sync {
+    /// Does what is asked, or refuses in words.
+    fn handle(&self, request: Request, peer: Peer) -> Reply;
+}
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Somebody answers on that path.
+    #[error("another engine answers on {0:?}, stop it or choose another --runtime-dir")]
+    Live(PathBuf),
+    /// Something that is not a socket stands there.
+    #[error("{0:?} exists and is not a socket, move it away or choose another --runtime-dir")]
+    NotASocket(PathBuf),
+    /// The system said no.
+    #[error("cannot {action} {path:?}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The running server; stops when told to or dropped.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds `path` (0660, in a folder made 0750 if there is none) and answers on a thread of its own.
+    ///
+    /// A socket that a dead engine left is replaced; one that is answered is not.
+    pub fn start(path: &Path, handler: Arc<dyn Handler>) -> Result<Server, ServerError> {
+        let listener = bind(path)?;
+        let shared = Arc::new(Shared {
+            identity: identity(path),
+            path: path.to_owned(),
+            listener,
+            stopping: AtomicBool::new(false),
+            clients: Mutex::new(0),
+            left: Condvar::new(),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept_clients(&theirs, &handler))
+            .map_err(failed("start a thread for", path))?;
+        Ok(Server { shared, thread: Some(thread) })
+    }
+
+    /// The path that is answered on.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Takes no more clients, waits for those that are being answered (some seconds at most), removes the socket.
+    pub fn stop(mut self) {
+        self.close();
+    }
+
+    fn close(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        // First: a client then reads "no engine" and not a refused connection to a file that is still there.
+        self.shared.remove_socket();
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // Shutting a listening unix socket down wakes its accept() with EINVAL, now and for ever.
+        let _ = rustix::net::shutdown(&self.shared.listener, rustix::net::Shutdown::Both);
+        let _ = thread.join();
+        self.shared.wait_for(|clients| clients == 0, STOP_TIME);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    /// Device and inode, so that we remove our own socket and never our successor's.
+    identity: Option<(u64, u64)>,
+    listener: UnixListener,
+    stopping: AtomicBool,
+    clients: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Shared {
+    fn clients(&self) -> MutexGuard<'_, usize> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the number of clients is as `wanted` or `limit` is over; says which.
+    fn wait_for(&self, wanted: impl Fn(usize) -> bool, limit: Duration) -> bool {
+        let waited = self.left.wait_timeout_while(self.clients(), limit, |clients| !wanted(*clients));
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    fn remove_socket(&self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Further clients wait in the listen backlog: nobody is turned away, nobody holds a place longer than its time.
+fn accept_clients(shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
+    while !shared.stopping.load(Ordering::SeqCst) {
+        if !shared.wait_for(|clients| clients < MAX_CLIENTS, POLL) {
+            continue;
+        }
+        match shared.listener.accept() {
+            Ok((stream, _)) => serve_on_a_thread(stream, shared, handler),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) if shared.stopping.load(Ordering::SeqCst) => {}
+            // Out of descriptors or memory: others need them more. The clients wait meanwhile.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a control connection");
+                thread::sleep(POLL);
+            }
+        }
+    }
+}
+
+fn serve_on_a_thread(stream: UnixStream, shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
+    let place = Place::take(shared);
+    let handler = Arc::clone(handler);
+    let spawned = thread::Builder::new().name("control client".into()).spawn(move || {
+        let _place = place;
+        if let Err(error) = serve(stream, handler.as_ref()) {
+            tracing::debug!(%error, "control client went away");
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "no thread for a control client");
+    }
+}
+
+/// One of [`MAX_CLIENTS`] places; given back on drop, whatever happens to the thread.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Place {
+        *shared.clients() += 1;
+        Place(Arc::clone(shared))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self.0.clients() -= 1;
+        self.0.left.notify_all();
+    }
+}
+
+fn serve(mut stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
+    let deadline = Instant::now() + REQUEST_TIME;
+    let peer = peer_of(&stream)?;
+    let Some(request) = receive(&mut stream, deadline)? else { return Ok(()) };
+    let reply = match request {
+        Ok(request) => answer(handler, request, peer),
+        Err(error) => Reply::refused(error),
+    };
+    send(&mut stream, &reply.encode(), Instant::now() + REPLY_TIME)?;
+    stream.shutdown(Shutdown::Write)?;
+    drain(&mut stream, deadline);
+    Ok(())
+}
+
+/// A handler that panics costs its caller an answer, not the engine its control socket.
+fn answer(handler: &dyn Handler, request: Request, peer: Peer) -> Reply {
+    catch_unwind(AssertUnwindSafe(|| handler.handle(request, peer))).unwrap_or_else(|_| {
+        tracing::error!("control handler panicked");
+        Reply::refused("the engine failed while answering, its log says where")
+    })
+}
+
+fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = rustix::net::sockopt::socket_peercred(stream)?;
+    Ok(Peer {
+        uid: credentials.uid.as_raw(),
+        gid: credentials.gid.as_raw(),
+        pid: Pid::as_raw(Some(credentials.pid)),
+    })
+}
+
+/// Reads until a newline or the end; `None` when nothing was asked at all.
+fn receive(stream: &mut UnixStream, deadline: Instant) -> io::Result<Option<Result<Request, RequestError>>> {
+    let mut line = Vec::with_capacity(256);
+    let mut chunk = [0; 1024];
+    loop {
+        let Ok(left) = time_left(deadline) else { return Ok(Some(Err(RequestError::Late))) };
+        stream.set_read_timeout(Some(left))?;
+        let got = match stream.read(&mut chunk) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(Err(RequestError::Late))),
+            other => other?,
+        };
+        line.extend_from_slice(&chunk[..got]);
+        let newline = line.iter().position(|byte| *byte == b'\n');
+        if let Some(end) = newline {
+            line.truncate(end);
+        }
+        // The newline is part of the size.
+        if line.len() >= MAX_REQUEST_BYTES {
+            return Ok(Some(Err(RequestError::Oversized)));
+        }
+        if newline.is_some() || got == 0 {
+            return Ok((!line.is_empty()).then(|| Request::decode(&line)));
+        }
+    }
+}
+
+fn send(stream: &mut UnixStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.set_write_timeout(Some(time_left(deadline)?))?;
+        match stream.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            sent => bytes = &bytes[sent?..],
+        }
+    }
+    Ok(())
+}
+
+/// Closing with unread bytes would reset the connection of a client that is still writing, before it reads why.
+fn drain(stream: &mut UnixStream, deadline: Instant) {
+    let mut chunk = [0; 4096];
+    for _ in 0..MAX_DRAINED {
+        let Ok(left) = time_left(deadline) else { return };
+        if stream.set_read_timeout(Some(left)).is_err() || !matches!(stream.read(&mut chunk), Ok(1..)) {
+            return;
+        }
+    }
+}
+
+fn time_left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+fn bind(path: &Path) -> Result<UnixListener, ServerError> {
+    make_folder(path)?;
+    make_room(path)?;
+    let listener = bind_with_mode(path).map_err(|error| failed("listen on", path)(error.into()))?;
+    Ok(UnixListener::from(listener))
+}
+
+fn make_folder(path: &Path) -> Result<(), ServerError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(failed("create the folder", folder))
+}
+
+fn make_room(path: &Path) -> Result<(), ServerError> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at", path)(error)),
+        Ok(meta) if !meta.file_type().is_socket() => return Err(ServerError::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match probe(path).err().map(|error| io::Error::from(error).kind()) {
+        Some(ErrorKind::ConnectionRefused) => fs::remove_file(path).map_err(failed("remove the stale socket", path)),
+        Some(ErrorKind::NotFound) => Ok(()),
+        Some(ErrorKind::PermissionDenied) => Err(failed("connect to", path)(ErrorKind::PermissionDenied.into())),
+        // Answered, or too busy to (its backlog is full): somebody lives there.
+        _ => Err(ServerError::Live(path.to_owned())),
+    }
+}
+
+/// Connects without waiting: a hung engine with a full backlog must not hang its successor.
+fn probe(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+/// The mode is set between bind and listen: until then every connect is refused, so it is never too open.
+fn bind_with_mode(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &address)?;
+    let ready = fs::set_permissions(path, Permissions::from_mode(0o660))
+        .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
+        .and_then(|()| rustix::net::listen(&socket, BACKLOG));
+    if ready.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    ready.map(|()| socket)
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServerError + use<'a> {
+    move |source| ServerError::Io { action, path: path.to_owned(), source }
+}
+
+/// Clients that are answered at a time.
+pub const MAX_CLIENTS: usize = 16;
+/// Clients that may wait for a place.
+const BACKLOG: i32 = 128;
+/// From accept to the end of the request line, and of what follows it.
+const REQUEST_TIME: Duration = Duration::from_secs(1);
+/// For the whole reply to be read: a list of a million bans is some 200 MB.
+const REPLY_TIME: Duration = Duration::from_secs(10);
+/// How long a stop waits for clients that are being answered.
+const STOP_TIME: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(100);
+/// Chunks read and thrown away behind a request: 1 MiB.
+const MAX_DRAINED: usize = 256;
