@@ -86,7 +86,10 @@ impl Server {
             .name("control".into())
             .spawn(move || accept_clients(&theirs, &handler))
             .map_err(failed("start a thread for", path))?;
-        Ok(Server { shared, thread: Some(thread) })
+        Ok(Server {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// The path that is answered on.
@@ -135,7 +138,9 @@ impl Shared {
 
     /// Waits until the number of clients is as `wanted` or `limit` is over; says which.
     fn wait_for(&self, wanted: impl Fn(usize) -> bool, limit: Duration) -> bool {
-        let waited = self.left.wait_timeout_while(self.clients(), limit, |clients| !wanted(*clients));
+        let waited = self
+            .left
+            .wait_timeout_while(self.clients(), limit, |clients| !wanted(*clients));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -147,7 +152,9 @@ impl Shared {
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+    fs::symlink_metadata(path)
+        .ok()
+        .map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Further clients wait in the listen backlog: nobody is turned away, nobody holds a place longer than its time.
@@ -172,12 +179,14 @@ fn accept_clients(shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
 fn serve_on_a_thread(stream: UnixStream, shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
     let place = Place::take(shared);
     let handler = Arc::clone(handler);
-    let spawned = thread::Builder::new().name("control client".into()).spawn(move || {
-        let _place = place;
-        if let Err(error) = serve(stream, handler.as_ref()) {
-            tracing::debug!(%error, "control client went away");
-        }
-    });
+    let spawned = thread::Builder::new()
+        .name("control client".into())
+        .spawn(move || {
+            let _place = place;
+            if let Err(error) = serve(stream, handler.as_ref()) {
+                tracing::debug!(%error, "control client went away");
+            }
+        });
     if let Err(error) = spawned {
         tracing::warn!(%error, "no thread for a control client");
     }
@@ -203,7 +212,9 @@ impl Drop for Place {
 fn serve(mut stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     let deadline = Instant::now() + REQUEST_TIME;
     let peer = peer_of(&stream)?;
-    let Some(request) = receive(&mut stream, deadline)? else { return Ok(()) };
+    let Some(request) = receive(&mut stream, deadline)? else {
+        return Ok(());
+    };
     let reply = match request {
         Ok(request) => answer(handler, request, peer),
         Err(error) => Reply::refused(error),
@@ -236,7 +247,9 @@ fn receive(stream: &mut UnixStream, deadline: Instant) -> io::Result<Option<Resu
     let mut line = Vec::with_capacity(256);
     let mut chunk = [0; 1024];
     loop {
-        let Ok(left) = time_left(deadline) else { return Ok(Some(Err(RequestError::Late))) };
+        let Ok(left) = time_left(deadline) else {
+            return Ok(Some(Err(RequestError::Late)));
+        };
         stream.set_read_timeout(Some(left))?;
         let got = match stream.read(&mut chunk) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -253,7 +266,8 @@ fn receive(stream: &mut UnixStream, deadline: Instant) -> io::Result<Option<Resu
             return Ok(Some(Err(RequestError::Oversized)));
         }
         if newline.is_some() || got == 0 {
-            return Ok((!line.is_empty()).then(|| Request::decode(&line)));
+            let asked = newline.is_some() || !line.is_empty();
+            return Ok(asked.then(|| Request::decode(&line)));
         }
     }
 }
@@ -295,11 +309,17 @@ fn bind(path: &Path) -> Result<UnixListener, ServerError> {
 }
 
 fn make_folder(path: &Path) -> Result<(), ServerError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
     if folder.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(failed("create the folder", folder))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(folder)
+        .map_err(failed("create the folder", folder))
 }
 
 fn make_room(path: &Path) -> Result<(), ServerError> {
@@ -310,9 +330,13 @@ fn make_room(path: &Path) -> Result<(), ServerError> {
         Ok(_) => {}
     }
     match probe(path).err().map(|error| io::Error::from(error).kind()) {
-        Some(ErrorKind::ConnectionRefused) => fs::remove_file(path).map_err(failed("remove the stale socket", path)),
+        Some(ErrorKind::ConnectionRefused) => {
+            fs::remove_file(path).map_err(failed("remove the stale socket", path))
+        }
         Some(ErrorKind::NotFound) => Ok(()),
-        Some(ErrorKind::PermissionDenied) => Err(failed("connect to", path)(ErrorKind::PermissionDenied.into())),
+        Some(ErrorKind::PermissionDenied) => {
+            Err(failed("connect to", path)(ErrorKind::PermissionDenied.into()))
+        }
         // Answered, or too busy to (its backlog is full): somebody lives there.
         _ => Err(ServerError::Live(path.to_owned())),
     }
@@ -328,8 +352,12 @@ fn probe(path: &Path) -> rustix::io::Result<()> {
 /// The mode is set between bind and listen: until then every connect is refused, so it is never too open.
 fn bind_with_mode(path: &Path) -> rustix::io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     rustix::net::bind(&socket, &address)?;
     let ready = fs::set_permissions(path, Permissions::from_mode(0o660))
         .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
@@ -341,7 +369,11 @@ fn bind_with_mode(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServerError + use<'a> {
-    move |source| ServerError::Io { action, path: path.to_owned(), source }
+    move |source| ServerError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Clients that are answered at a time.
@@ -357,3 +389,291 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(100);
 /// Chunks read and thrown away behind a request: 1 MiB.
 const MAX_DRAINED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+
+    /// Refuses every unban with its own target, panics when asked to unban "panic".
+    struct Echo;
+
+    impl Handler for Echo {
+        fn handle(&self, request: Request, peer: Peer) -> Reply {
+            match request {
+                Request::Unban { target } if target == "panic" => panic!("as asked"),
+                Request::Unban { target } => Reply::refused(target),
+                _ => Reply::refused(format!("uid {} pid {}", peer.uid, peer.pid)),
+            }
+        }
+    }
+
+    struct Fixture {
+        server: Server,
+        folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let folder = tempfile::tempdir().unwrap();
+            let server = Server::start(&folder.path().join("run/control.sock"), Arc::new(Echo)).unwrap();
+            Fixture { server, folder }
+        }
+
+        fn connect(&self) -> UnixStream {
+            let stream = UnixStream::connect(self.server.path()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream
+        }
+
+        fn ask(&self, bytes: &[u8]) -> String {
+            let mut stream = self.connect();
+            let _ = stream.write_all(bytes);
+            reply_from(stream)
+        }
+    }
+
+    /// The refusal's words, or "" when the connection was closed without an answer.
+    fn reply_from(stream: UnixStream) -> String {
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            return line;
+        }
+        match Reply::decode(line.as_bytes()).unwrap() {
+            Reply::Refused { message } => message,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    fn mode_of(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn the_handler_hears_the_request_and_who_asks() {
+        let fixture = Fixture::new();
+        let me = format!(
+            "uid {} pid {}",
+            rustix::process::getuid().as_raw(),
+            std::process::id()
+        );
+        assert_eq!(fixture.ask(&Request::List {}.encode()), me);
+        // The end of the stream ends a line as well.
+        let mut stream = fixture.connect();
+        stream.write_all(br#"{"request":"list"}"#).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(reply_from(stream), me);
+    }
+
+    #[test]
+    fn socket_and_folder_are_closed_to_others() {
+        let fixture = Fixture::new();
+        assert_eq!(mode_of(fixture.server.path()), 0o660);
+        assert_eq!(mode_of(&fixture.folder.path().join("run")), 0o750);
+    }
+
+    #[test]
+    fn stop_removes_the_socket_and_a_new_server_takes_its_place() {
+        let Fixture { server, folder } = Fixture::new();
+        let path = server.path().to_owned();
+        server.stop();
+        assert!(!path.exists());
+        let again = Server::start(&path, Arc::new(Echo)).unwrap();
+        assert!(path.exists());
+        drop(again);
+        assert!(!path.exists());
+        drop(folder);
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file, as a killed engine does");
+        let server = Server::start(&path, Arc::new(Echo)).unwrap();
+        let refused = Server::start(&path, Arc::new(Echo)).unwrap_err();
+        assert!(matches!(refused, ServerError::Live(_)), "{refused}");
+        assert!(path.exists());
+        server.stop();
+    }
+
+    #[test]
+    fn a_live_engine_with_a_full_backlog_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let hung = bind_with_mode(&path).unwrap();
+        rustix::net::listen(&hung, 0).unwrap();
+        let _waiting: Vec<_> = (0..4).map_while(|_| probe(&path).ok()).collect();
+        assert!(matches!(
+            Server::start(&path, Arc::new(Echo)),
+            Err(ServerError::Live(_))
+        ));
+    }
+
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        fs::write(&path, "precious").unwrap();
+        let refused = Server::start(&path, Arc::new(Echo)).unwrap_err();
+        assert!(matches!(refused, ServerError::NotASocket(_)), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        let long = folder.path().join("x".repeat(120));
+        assert!(matches!(
+            Server::start(&long, Arc::new(Echo)),
+            Err(ServerError::Io { .. })
+        ));
+    }
+
+    #[test]
+    fn a_successor_s_socket_is_not_removed() {
+        let Fixture { server, folder } = Fixture::new();
+        let path = server.path().to_owned();
+        fs::remove_file(&path).unwrap();
+        let _successor = UnixListener::bind(&path).unwrap();
+        server.stop();
+        assert!(path.exists());
+        drop(folder);
+    }
+
+    #[test]
+    fn an_oversized_request_is_told_so_and_the_next_one_answered() {
+        let fixture = Fixture::new();
+        assert_eq!(
+            fixture.ask(&vec![b'x'; 1 << 20]),
+            "request is longer than 4096 bytes"
+        );
+        assert_eq!(
+            fixture.ask(&vec![b'x'; MAX_REQUEST_BYTES]),
+            "request is longer than 4096 bytes"
+        );
+        let mut longest = Request::Unban { target: "a".into() }.encode();
+        longest.splice(0..0, vec![b' '; MAX_REQUEST_BYTES - longest.len()]);
+        assert_eq!(fixture.ask(&longest), "a");
+    }
+
+    #[test]
+    fn nonsense_is_refused_in_words() {
+        let fixture = Fixture::new();
+        assert!(fixture.ask(b"hello\n").starts_with("not a request: "));
+        assert!(fixture.ask(b"\xff\x00\x80\n").starts_with("not a request: "));
+        assert!(fixture.ask(b"\n").starts_with("not a request: "));
+        let silent = fixture.connect();
+        silent.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(reply_from(silent), "");
+    }
+
+    #[test]
+    fn random_bytes_do_no_harm() {
+        let fixture = Fixture::new();
+        // xorshift64: random enough, and the same bytes every time.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for round in 0..200 {
+            let bytes: Vec<u8> = (0..round * 7)
+                .map(|_| {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    state as u8
+                })
+                .chain(*b"\n")
+                .collect();
+            fixture.ask(&bytes);
+        }
+        assert_eq!(
+            fixture.ask(
+                &Request::Unban {
+                    target: "alive".into()
+                }
+                .encode()
+            ),
+            "alive"
+        );
+    }
+
+    #[test]
+    fn a_handler_that_panics_costs_one_answer() {
+        let fixture = Fixture::new();
+        assert!(
+            fixture
+                .ask(
+                    &Request::Unban {
+                        target: "panic".into()
+                    }
+                    .encode()
+                )
+                .contains("failed")
+        );
+        assert_eq!(
+            fixture.ask(
+                &Request::Unban {
+                    target: "alive".into()
+                }
+                .encode()
+            ),
+            "alive"
+        );
+    }
+
+    #[test]
+    fn slow_clients_lose_their_place_after_a_second() {
+        let fixture = Fixture::new();
+        // More than there are places: the honest client behind them is answered after a second or two.
+        let slow: Vec<_> = (0..MAX_CLIENTS + 2).map(|_| fixture.connect()).collect();
+        let mut dripping = fixture.connect();
+        let drip = thread::spawn(move || {
+            while dripping.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let asked = Instant::now();
+        assert_eq!(
+            fixture.ask(&Request::Unban { target: "me".into() }.encode()),
+            "me"
+        );
+        assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+        for stream in slow {
+            assert_eq!(reply_from(stream), "request did not arrive within a second");
+        }
+        drip.join().unwrap();
+    }
+
+    #[test]
+    fn a_hundred_clients_at_once_are_all_answered() {
+        let fixture = Fixture::new();
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..100)
+                .map(|n| {
+                    let fixture = &fixture;
+                    scope.spawn(move || {
+                        let target = format!("client {n}");
+                        assert_eq!(
+                            fixture.ask(
+                                &Request::Unban {
+                                    target: target.clone()
+                                }
+                                .encode()
+                            ),
+                            target
+                        );
+                    })
+                })
+                .collect();
+            for client in clients {
+                client.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn stopping_does_not_wait_for_idle_clients_for_long() {
+        let fixture = Fixture::new();
+        let _idle: Vec<_> = (0..5).map(|_| fixture.connect()).collect();
+        let told = Instant::now();
+        fixture.server.stop();
+        assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+    }
+}

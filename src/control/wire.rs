@@ -77,6 +77,10 @@ impl Request {
         if line.len() > MAX_REQUEST_BYTES {
             return Err(RequestError::Oversized);
         }
+        // serde would take an array for a tagged object as well.
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err(RequestError::Malformed("not a JSON object".into()));
+        }
         let request: Request =
             serde_json::from_slice(line).map_err(|error| RequestError::Malformed(error.to_string()))?;
         request.check().map_err(RequestError::OutOfBounds)?;
@@ -93,10 +97,16 @@ impl Request {
             Request::Status {} | Request::List {} => Ok(()),
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),
-            Request::Ban { target, duration_seconds, reason } => {
+            Request::Ban {
+                target,
+                duration_seconds,
+                reason,
+            } => {
                 check_text("target", target, MAX_TARGET_CHARS)?;
                 duration_seconds.map_or(Ok(()), check_duration)?;
-                reason.as_deref().map_or(Ok(()), |text| check_text("reason", text, MAX_REASON_CHARS))
+                reason
+                    .as_deref()
+                    .map_or(Ok(()), |text| check_text("reason", text, MAX_REASON_CHARS))
             }
         }
     }
@@ -111,7 +121,9 @@ fn check_top(top: usize) -> Result<(), String> {
 
 fn check_duration(seconds: u64) -> Result<(), String> {
     if !(1..=MAX_BAN.as_secs()).contains(&seconds) {
-        return Err(format!("ban of {seconds} seconds, must be between 1 second and 365 days"));
+        return Err(format!(
+            "ban of {seconds} seconds, must be between 1 second and 365 days"
+        ));
     }
     Ok(())
 }
@@ -119,10 +131,15 @@ fn check_duration(seconds: u64) -> Result<(), String> {
 fn check_text(what: &str, text: &str, longest: usize) -> Result<(), String> {
     let length = text.chars().count();
     if length > longest {
-        return Err(format!("{what} has {length} characters, at most {longest} are taken"));
+        return Err(format!(
+            "{what} has {length} characters, at most {longest} are taken"
+        ));
     }
     if let Some(hostile) = text.chars().find(|c| c.is_control()) {
-        return Err(format!("{what} holds the control character {:?}, plain text is taken", hostile));
+        return Err(format!(
+            "{what} holds the control character {:?}, plain text is taken",
+            hostile
+        ));
     }
     Ok(())
 }
@@ -151,7 +168,9 @@ pub enum Reply {
 impl Reply {
     /// A refusal in words.
     pub fn refused(message: impl ToString) -> Reply {
-        Reply::Refused { message: message.to_string() }
+        Reply::Refused {
+            message: message.to_string(),
+        }
     }
 
     /// Reads one line.
@@ -166,7 +185,8 @@ impl Reply {
 }
 
 fn line_of(message: &impl Serialize) -> Vec<u8> {
-    let mut line = serde_json::to_vec(message).expect("string keys only, no map or number that JSON cannot hold");
+    let mut line =
+        serde_json::to_vec(message).expect("string keys only, no map or number that JSON cannot hold");
     line.push(b'\n');
     line
 }
@@ -194,7 +214,9 @@ mod tests {
             Request::List {},
             ban(None, None),
             ban(Some(7200), Some("said \"no\" — twice")),
-            Request::Unban { target: "2001:db8::/64".into() },
+            Request::Unban {
+                target: "2001:db8::/64".into(),
+            },
         ];
         for request in requests {
             let line = request.encode();
@@ -205,11 +227,23 @@ mod tests {
 
     #[test]
     fn the_wire_is_what_scripts_write() {
-        assert_eq!(Request::decode(br#"{"request":"status"}"#), Ok(Request::Status {}));
-        assert_eq!(Request::decode(br#"{"request":"stats"}"#), Ok(Request::Stats { top: 0 }));
+        assert_eq!(
+            Request::decode(br#"{"request":"status"}"#),
+            Ok(Request::Status {})
+        );
+        assert_eq!(
+            Request::decode(br#"{"request":"stats"}"#),
+            Ok(Request::Stats { top: 0 })
+        );
         let refused = Reply::refused("no");
-        assert_eq!(refused.encode(), b"{\"reply\":\"refused\",\"body\":{\"message\":\"no\"}}\n");
-        assert_eq!(Reply::List(vec![]).encode(), b"{\"reply\":\"list\",\"body\":[]}\n");
+        assert_eq!(
+            refused.encode(),
+            b"{\"reply\":\"refused\",\"body\":{\"message\":\"no\"}}\n"
+        );
+        assert_eq!(
+            Reply::List(vec![]).encode(),
+            b"{\"reply\":\"list\",\"body\":[]}\n"
+        );
     }
 
     #[test]
@@ -227,7 +261,11 @@ mod tests {
             "",
             "\u{0}",
         ] {
-            assert!(refusal(line).starts_with("not a request: "), "{line} gives {}", refusal(line));
+            assert!(
+                refusal(line).starts_with("not a request: "),
+                "{line} gives {}",
+                refusal(line)
+            );
         }
         assert!(Request::decode(b"\xff\xfe").is_err());
         assert!(refusal(&"[".repeat(4000)).contains("not a request"));
@@ -237,19 +275,36 @@ mod tests {
     fn strings_and_numbers_are_bounded() {
         let long = "x".repeat(201);
         assert_eq!(
-            refusal(&format!(r#"{{"request":"ban","target":"192.0.2.1","reason":"{long}"}}"#)),
+            refusal(&format!(
+                r#"{{"request":"ban","target":"192.0.2.1","reason":"{long}"}}"#
+            )),
             "reason has 201 characters, at most 200 are taken"
         );
-        assert!(Request::decode(
-            format!(r#"{{"request":"ban","target":"192.0.2.1","reason":"{}"}}"#, "ü".repeat(200)).as_bytes()
-        )
-        .is_ok());
-        assert!(refusal(r#"{"request":"ban","target":"a\u001b[2Jb"}"#).contains("control character '\\u{1b}'"));
+        assert!(
+            Request::decode(
+                format!(
+                    r#"{{"request":"ban","target":"192.0.2.1","reason":"{}"}}"#,
+                    "ü".repeat(200)
+                )
+                .as_bytes()
+            )
+            .is_ok()
+        );
+        assert!(
+            refusal(r#"{"request":"ban","target":"a\u001b[2Jb"}"#).contains("control character '\\u{1b}'")
+        );
         assert!(refusal(r#"{"request":"ban","target":"192.0.2.1","reason":"a\nb"}"#).contains("'\\n'"));
-        assert!(refusal(r#"{"request":"ban","target":"192.0.2.1","duration_seconds":0}"#).contains("0 seconds"));
-        assert!(refusal(r#"{"request":"ban","target":"192.0.2.1","duration_seconds":31536001}"#).contains("365"));
+        assert!(
+            refusal(r#"{"request":"ban","target":"192.0.2.1","duration_seconds":0}"#).contains("0 seconds")
+        );
+        assert!(
+            refusal(r#"{"request":"ban","target":"192.0.2.1","duration_seconds":31536001}"#).contains("365")
+        );
         assert!(refusal(r#"{"request":"stats","top":1001}"#).contains("at most 1000"));
-        assert_eq!(Request::decode(&vec![b' '; MAX_REQUEST_BYTES + 1]), Err(RequestError::Oversized));
+        assert_eq!(
+            Request::decode(&vec![b' '; MAX_REQUEST_BYTES + 1]),
+            Err(RequestError::Oversized)
+        );
     }
 
     proptest! {
