@@ -352,7 +352,10 @@ mod tests {
         stats.workers[1].count(Class::Odd, Verdict::Drop, Reason::Banned);
         let report = stats.snapshot(stats.started + Duration::from_secs(3));
         assert_eq!((report.accept, report.drop), (1, 1));
-        assert_eq!((report.new, report.odd, report.refused, report.observed), (1, 1, 0, 0));
+        assert_eq!(
+            (report.new, report.odd, report.refused, report.observed),
+            (1, 1, 0, 0)
+        );
         assert_eq!(report.reasons, [0, 1, 0, 1, 0, 0]);
         assert_eq!(report.uptime, Duration::from_secs(3));
     }
@@ -363,7 +366,10 @@ mod tests {
         stats.workers[0].count(Class::Refused, Verdict::Drop, Reason::Offence);
         stats.workers[0].count(Class::Observed, Verdict::Accept, Reason::Harmless);
         let report = stats.snapshot(stats.started);
-        assert_eq!((report.accept, report.drop, report.refused, report.observed), (0, 0, 1, 1));
+        assert_eq!(
+            (report.accept, report.drop, report.refused, report.observed),
+            (0, 0, 1, 1)
+        );
         assert_eq!(report.reasons, [0, 0, 1, 0, 1, 0]);
     }
 

@@ -83,7 +83,7 @@ impl Request {
         }
         let request: Request =
             serde_json::from_slice(line).map_err(|error| RequestError::Malformed(error.to_string()))?;
-        request.check().map_err(RequestError::OutOfBounds)?;
+        request.check()?;
         Ok(request)
     }
 
@@ -92,7 +92,12 @@ impl Request {
         line_of(self)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Whether every string and number is within its bounds; both ends ask.
+    pub fn check(&self) -> Result<(), RequestError> {
+        self.bounds().map_err(RequestError::OutOfBounds)
+    }
+
+    fn bounds(&self) -> Result<(), String> {
         match self {
             Request::Status {} | Request::List {} => Ok(()),
             Request::Stats { top } => check_top(*top),
