@@ -669,11 +669,7 @@ fn answers_of_something_else_are_1() {
         let engine = Engine::none();
         let fake = answer_once(&engine.socket(), answer);
         let ended = engine.ctl(&["list"]).with(1);
-        assert!(
-            ended.err.contains(words),
-            "{}",
-            ended.err
-        );
+        assert!(ended.err.contains(words), "{}", ended.err);
         assert!(!ended.err.contains('\x1b'), "{}", ended.err);
         fake.join().unwrap();
     }

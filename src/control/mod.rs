@@ -4,5 +4,6 @@
 //! what is asked.
 
 pub mod server;
+mod socket;
 pub mod views;
 pub mod wire;

@@ -4,22 +4,21 @@
 //! hold the engine up: at most [`MAX_CLIENTS`] threads at a time, a second for a request to arrive, ten for a
 //! reply to be read. Nothing here is on the way of a packet; if this server dies, verdicts go on.
 
-use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
+pub use super::socket::ServerError;
+
+use super::socket::Socket;
 use super::wire::{MAX_REQUEST_BYTES, Reply, Request, RequestError};
 
 /// Who asks, by the kernel's word (SO_PEERCRED) at the time of connecting.
@@ -39,27 +38,6 @@ pub trait Handler: Send + Sync {
     fn handle(&self, request: Request, peer: Peer) -> Reply;
 }
 
-/// Why the socket could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// Somebody answers on that path.
-    #[error("another engine answers on {0:?}, stop it or choose another --runtime-dir")]
-    Live(PathBuf),
-    /// Something that is not a socket stands there.
-    #[error("{0:?} exists and is not a socket, move it away or choose another --runtime-dir")]
-    NotASocket(PathBuf),
-    /// The system said no.
-    #[error("cannot {action} {path:?}: {source}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 /// The running server; stops when told to or dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -72,11 +50,8 @@ impl Server {
     ///
     /// A socket that a dead engine left is replaced; one that is answered is not.
     pub fn start(path: &Path, handler: Arc<dyn Handler>) -> Result<Server, ServerError> {
-        let listener = bind(path)?;
         let shared = Arc::new(Shared {
-            identity: identity(path),
-            path: path.to_owned(),
-            listener,
+            socket: Socket::bind(path)?,
             stopping: AtomicBool::new(false),
             clients: Mutex::new(0),
             left: Condvar::new(),
@@ -85,7 +60,7 @@ impl Server {
         let thread = thread::Builder::new()
             .name("control".into())
             .spawn(move || accept_clients(&theirs, &handler))
-            .map_err(failed("start a thread for", path))?;
+            .map_err(|error| ServerError::io("start a thread for", path, error))?;
         Ok(Server {
             shared,
             thread: Some(thread),
@@ -94,7 +69,7 @@ impl Server {
 
     /// The path that is answered on.
     pub fn path(&self) -> &Path {
-        &self.shared.path
+        self.shared.socket.path()
     }
 
     /// Takes no more clients, waits for those that are being answered (some seconds at most), removes the socket.
@@ -105,10 +80,10 @@ impl Server {
     fn close(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         // First: a client then reads "no engine" and not a refused connection to a file that is still there.
-        self.shared.remove_socket();
+        self.shared.socket.remove();
         self.shared.stopping.store(true, Ordering::SeqCst);
         // Shutting a listening unix socket down wakes its accept() with EINVAL, now and for ever.
-        let _ = rustix::net::shutdown(&self.shared.listener, rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(self.shared.socket.listener(), rustix::net::Shutdown::Both);
         let _ = thread.join();
         self.shared.wait_for(|clients| clients == 0, STOP_TIME);
     }
@@ -122,10 +97,7 @@ impl Drop for Server {
 
 #[derive(Debug)]
 struct Shared {
-    path: PathBuf,
-    /// Device and inode, so that we remove our own socket and never our successor's.
-    identity: Option<(u64, u64)>,
-    listener: UnixListener,
+    socket: Socket,
     stopping: AtomicBool,
     clients: Mutex<usize>,
     left: Condvar,
@@ -143,18 +115,6 @@ impl Shared {
             .wait_timeout_while(self.clients(), limit, |clients| !wanted(*clients));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
-
-    fn remove_socket(&self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path)
-        .ok()
-        .map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Further clients wait in the listen backlog: nobody is turned away, nobody holds a place longer than its time.
@@ -163,7 +123,7 @@ fn accept_clients(shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
         if !shared.wait_for(|clients| clients < MAX_CLIENTS, POLL) {
             continue;
         }
-        match shared.listener.accept() {
+        match shared.socket.listener().accept() {
             Ok((stream, _)) => serve_on_a_thread(stream, shared, handler),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) if shared.stopping.load(Ordering::SeqCst) => {}
@@ -301,85 +261,8 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-fn bind(path: &Path) -> Result<UnixListener, ServerError> {
-    make_folder(path)?;
-    make_room(path)?;
-    let listener = bind_with_mode(path).map_err(|error| failed("listen on", path)(error.into()))?;
-    Ok(UnixListener::from(listener))
-}
-
-fn make_folder(path: &Path) -> Result<(), ServerError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    if folder.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(folder)
-        .map_err(failed("create the folder", folder))
-}
-
-fn make_room(path: &Path) -> Result<(), ServerError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at", path)(error)),
-        Ok(meta) if !meta.file_type().is_socket() => return Err(ServerError::NotASocket(path.to_owned())),
-        Ok(_) => {}
-    }
-    match probe(path).err().map(|error| io::Error::from(error).kind()) {
-        Some(ErrorKind::ConnectionRefused) => {
-            fs::remove_file(path).map_err(failed("remove the stale socket", path))
-        }
-        Some(ErrorKind::NotFound) => Ok(()),
-        Some(ErrorKind::PermissionDenied) => {
-            Err(failed("connect to", path)(ErrorKind::PermissionDenied.into()))
-        }
-        // Answered, or too busy to (its backlog is full): somebody lives there.
-        _ => Err(ServerError::Live(path.to_owned())),
-    }
-}
-
-/// Connects without waiting: a hung engine with a full backlog must not hang its successor.
-fn probe(path: &Path) -> rustix::io::Result<()> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
-}
-
-/// The mode is set between bind and listen: until then every connect is refused, so it is never too open.
-fn bind_with_mode(path: &Path) -> rustix::io::Result<OwnedFd> {
-    let address = SocketAddrUnix::new(path)?;
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    rustix::net::bind(&socket, &address)?;
-    let ready = fs::set_permissions(path, Permissions::from_mode(0o660))
-        .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
-        .and_then(|()| rustix::net::listen(&socket, BACKLOG));
-    if ready.is_err() {
-        let _ = fs::remove_file(path);
-    }
-    ready.map(|()| socket)
-}
-
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServerError + use<'a> {
-    move |source| ServerError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
-}
-
 /// Clients that are answered at a time.
 pub const MAX_CLIENTS: usize = 16;
-/// Clients that may wait for a place.
-const BACKLOG: i32 = 128;
 /// From accept to the end of the request line, and of what follows it.
 const REQUEST_TIME: Duration = Duration::from_secs(1);
 /// For the whole reply to be read: a list of a million bans is some 200 MB.
@@ -447,10 +330,6 @@ mod tests {
         }
     }
 
-    fn mode_of(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
     #[test]
     fn the_handler_hears_the_request_and_who_asks() {
         let fixture = Fixture::new();
@@ -468,13 +347,6 @@ mod tests {
     }
 
     #[test]
-    fn socket_and_folder_are_closed_to_others() {
-        let fixture = Fixture::new();
-        assert_eq!(mode_of(fixture.server.path()), 0o660);
-        assert_eq!(mode_of(&fixture.folder.path().join("run")), 0o750);
-    }
-
-    #[test]
     fn stop_removes_the_socket_and_a_new_server_takes_its_place() {
         let Fixture { server, folder } = Fixture::new();
         let path = server.path().to_owned();
@@ -484,58 +356,6 @@ mod tests {
         assert!(path.exists());
         drop(again);
         assert!(!path.exists());
-        drop(folder);
-    }
-
-    #[test]
-    fn a_stale_socket_is_replaced_a_live_one_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("control.sock");
-        drop(UnixListener::bind(&path).unwrap());
-        assert!(path.exists(), "std leaves the file, as a killed engine does");
-        let server = Server::start(&path, Arc::new(Echo)).unwrap();
-        let refused = Server::start(&path, Arc::new(Echo)).unwrap_err();
-        assert!(matches!(refused, ServerError::Live(_)), "{refused}");
-        assert!(path.exists());
-        server.stop();
-    }
-
-    #[test]
-    fn a_live_engine_with_a_full_backlog_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("control.sock");
-        let hung = bind_with_mode(&path).unwrap();
-        rustix::net::listen(&hung, 0).unwrap();
-        let _waiting: Vec<_> = (0..4).map_while(|_| probe(&path).ok()).collect();
-        assert!(matches!(
-            Server::start(&path, Arc::new(Echo)),
-            Err(ServerError::Live(_))
-        ));
-    }
-
-    #[test]
-    fn what_is_no_socket_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("control.sock");
-        fs::write(&path, "precious").unwrap();
-        let refused = Server::start(&path, Arc::new(Echo)).unwrap_err();
-        assert!(matches!(refused, ServerError::NotASocket(_)), "{refused}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-        let long = folder.path().join("x".repeat(120));
-        assert!(matches!(
-            Server::start(&long, Arc::new(Echo)),
-            Err(ServerError::Io { .. })
-        ));
-    }
-
-    #[test]
-    fn a_successor_s_socket_is_not_removed() {
-        let Fixture { server, folder } = Fixture::new();
-        let path = server.path().to_owned();
-        fs::remove_file(&path).unwrap();
-        let _successor = UnixListener::bind(&path).unwrap();
-        server.stop();
-        assert!(path.exists());
         drop(folder);
     }
 
