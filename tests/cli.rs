@@ -1,4 +1,8 @@
 //! The built `verdictctl` against an engine that answers from a script, and against none: texts, JSON, exit codes.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, and does not see helpers of tests as such"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
