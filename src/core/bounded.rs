@@ -117,17 +117,16 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         }
     }
 
-    /// Puts an entry in, replacing one of the same key; what had to go for it is returned.
-    pub fn insert(&mut self, key: K, value: V, rank: u8, now: Instant) -> Option<(K, V)> {
+    /// Puts an entry in, replacing one of the same key; if the map is full another one has to go.
+    pub fn insert(&mut self, key: K, value: V, rank: u8, now: Instant) -> Place {
         if let Some(place) = self.find(&key) {
             self.touch(place, rank, now);
-            return self.slots[place.0].entry.replace((key, value));
+            self.slots[place.0].entry = Some((key, value));
+            return place;
         }
-        let evicted = if self.len() < self.capacity {
-            None
-        } else {
-            self.evict()
-        };
+        if self.len() >= self.capacity {
+            self.evict();
+        }
         let bucket = self.bucket_of(&key);
         let index = self.vacant(now);
         let slot = &mut self.slots[index];
@@ -135,7 +134,14 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         slot.bucket = u32::try_from(bucket).unwrap_or(0); // below 2^30: `MOST`
         slot.chain = std::mem::replace(&mut self.buckets[bucket], link(index));
         self.enqueue(index, rank, now);
-        evicted
+        Place(index)
+    }
+
+    /// Changes what an entry is worth, and not when it was touched.
+    pub fn rerank(&mut self, place: Place, rank: u8) {
+        if let Some(touched) = self.slots.get(place.0).map(|slot| slot.touched) {
+            self.touch(place, rank, touched);
+        }
     }
 
     /// Takes an entry out.
@@ -169,17 +175,14 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         self.len() == 0
     }
 
+    /// How many entries there can be.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// How many entries had to go because the map was full, since it was made.
     pub fn evicted(&self) -> u64 {
         self.evicted
-    }
-
-    /// Takes everything out.
-    pub fn clear(&mut self) {
-        self.buckets.fill(0);
-        self.slots.clear();
-        self.free = 0;
-        self.ranks = [Queue::default(); RANKS];
     }
 
     /// The entries with when they were touched: highest rank first, in it the last touched first.
@@ -193,15 +196,16 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
             })
     }
 
-    fn evict(&mut self) -> Option<(K, V)> {
+    fn evict(&mut self) {
         let spared = usize::from(self.ranks[0].len <= self.capacity / NURSERY);
         let paying = self.ranks[spared..]
             .iter()
             .find(|queue| queue.len > 0)
             .unwrap_or(&self.ranks[0]);
-        let oldest = index(paying.oldest)?;
-        self.evicted += 1;
-        self.take(oldest)
+        if let Some(oldest) = index(paying.oldest) {
+            self.evicted += 1;
+            self.take(oldest);
+        }
     }
 
     fn take(&mut self, at: usize) -> Option<(K, V)> {
@@ -317,7 +321,7 @@ mod tests {
             (map.get(&1), map.get(&2), map.get(&3)),
             (Some(&"one"), Some(&"two"), None)
         );
-        assert_eq!(map.insert(1, "uno", 1, now), Some((1, "one")));
+        map.insert(1, "uno", 1, now);
         assert_eq!(
             (map.remove(&1), map.remove(&1), map.len()),
             (Some("uno"), None, 1)
@@ -334,10 +338,11 @@ mod tests {
         }
         let two = map.find(&2).unwrap();
         map.touch(two, 0, now);
-        assert_eq!(map.insert(5, "", 0, now), Some((3, "")));
-        assert_eq!(map.insert(6, "", 0, now), Some((4, "")));
-        assert_eq!(map.insert(7, "", 0, now), Some((2, "")));
-        assert_eq!((keys(&map), map.evicted()), (vec![1, 7, 6, 5], 3));
+        for (key, kept) in [(5, [1, 5, 2, 4]), (6, [1, 6, 5, 2]), (7, [1, 7, 6, 5])] {
+            map.insert(key, "", 0, now);
+            assert_eq!(keys(&map), kept);
+        }
+        assert_eq!(map.evicted(), 3);
     }
 
     #[test]
@@ -391,7 +396,5 @@ mod tests {
         held.sort_unstable();
         expected.sort_unstable();
         assert_eq!((held, map.evicted()), (expected, 0));
-        map.clear();
-        assert!(map.is_empty() && map.find(&1).is_none());
     }
 }

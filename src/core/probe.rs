@@ -2,7 +2,7 @@
 //!
 //! It stands alone because it is the only part of the core that reads what strangers write byte by byte.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{
     IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
@@ -273,6 +273,8 @@ pub const MAX_EXTENSIONS: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const TCP_SYN: [u8; 20] = [

@@ -135,17 +135,12 @@ fn stale(touches: &[Touch], window: Duration, now: Instant) -> usize {
 
 /// A list of touches that needs no memory of its own while it is as short as most are: a flood from forged
 /// addresses makes a source of one port for each packet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 enum Touches {
+    #[default]
     None,
     One([Touch; 1]),
     Many(Vec<Touch>),
-}
-
-impl Default for Touches {
-    fn default() -> Touches {
-        Touches::None
-    }
 }
 
 impl Touches {
