@@ -1,3 +1,4 @@
 //! stub
 /// stub
-#[derive(Clone, Debug)] pub struct Ladder;
+#[derive(Clone, Debug)]
+pub struct Ladder;

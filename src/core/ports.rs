@@ -1,3 +1,4 @@
 //! stub
 /// stub
-#[derive(Clone, Debug, Default, PartialEq, Eq)] pub struct PortSet;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortSet;

@@ -1,4 +1,7 @@
 //! stub
 /// stub
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)] pub enum ScanKind { /// stub
-Syn }
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub enum ScanKind {
+    /// stub
+    Syn,
+}
