@@ -1,6 +1,8 @@
 //! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
 
+pub mod host;
 pub mod netlink;
+mod route;
 mod setelem;
 pub mod sets;
 mod sys;
