@@ -5,4 +5,5 @@ pub mod netlink;
 mod route;
 mod setelem;
 pub mod sets;
+pub mod sockets;
 mod sys;
