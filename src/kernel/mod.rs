@@ -1,4 +1,9 @@
 //! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
 
+pub mod host;
 pub mod netlink;
+mod route;
+mod setelem;
+pub mod sets;
+pub mod sockets;
 mod sys;
