@@ -1,7 +1,13 @@
 //! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
 
+mod bind;
 pub mod host;
+mod log;
 pub mod netlink;
+pub mod preflight;
+pub mod queue;
+mod queue_proc;
+mod queue_wire;
 mod route;
 mod setelem;
 pub mod sets;

@@ -6,13 +6,14 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::net::RecvFlags;
 use thiserror::Error;
 
 use super::sys;
 
 /// One netlink socket of a process; not shared between threads.
 pub struct Netlink {
-    socket: mnl::Socket,
+    socket: sys::Line,
     seq: u32,
     buffer: Box<[u8]>,
 }
@@ -60,7 +61,7 @@ impl NetlinkError {
 impl Netlink {
     /// Opens a socket on `bus` in the network namespace of the calling thread.
     pub fn open(bus: mnl::Bus) -> Result<Netlink, NetlinkError> {
-        let socket = mnl::Socket::new(bus)?;
+        let socket = sys::Line::open(bus)?;
         let netlink = Netlink {
             socket,
             seq: 1,
@@ -101,7 +102,7 @@ impl Netlink {
         let mut seen = 0;
         let mut refusal = None;
         loop {
-            let length = match self.receive() {
+            let length = match self.receive(RecvFlags::DONTWAIT) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // ENOBUFS: some answers are gone for good; what is left is still read, then counted as missing.
@@ -147,7 +148,7 @@ impl Netlink {
         self.socket.send(request)?;
         let mut interrupted = false;
         loop {
-            let length = self.socket.recv_raw(&mut self.buffer)?;
+            let length = self.receive(RecvFlags::empty())?;
             for message in Messages::new(&self.buffer[..length]) {
                 interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                 if let Some((errno, words)) = message.error() {
@@ -193,26 +194,20 @@ impl Netlink {
         }
     }
 
-    /// The underlying mnl socket, for the users that poll or read it in their own way.
-    pub fn socket(&self) -> &mnl::Socket {
-        &self.socket
-    }
-
-    fn receive(&mut self) -> io::Result<usize> {
-        let fd = sys::socket_fd(&self.socket);
-        let (length, _) = rustix::net::recv(fd, &mut self.buffer[..], rustix::net::RecvFlags::DONTWAIT)?;
+    fn receive(&mut self, flags: RecvFlags) -> io::Result<usize> {
+        let (length, _) = rustix::net::recv(&self.socket, &mut self.buffer[..], flags)?;
         Ok(length)
     }
 
     /// Throws away what an earlier, failed exchange left unread.
     fn drain(&mut self) {
-        while matches!(self.receive(), Ok(length) if length > 0) {}
+        while matches!(self.receive(RecvFlags::DONTWAIT), Ok(length) if length > 0) {}
     }
 }
 
 impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        sys::socket_fd(&self.socket)
+        self.socket.as_fd()
     }
 }
 

@@ -1,0 +1,394 @@
+//! A worker's one socket: its verdict queues and its log group, received in batches and answered in batches.
+//!
+//! One socket for all three keeps their packets in order and lets the worker wait in one place. The number a
+//! packet came by tells its [`Class`]. Nothing is decided here, and nothing is allocated per packet.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use thiserror::Error;
+
+use super::bind::Binder;
+pub use super::bind::{free_groups, free_queues};
+use super::netlink::Messages;
+pub use super::queue_proc::{Numbered, QueueCounters, queue_counters};
+use super::queue_wire::{self, Answers, Setup};
+use super::{log, sys};
+use crate::core::verdict::{Class, Verdict};
+
+/// What one worker listens to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedConfig {
+    /// Queue of packets that conntrack calls `new`; none when only observing.
+    pub new_queue: Option<u16>,
+    /// Queue of packets that conntrack calls `invalid` or `untracked`; none when only observing.
+    pub odd_queue: Option<u16>,
+    /// Log group of the copies.
+    pub log_group: u16,
+    /// What the copies are: [`Class::Refused`] or [`Class::Observed`].
+    pub log_class: Class,
+    /// The most packets each queue holds for a verdict.
+    pub queue_length: u32,
+    /// Whether packets pass (true) or are dropped when a queue or the socket's buffer is full.
+    pub fail_open: bool,
+    /// The most bytes of a packet that are copied to us; [`COPY_RANGE`] holds every header we read.
+    pub copy_range: u32,
+}
+
+/// One worker's socket, its queues and its log group bound. Dropping it unbinds them; the kernel then drops what
+/// waits in them.
+pub struct Feed {
+    line: sys::Line,
+    config: FeedConfig,
+    arena: Box<[u8]>,
+    stride: usize,
+    early: Vec<Vec<u8>>,
+    answers: Answers,
+    counters: FeedCounters,
+}
+
+/// One packet, as [`Feed::serve`] hands it to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// How it came to us.
+    pub class: Class,
+    /// Its bytes from the IP header on, cut at the copy range; empty if the kernel copied none.
+    pub payload: &'a [u8],
+    /// Index of the interface it came in on.
+    pub in_interface: Option<u32>,
+}
+
+/// What one [`Feed::serve`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Served {
+    /// Packets judged.
+    pub packets: u32,
+    /// Those of them that the kernel held, and that were answered.
+    pub held: u32,
+    /// The batch was full: more may wait, serve again before polling.
+    pub more: bool,
+}
+
+/// What went wrong on a feed without stopping it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedCounters {
+    /// Times the receive buffer overflowed; how many packets each cost is in [`QueueCounters::user_dropped`].
+    pub enobufs: u64,
+    /// Verdicts that the kernel did not take: the packet was gone (its chain or interface was removed).
+    pub verdict_errors: u64,
+    /// Messages that could not be read, and packets that came without a payload.
+    pub malformed: u64,
+}
+
+/// Why a feed cannot be opened or served.
+#[derive(Debug, Error)]
+pub enum FeedError {
+    /// Somebody else holds a number.
+    #[error("{} {number} is taken{}, choose a free one", .kind.word(), taken_by(.holder.as_deref(), *.portid))]
+    Taken {
+        /// A queue or a log group.
+        kind: Numbered,
+        /// The number.
+        number: u16,
+        /// Netlink port of its holder, where it can be read.
+        portid: Option<u32>,
+        /// Name and pid of its holder, where they can be found.
+        holder: Option<String>,
+    },
+    /// Not enough consecutive free numbers.
+    #[error("no {count} consecutive free numbers from {} {base} up to 65535, choose a lower base", .kind.word())]
+    Exhausted {
+        /// Queues or log groups.
+        kind: Numbered,
+        /// Where the search began.
+        base: u16,
+        /// How many were asked for.
+        count: u16,
+    },
+    /// The process may not bind anything.
+    #[error(
+        "binding a queue needs CAP_NET_ADMIN in this network namespace, run as root or with that capability"
+    )]
+    NoCapability,
+    /// The kernel lacks what is needed.
+    #[error("this kernel has no {}, load that module or use a kernel built with it", module(*.kind))]
+    Unsupported {
+        /// Queues or log groups.
+        kind: Numbered,
+    },
+    /// The kernel refused a number for another reason.
+    #[error("the kernel refused {} {number}: {error}", .kind.word())]
+    Refused {
+        /// A queue or a log group.
+        kind: Numbered,
+        /// The number.
+        number: u16,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// The acknowledgement of a bind was lost.
+    #[error("the kernel did not confirm a bind, its acknowledgement is lost")]
+    Unconfirmed,
+    /// The socket itself failed.
+    #[error("netlink socket: {0}")]
+    Socket(#[from] io::Error),
+}
+
+impl Feed {
+    /// Binds the queues and the log group of `config`, in the network namespace of the calling thread.
+    ///
+    /// A number whose holder has just died is waited for, up to a second.
+    pub fn open(config: &FeedConfig) -> Result<Feed, FeedError> {
+        let mut binder = Binder::open()?;
+        let queues = [config.new_queue, config.odd_queue];
+        let count = queues.iter().flatten().count();
+        grow_receive_buffer(binder.line(), receive_buffer(count, config))?;
+        let setup = Setup {
+            length: config.queue_length,
+            copy_range: config.copy_range,
+            fail_open: config.fail_open,
+        };
+        for number in queues.into_iter().flatten() {
+            binder.queue(number, &setup)?;
+        }
+        binder.log_group(config.log_group, config.copy_range)?;
+        let (line, early) = binder.finish();
+        let stride = stride(config.copy_range);
+        Ok(Feed {
+            line,
+            config: config.clone(),
+            arena: vec![0; stride * sys::BATCH].into(),
+            stride,
+            early,
+            answers: Answers::with_capacity(sys::BATCH),
+            counters: FeedCounters::default(),
+        })
+    }
+
+    /// Receives what is there (at most 64 datagrams, without waiting), has `judge` decide about each packet in
+    /// order, and sends the verdicts together. What `judge` says about a copy is not used.
+    ///
+    /// # Errors
+    /// Only when the socket is beyond use; whatever costs single packets is counted.
+    pub fn serve(&mut self, mut judge: impl FnMut(Packet<'_>) -> Verdict) -> Result<Served, FeedError> {
+        let mut served = Served::default();
+        let mut reader = Reader {
+            config: &self.config,
+            answers: &mut self.answers,
+            counters: &mut self.counters,
+            served: &mut served,
+        };
+        for datagram in self.early.drain(..) {
+            reader.datagram(&datagram, &mut judge);
+        }
+        let mut datagrams = [sys::Datagram::default(); sys::BATCH];
+        let count = match sys::recvmmsg(self.line.as_fd(), &mut self.arena, self.stride, &mut datagrams) {
+            Ok(count) => count,
+            Err(error) => reader.shortage(error)?,
+        };
+        for (datagram, slot) in datagrams
+            .iter()
+            .take(count)
+            .zip(self.arena.chunks_exact(self.stride))
+        {
+            reader.counters.malformed += u64::from(datagram.cut);
+            reader.datagram(&slot[..datagram.length], &mut judge);
+        }
+        served.more |= count == sys::BATCH;
+        self.answer()?;
+        Ok(served)
+    }
+
+    /// What went wrong so far.
+    pub fn counters(&self) -> FeedCounters {
+        self.counters
+    }
+
+    /// The receive buffer that the kernel granted, in bytes of its own accounting.
+    pub fn receive_buffer(&self) -> io::Result<usize> {
+        Ok(rustix::net::sockopt::socket_recv_buffer_size(&self.line)?)
+    }
+
+    fn answer(&mut self) -> Result<(), FeedError> {
+        for piece in self.answers.pieces(sys::BATCH) {
+            match send(&self.line, piece) {
+                Ok(()) => {}
+                Err(error) if is_shortage(&error) => {
+                    self.counters.verdict_errors += queue_wire::answers_in(piece) as u64;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.answers.clear();
+        Ok(())
+    }
+}
+
+impl AsFd for Feed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+}
+
+/// The parts of a feed that reading a datagram touches, while its bytes are borrowed.
+struct Reader<'a> {
+    config: &'a FeedConfig,
+    answers: &'a mut Answers,
+    counters: &'a mut FeedCounters,
+    served: &'a mut Served,
+}
+
+impl Reader<'_> {
+    #[inline]
+    fn datagram(&mut self, bytes: &[u8], judge: &mut impl FnMut(Packet<'_>) -> Verdict) {
+        let mut readable = false;
+        for message in Messages::new(bytes) {
+            readable = true;
+            match message.kind {
+                QUEUED => self.held(message.payload, judge),
+                LOGGED => self.copied(message.payload, judge),
+                END => {}
+                _ => match message.error() {
+                    Some((errno, _)) => self.counters.verdict_errors += u64::from(errno != 0),
+                    None => self.counters.malformed += 1,
+                },
+            }
+        }
+        self.counters.malformed += u64::from(!readable);
+    }
+
+    #[inline]
+    fn held(&mut self, message: &[u8], judge: &mut impl FnMut(Packet<'_>) -> Verdict) {
+        let Some(held) = queue_wire::held(message) else {
+            // Without an id it cannot be answered; the kernel holds it until the queue is unbound.
+            self.counters.malformed += 1;
+            return;
+        };
+        let class = if self.config.odd_queue == Some(held.queue) {
+            Class::Odd
+        } else {
+            Class::New
+        };
+        self.counters.malformed += u64::from(held.payload.is_none());
+        let verdict = judge(Packet {
+            class,
+            payload: held.payload.unwrap_or_default(),
+            in_interface: held.in_interface,
+        });
+        self.answers.push(held.queue, held.id, verdict);
+        self.served.packets += 1;
+        self.served.held += 1;
+    }
+
+    #[inline]
+    fn copied(&mut self, message: &[u8], judge: &mut impl FnMut(Packet<'_>) -> Verdict) {
+        let Some(copied) = log::copied(message) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let _unused = judge(Packet {
+            class: self.config.log_class,
+            payload: copied.payload,
+            in_interface: copied.in_interface,
+        });
+        self.served.packets += 1;
+    }
+
+    /// Nothing received: nothing there, or something was lost. Says whether the feed lives on.
+    fn shortage(&mut self, error: io::Error) -> io::Result<usize> {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Ok(0);
+        }
+        if !is_shortage(&error) {
+            return Err(error);
+        }
+        self.counters.enobufs += u64::from(error.raw_os_error() == Some(libc::ENOBUFS));
+        // The error stood in front of whatever was received before it.
+        self.served.more = true;
+        Ok(0)
+    }
+}
+
+/// The kernel is out of room for now, or was disturbed: to be counted, not to die of.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOBUFS | libc::ENOMEM | libc::EINTR)
+    )
+}
+
+fn send(line: &sys::Line, bytes: &[u8]) -> io::Result<()> {
+    loop {
+        match line.send(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// SO_RCVBUFFORCE goes past net.core.rmem_max; in a user namespace it is refused and the limit stands.
+fn grow_receive_buffer(line: &sys::Line, bytes: usize) -> io::Result<()> {
+    // The kernel doubles what it is given, and counts truesize against the double.
+    let asked = (bytes / 2).min(i32::MAX as usize / 2);
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(line, asked)
+        .or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(line, asked))?;
+    Ok(())
+}
+
+/// Room for every packet that the queues may hold, and for the copies beside them.
+fn receive_buffer(queues: usize, config: &FeedConfig) -> usize {
+    let packets = queues.saturating_mul(config.queue_length as usize);
+    packets
+        .saturating_mul(truesize(config.copy_range))
+        .saturating_add(LOG_BUFFER)
+}
+
+/// What one queued packet of full copy range counts in the receive buffer: its bytes, up to 180 of metadata and
+/// 320 of skb_shared_info in a power-of-two slab object, and struct sk_buff in another. 1,280 bytes for the
+/// default range; `tests/queue.rs` fills two queues to the brim against this figure.
+fn truesize(copy_range: u32) -> usize {
+    (effective(copy_range) + 180 + 320).next_power_of_two() + 256
+}
+
+/// Bytes from one receive slot to the next: the largest datagram, plus one cache line so that the beginnings of
+/// 64 slots do not all fall into the same cache set.
+fn stride(copy_range: u32) -> usize {
+    let largest = (effective(copy_range) + 512).max(log::DATAGRAM_BYTES);
+    // The kernel fills an skb to the end of its slab object, not just to the size it was asked for.
+    (largest + 320).next_power_of_two() + 64
+}
+
+/// The kernel takes 0, and anything larger, for this most (NFQNL_MAX_COPY_RANGE).
+fn effective(copy_range: u32) -> usize {
+    match copy_range {
+        0 => MAX_COPY_RANGE,
+        range => (range as usize).min(MAX_COPY_RANGE),
+    }
+}
+
+fn taken_by(holder: Option<&str>, portid: Option<u32>) -> String {
+    match (holder, portid) {
+        (Some(holder), _) => format!(" by {holder}"),
+        (None, Some(portid)) => format!(" by the netlink socket with port {portid}"),
+        (None, None) => " by another process".to_owned(),
+    }
+}
+
+fn module(kind: Numbered) -> &'static str {
+    match kind {
+        Numbered::Queue => "nfnetlink_queue",
+        Numbered::LogGroup => "nfnetlink_log",
+    }
+}
+
+/// Bytes copied of each packet unless configured: IPv6 header (40), 128 bytes of extension headers, the longest
+/// TCP header (60), and some.
+pub const COPY_RANGE: u32 = 256;
+/// 65535 less an attribute header.
+const MAX_COPY_RANGE: usize = 65531;
+/// About 1,500 datagrams of up to 16 copies.
+const LOG_BUFFER: usize = 4 << 20;
+const QUEUED: u16 = super::netlink::nfnl_type(libc::NFNL_SUBSYS_QUEUE, libc::NFQNL_MSG_PACKET);
+const LOGGED: u16 = super::netlink::nfnl_type(libc::NFNL_SUBSYS_ULOG, libc::NFULNL_MSG_PACKET);
+const END: u16 = libc::NLMSG_DONE as u16;
