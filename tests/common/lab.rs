@@ -6,6 +6,7 @@
 //! client   10.77.1.1 fd77:1::1 ── host 10.77.1.2 fd77:1::2
 //! behind   10.77.2.1 fd77:2::1 ── host 10.77.2.2 fd77:2::2
 //! ```
+//! Every address of 10.88.0.0/16 is the attacker's too, and fd66::/64 is its own /64.
 //! The host has no default route, so nobody here is its gateway (gateways are protected from bans).
 
 use super::namespace::{Namespace, join};

@@ -9,6 +9,7 @@ pub(crate) mod engine;
 pub(crate) mod flow;
 pub(crate) mod lab;
 pub(crate) mod namespace;
+pub(crate) mod nmap;
 pub(crate) mod service;
 pub(crate) mod watch;
 pub(crate) mod wire;
