@@ -31,11 +31,11 @@ pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// Milliseconds, for the many short waits of these tests.
-pub(crate) fn ms(count: u64) -> Duration {
+pub(crate) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
 /// Seconds.
-pub(crate) fn secs(count: u64) -> Duration {
+pub(crate) const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }

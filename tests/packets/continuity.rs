@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use crate::common::engine::{DETECTION, Engine, FIREWALL, table, with_ladder};
-use crate::common::flow::{echoes, talks};
+use crate::common::flow::{connect, echoes, pings, talks};
 use crate::common::lab::{ATTACKER, HOST, Lab, NEIGHBOUR};
 use crate::common::service::Echo;
 use crate::common::watch::{Witness, set_elements};
@@ -202,7 +202,7 @@ fn an_open_connection_of_a_client_survives_a_restart() {
     let lab = Lab::new().with_client();
     let _echo = Echo::tcp(&lab.host, &[80]);
     let engine = Engine::start(&lab.host, FIREWALL);
-    let mut stream = crate::common::flow::connect(lab.client(), HOST, 80).expect("an allowed port");
+    let mut stream = connect(lab.client(), HOST, 80).expect("an allowed port");
     assert!(echoes(&mut stream));
     let home = engine.kill9();
     assert!(echoes(&mut stream), "without an engine");
@@ -219,7 +219,7 @@ fn would_be_bans_never_become_real_ones_by_a_restart() {
     assert_eq!(engine.wait_ban(ATTACKER)["enforced"], false);
     let engine = Engine::start_in(&lab.host, engine.kill9(), &[]);
     assert!(engine.kernel_bans("banned4").is_empty());
-    assert!(crate::common::flow::pings(&lab.attacker, HOST, 2));
+    assert!(pings(&lab.attacker, HOST, 2));
 }
 
 /// The hash statements of the table: they hold the seed.

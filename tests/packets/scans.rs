@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::thread;
+use std::time::Duration;
 
 use crate::common::engine::{DETECTION, Engine, FIREWALL};
 use crate::common::flow::{pings, talks};
@@ -19,7 +20,7 @@ use crate::common::{ms, secs};
 /// Distinct ports that the standard preset tolerates.
 const TOLERATED: usize = 7;
 /// 65,535 ports that nobody answers: nmap -T5 takes one to two minutes, more on a busy machine.
-const FULL_SCAN: std::time::Duration = secs(600);
+const FULL_SCAN: Duration = secs(600);
 
 /// Scans every port of a host that runs `config`; the ports that ever answered.
 fn full_scan_against(config: &str) -> BTreeSet<u16> {
