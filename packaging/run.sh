@@ -10,6 +10,7 @@ programs=${VERDICTD_PROGRAMS:-target/release}
 
 home=$(mktemp -d "${TMPDIR:-/tmp}/verdictd-run.XXXXXX")
 engine=
+# shellcheck disable=SC2317  # the trap calls it
 finish() {
     trap - EXIT INT TERM
     if [ -n "$engine" ]; then
@@ -21,7 +22,7 @@ finish() {
     rm -rf "$home"
 }
 trap finish EXIT
-trap 'exit 130' INT TERM
+trap 'exit 0' INT TERM
 mkdir "$home/state" "$home/run"
 
 # Whoever types this over the network shall not be able to ban themselves.
