@@ -62,6 +62,8 @@ impl Lab {
             (&host, "lan0", &["10.77.0.2/24", "fd77::2/64"]),
         );
         host.ip(&["-6", "route", "add", "fd66::/64", "dev", "lan0"]);
+        attacker.ip(&["route", "add", "local", "10.88.0.0/16", "dev", "lo"]);
+        host.ip(&["route", "add", "10.88.0.0/16", "dev", "lan0"]);
         Lab {
             attacker,
             host,

@@ -39,3 +39,12 @@ pub(crate) const fn ms(count: u64) -> Duration {
 pub(crate) const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
+
+/// How many times: `usual`, or `long` under `make soak`.
+pub(crate) fn count(usual: usize, long: usize) -> usize {
+    if std::env::var_os("VERDICTD_SOAK").is_some() {
+        long
+    } else {
+        usual
+    }
+}
