@@ -40,7 +40,7 @@ fn bad_configs() -> Vec<(String, &'static [&'static str])> {
             FIREWALL.replace("\"firewall\"\n[allowed", "\"fierwall\"\n[allowed"),
             &["fierwall", "firewall"],
         ),
-        ("[firewall\n".into(), &["line"]),
+        ("[firewall\n".into(), &["verdictd.toml:1:"]),
     ]
 }
 
