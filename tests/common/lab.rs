@@ -6,6 +6,7 @@
 //! client   10.77.1.1 fd77:1::1 ── host 10.77.1.2 fd77:1::2
 //! behind   10.77.2.1 fd77:2::1 ── host 10.77.2.2 fd77:2::2
 //! ```
+//! Every address of 10.88.0.0/16 is the attacker's too, and fd66::/64 is its own /64.
 //! The host has no default route, so nobody here is its gateway (gateways are protected from bans).
 
 use super::namespace::{Namespace, join};
@@ -61,6 +62,8 @@ impl Lab {
             (&host, "lan0", &["10.77.0.2/24", "fd77::2/64"]),
         );
         host.ip(&["-6", "route", "add", "fd66::/64", "dev", "lan0"]);
+        attacker.ip(&["route", "add", "local", "10.88.0.0/16", "dev", "lo"]);
+        host.ip(&["route", "add", "10.88.0.0/16", "dev", "lan0"]);
         Lab {
             attacker,
             host,

@@ -9,6 +9,7 @@ pub(crate) mod engine;
 pub(crate) mod flow;
 pub(crate) mod lab;
 pub(crate) mod namespace;
+pub(crate) mod nmap;
 pub(crate) mod service;
 pub(crate) mod watch;
 pub(crate) mod wire;
@@ -30,11 +31,20 @@ pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// Milliseconds, for the many short waits of these tests.
-pub(crate) fn ms(count: u64) -> Duration {
+pub(crate) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
 /// Seconds.
-pub(crate) fn secs(count: u64) -> Duration {
+pub(crate) const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
+}
+
+/// How many times: `usual`, or `long` under `make soak`.
+pub(crate) fn count(usual: usize, long: usize) -> usize {
+    if std::env::var_os("VERDICTD_SOAK").is_some() {
+        long
+    } else {
+        usual
+    }
 }

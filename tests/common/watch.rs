@@ -55,7 +55,7 @@ pub(crate) fn set_elements(ns: &Namespace, table: &str, set: &str) -> Vec<String
         .iter()
         .find_map(|o| o["set"]["elem"].as_array().cloned())
         .unwrap_or_default();
-    elements.iter().map(|e| plain(e)).collect()
+    elements.iter().map(plain).collect()
 }
 
 /// One element without what is written around it: `{"elem":{"val":…}}`, `{"prefix":…}` or the bare value.

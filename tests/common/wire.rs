@@ -43,12 +43,6 @@ impl Gun {
         }
     }
 
-    /// The same gun with another source.
-    pub(crate) fn from(mut self, src: &str) -> Gun {
-        self.src = src.parse().expect("an address");
-        self
-    }
-
     /// One TCP packet with these flags, each a flow of its own.
     pub(crate) fn tcp(&mut self, port: u16, flags: u8) {
         let [s, d] = [self.fresh_port().to_be_bytes(), port.to_be_bytes()];

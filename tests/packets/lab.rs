@@ -5,11 +5,13 @@ use std::process::Command;
 
 use crate::common::command::run;
 use crate::common::flow::{connect, echoes, pings, talks, udp, udp_echoes};
-use crate::common::lab::{ATTACKER, ATTACKER6, ATTACKER6_TWIN, BEHIND, CLIENT, HOST, HOST6, Lab, NEIGHBOUR};
-use crate::common::secs;
+use crate::common::lab::{
+    ATTACKER, ATTACKER6, ATTACKER6_TWIN, BEHIND, CLIENT, HOST, HOST6, Lab, NEIGHBOUR, NEIGHBOUR6_ON_LINK,
+};
 use crate::common::service::Echo;
 use crate::common::watch::Witness;
 use crate::common::wire::{FIN, Gun, NULL, XMAS};
+use crate::common::{secs, within};
 
 #[test]
 fn machines_reach_each_other_and_go_away() {
@@ -65,7 +67,7 @@ fn the_witness_sees_what_answers_packets_made_by_hand() {
             .into_iter()
             .for_each(|flags| gun.tcp(9002, flags));
         assert!(
-            super::common::within(secs(2), || witness.answered().len() == 4),
+            within(secs(2), || witness.answered().len() == 4),
             "{:?}",
             witness.answered()
         );
@@ -80,6 +82,34 @@ fn the_witness_sees_what_answers_packets_made_by_hand() {
         );
         lab.attacker.nft("delete table inet witness");
     }
+}
+
+#[test]
+fn every_address_of_the_attackers_networks_gets_its_answers() {
+    let lab = Lab::new();
+    let witness = Witness::new(&lab.attacker);
+    for (port, source, target) in [
+        (7001, "10.88.0.7", HOST),
+        (7002, "10.88.1.200", HOST),
+        (7003, ATTACKER6_TWIN, HOST6),
+        (7004, NEIGHBOUR6_ON_LINK, HOST6),
+    ] {
+        Gun::new(&lab.attacker, source, target).syns([port]);
+        assert!(within(secs(2), || witness.answered().contains(&port)), "{source}");
+    }
+}
+
+#[test]
+fn a_connection_of_the_host_outlives_a_flushed_conntrack() {
+    let lab = Lab::new();
+    let _echo = Echo::tcp(&lab.attacker, &[6667]);
+    lab.host.nft("add table ip t; add chain ip t c { type filter hook input priority 0; }; add rule ip t c ct state new");
+    let mut stream = connect(&lab.host, ATTACKER, 6667).expect("nothing in the way");
+    assert!(echoes(&mut stream));
+    assert_eq!(lab.host.conntrack_count(), 1);
+    lab.host.must("conntrack", &["-F"]);
+    assert_eq!(lab.host.conntrack_count(), 0);
+    assert!(echoes(&mut stream));
 }
 
 #[test]

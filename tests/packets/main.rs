@@ -6,4 +6,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
+mod bans;
+mod continuity;
 mod lab;
+mod scans;
+mod traffic;
