@@ -2,7 +2,7 @@
 //!
 //! It stands alone because it is the only part of the core that reads what strangers write byte by byte.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{
     IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
@@ -122,7 +122,8 @@ impl Probe {
     /// The port under which it counts against its source, if it speaks against it at all.
     pub fn evidence(&self) -> Option<(Proto, u16)> {
         let traceroute = |(proto, port)| proto == Proto::Udp && TRACEROUTE_PORTS.contains(&port);
-        self.port().filter(|port| self.kind().is_evidence() && !traceroute(*port))
+        self.port()
+            .filter(|port| self.kind().is_evidence() && !traceroute(*port))
     }
 }
 
@@ -162,7 +163,11 @@ fn parse_v4(packet: &[u8]) -> Result<Probe, Unparsed> {
         _ => parse_transport(protocol, payload)?,
     };
     let (src, dst) = (header.source_addr(), header.destination_addr());
-    Ok(Probe { src: IpAddr::V4(src), dst: IpAddr::V4(dst), transport })
+    Ok(Probe {
+        src: IpAddr::V4(src),
+        dst: IpAddr::V4(dst),
+        transport,
+    })
 }
 
 fn parse_v6(packet: &[u8]) -> Result<Probe, Unparsed> {
@@ -182,7 +187,11 @@ fn parse_v6(packet: &[u8]) -> Result<Probe, Unparsed> {
         Upper::Whole(protocol, payload) => parse_transport(protocol, payload)?,
         Upper::LaterFragment(protocol) => Transport::Other(protocol.0),
     };
-    Ok(Probe { src: IpAddr::V6(src), dst: IpAddr::V6(dst), transport })
+    Ok(Probe {
+        src: IpAddr::V6(src),
+        dst: IpAddr::V6(dst),
+        transport,
+    })
 }
 
 /// What comes after the IPv6 extension headers.
@@ -222,7 +231,10 @@ fn parse_transport(protocol: IpNumber, payload: &[u8]) -> Result<Transport, Unpa
         ip_number::TCP => parse_tcp(payload),
         ip_number::UDP => {
             let udp = UdpHeaderSlice::from_slice(payload).map_err(|_| Unparsed::TransportCut)?;
-            Ok(Transport::Udp { sport: udp.source_port(), dport: udp.destination_port() })
+            Ok(Transport::Udp {
+                sport: udp.source_port(),
+                dport: udp.destination_port(),
+            })
         }
         other => Ok(Transport::Other(other.0)),
     }
@@ -246,7 +258,9 @@ fn parse_tcp(payload: &[u8]) -> Result<Transport, Unparsed> {
 /// The payload, without bytes beyond the length that the IP header tells, and without those that the copy
 /// range cut off.
 fn within(packet: &[u8], header_len: usize, total_len: usize) -> Result<&[u8], Unparsed> {
-    packet.get(header_len..total_len.min(packet.len())).ok_or(Unparsed::IpHeader)
+    packet
+        .get(header_len..total_len.min(packet.len()))
+        .ok_or(Unparsed::IpHeader)
 }
 
 fn is_mapped(addr: Ipv6Addr) -> bool {
@@ -259,6 +273,8 @@ pub const MAX_EXTENSIONS: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const TCP_SYN: [u8; 20] = [
@@ -269,8 +285,9 @@ mod tests {
     fn v4(protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
         let [t0, t1] = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
         let [f0, f1] = fragment.to_be_bytes();
-        let mut packet =
-            vec![0x45, 0, t0, t1, 0, 1, f0, f1, 64, protocol, 0, 0, 192, 0, 2, 7, 198, 51, 100, 1];
+        let mut packet = vec![
+            0x45, 0, t0, t1, 0, 1, f0, f1, 64, protocol, 0, 0, 192, 0, 2, 7, 198, 51, 100, 1,
+        ];
         packet.extend_from_slice(payload);
         packet
     }
@@ -289,7 +306,12 @@ mod tests {
     }
 
     fn syn() -> Transport {
-        Transport::Tcp { sport: 40000, dport: 80, flags: TcpFlags::SYN, seq: 0xdead_beef }
+        Transport::Tcp {
+            sport: 40000,
+            dport: 80,
+            flags: TcpFlags::SYN,
+            seq: 0xdead_beef,
+        }
     }
 
     #[test]
@@ -311,8 +333,20 @@ mod tests {
             udp[2..4].copy_from_slice(&port.to_be_bytes());
             parse(&v4(17, 0, &udp)).unwrap()
         };
-        assert_eq!(port(53).transport, Transport::Udp { sport: 40000, dport: 53 });
-        for (dport, counts) in [(53, true), (33433, true), (33434, false), (33534, false), (33535, true)] {
+        assert_eq!(
+            port(53).transport,
+            Transport::Udp {
+                sport: 40000,
+                dport: 53
+            }
+        );
+        for (dport, counts) in [
+            (53, true),
+            (33433, true),
+            (33434, false),
+            (33534, false),
+            (33535, true),
+        ] {
             assert_eq!(port(dport).evidence().is_some(), counts, "{dport}");
         }
     }
@@ -321,7 +355,10 @@ mod tests {
     fn icmp_and_other_protocols_have_no_port() {
         assert_eq!(parse(&v4(1, 0, &[8, 0])).unwrap().transport, Transport::Icmp);
         assert_eq!(parse(&v6(58, &[128, 0])).unwrap().transport, Transport::Icmp);
-        assert_eq!(parse(&v4(58, 0, &[128, 0])).unwrap().transport, Transport::Other(58));
+        assert_eq!(
+            parse(&v4(58, 0, &[128, 0])).unwrap().transport,
+            Transport::Other(58)
+        );
         assert_eq!(parse(&v6(1, &[8, 0])).unwrap().transport, Transport::Other(1));
         assert_eq!(parse(&v4(47, 0, &[])).unwrap().port(), None);
         assert_eq!(parse(&v4(132, 0, &[])).unwrap().kind(), ScanKind::Other);
@@ -336,7 +373,10 @@ mod tests {
         assert_eq!(parse(&packet).unwrap().transport, syn());
         assert_eq!(parse(&packet[..40 + 4]), Err(Unparsed::Extension));
         assert_eq!(parse(&packet[..40 + 8 + 12]), Err(Unparsed::Extension));
-        assert_eq!(parse(&packet[..40 + 8 + 16 + 8 + 19]), Err(Unparsed::TransportCut));
+        assert_eq!(
+            parse(&packet[..40 + 8 + 16 + 8 + 19]),
+            Err(Unparsed::TransportCut)
+        );
     }
 
     #[test]
@@ -354,7 +394,10 @@ mod tests {
         assert_eq!(parse(&v4(6, 0x2000, &TCP_SYN)).unwrap().transport, syn());
         assert_eq!(parse(&v4(6, 0x2000, &TCP_SYN[..8])), Err(Unparsed::TransportCut));
         let later = [6, 0, 0, 8, 0, 0, 0, 9];
-        assert_eq!(parse(&v6(44, &chain(&[&later, &TCP_SYN]))).unwrap().transport, Transport::Other(6));
+        assert_eq!(
+            parse(&v6(44, &chain(&[&later, &TCP_SYN]))).unwrap().transport,
+            Transport::Other(6)
+        );
     }
 
     #[test]

@@ -86,12 +86,42 @@ const JHASH_INITVAL: u32 = 0xdead_beef;
 mod tests {
     use super::*;
 
+    const SEED: u32 = 0x5eed;
+    /// Seen on Linux 6.18: in which chain `jhash ip saddr mod 4 seed 0x5eed vmap {…}` put packets from
+    /// 10.9.1.7, 10.9.2.7, … 10.9.24.7.
+    const KERNEL_V4: [u32; 24] = [
+        1, 3, 0, 2, 3, 0, 0, 1, 3, 1, 1, 1, 1, 1, 0, 3, 2, 0, 3, 3, 2, 3, 2, 0,
+    ];
+    /// The same of `jhash ip6 saddr & ffff:ffff:ffff:ffff:: mod 4 seed 0x5eed` and 2001:db8:0:1::77 … 2001:db8:0:18::77.
+    const KERNEL_V6: [u32; 24] = [
+        1, 1, 2, 3, 0, 2, 2, 0, 0, 2, 1, 3, 3, 0, 0, 0, 3, 0, 0, 0, 3, 3, 0, 3,
+    ];
+
     #[test]
-    fn print() {
-        for i in 1..=24u8 {
-            let v4 = Prefix::host(IpAddr::from([10, 9, i, 7]));
-            let v6 = Prefix::source_of(format!("2001:db8:0:{i:x}::77").parse().unwrap(), 64);
-            println!("{} {} {} {}", v4, shard_of(v4, 0x5eed, 4), v6, shard_of(v6, 0x5eed, 4));
+    fn the_kernel_puts_ipv4_sources_there() {
+        for (i, expected) in (1..).zip(KERNEL_V4) {
+            let source = Prefix::host(IpAddr::from([10, 9, i, 7]));
+            assert_eq!(shard_of(source, SEED, 4), expected, "{source}");
         }
+    }
+
+    #[test]
+    fn the_kernel_puts_ipv6_sources_there() {
+        for (i, expected) in (1..).zip(KERNEL_V6) {
+            let source = Prefix::source_of(IpAddr::from([0x2001, 0xdb8, 0, i, 0, 0, 0, 0x77]), 64);
+            assert_eq!(shard_of(source, SEED, 4), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_shard_is_always_one_of_them() {
+        for shards in [1, 2, 3, 7, 64] {
+            let mut hit = vec![0u32; shards as usize];
+            for i in 0..4096u32 {
+                hit[shard_of(Prefix::host(IpAddr::from(i.to_be_bytes())), SEED, shards) as usize] += 1;
+            }
+            assert!(hit.iter().all(|count| *count > 4096 / shards / 2), "{hit:?}");
+        }
+        assert_eq!(shard_of(Prefix::host(IpAddr::from([10, 0, 0, 1])), SEED, 0), 0);
     }
 }

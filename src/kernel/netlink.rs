@@ -61,7 +61,6 @@ impl Netlink {
     /// Opens a socket on `bus` in the network namespace of the calling thread.
     pub fn open(bus: mnl::Bus) -> Result<Netlink, NetlinkError> {
         let socket = mnl::Socket::new(bus)?;
-        socket.bind(0, 0)?;
         let netlink = Netlink {
             socket,
             seq: 1,
@@ -168,6 +167,28 @@ impl Netlink {
                     libc::NLMSG_DONE => return Ok(()),
                     _ => each(message.kind, message.payload)?,
                 }
+            }
+        }
+    }
+
+    /// A dump that is started over when the table changed under it; `each` fills a fresh collection each time.
+    pub fn dump_whole<T: Default>(
+        &mut self,
+        request: &[u8],
+        mut each: impl FnMut(&mut T, u16, &[u8]),
+    ) -> Result<T, NetlinkError> {
+        let mut attempts = DUMP_ATTEMPTS;
+        loop {
+            let mut all = T::default();
+            let outcome = self.dump(request, |kind, payload| {
+                each(&mut all, kind, payload);
+                Ok(())
+            });
+            attempts -= 1;
+            match outcome {
+                Ok(()) => return Ok(all),
+                Err(error) if error.errno() == Some(libc::EINTR) && attempts > 0 => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -487,6 +508,8 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// One acknowledgement takes 36 bytes but about 1 KiB of truesize; this holds those of a 5,000-message batch.
 const SOCKET_BUFFER_BYTES: i32 = 16 << 20;
+/// How often a table may change under a dump before the dump is given up.
+const DUMP_ATTEMPTS: u32 = 20;
 /// The kernel fills dumps up to 32 KiB (NLMSG_GOODSIZE of a dump with a large reader).
 const RECEIVE_BYTES: usize = 64 << 10;
 

@@ -28,3 +28,7 @@ pub(crate) fn socket_fd(socket: &mnl::Socket) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open for as long as `socket`, which the returned lifetime borrows.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
+
+// SAFETY: an `mnl_socket` is a heap block of libmnl with a descriptor and two addresses; nothing in it belongs
+// to the thread that opened it, and only one thread at a time can hold a `Netlink`.
+unsafe impl Send for super::netlink::Netlink {}
