@@ -9,6 +9,7 @@ pub mod queue;
 mod queue_proc;
 mod queue_wire;
 mod route;
+pub mod ruleset;
 mod setelem;
 pub mod sets;
 pub mod sockets;
