@@ -165,7 +165,15 @@ mod tests {
                 assert_eq!(parse_ban_set_name(&name), Some((family, len)), "{name}");
             }
         }
-        for name in ["banned", "banned5", "banned4_33", "banned4_032", "banned4_32", "trusted4", "banned6_"] {
+        for name in [
+            "banned",
+            "banned5",
+            "banned4_33",
+            "banned4_032",
+            "banned4_32",
+            "trusted4",
+            "banned6_",
+        ] {
             assert_eq!(parse_ban_set_name(name), None, "{name}");
         }
     }
