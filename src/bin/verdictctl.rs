@@ -1,1 +1,20 @@
-fn main() {}
+//! `verdictctl`: argv in, exit code out; the work is in [`verdictd::cli`].
+
+use std::env;
+use std::io::{self, BufWriter, IsTerminal};
+use std::process::ExitCode;
+
+use verdictd::cli::{self, Screen, Style};
+
+fn main() -> ExitCode {
+    let stdout = io::stdout();
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let style = Style::of(stdout.is_terminal() && !dumb, no_colour);
+    let screen = Screen {
+        out: &mut BufWriter::new(stdout.lock()),
+        err: &mut io::stderr(),
+        style,
+    };
+    cli::run(env::args_os(), screen).into()
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The engine's program: argv in, exit code out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    verdictd::cli::engine::main()
+}

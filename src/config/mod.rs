@@ -1,1 +1,175 @@
-//! stub
+//! From the text of `verdictd.toml` to a policy that cannot hold a bad value, or to every problem in it.
+//!
+//! The file of the Python system loads unchanged. A document is walked with the lines of its keys
+//! (`document`), each section takes its keys (`sections`, `presets`, `webhooks`), each value has one
+//! reader (`units`). Nothing stops at the first problem, and nothing reads a clock, a socket or the kernel.
+
+mod document;
+mod file;
+mod interface;
+mod presets;
+mod problem;
+mod sections;
+mod suggest;
+mod syntax;
+mod units;
+mod webhooks;
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+pub use interface::{InterfaceError, InterfaceName};
+pub use presets::PortThresholds;
+pub use problem::{ConfigError, Note, Problem};
+pub use units::{DurationError, duration_text, parse_duration};
+
+use self::document::{Report, Section};
+use self::sections::{Bans, Firewall, Security};
+use crate::core::policy::{OnLoss, Policy};
+
+/// Everything that a config says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is judged, and how.
+    pub policy: Policy,
+    /// How the engine is built: threads, numbers, sizes.
+    pub engine: EngineConfig,
+    /// Attempts on one port over all sources that are tolerated.
+    pub attempts: PortThresholds,
+    /// What is accepted but worth a word, in the order of the file.
+    pub notes: Vec<Note>,
+}
+
+/// `[engine]`, and where state goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Threads that judge packets, 1 to 64; without a word, one per CPU up to 4.
+    pub workers: usize,
+    /// The first queue number, of 2 × `workers`; `None`: free ones are probed for.
+    pub queue_base: Option<u16>,
+    /// The first log group, of `workers`; `None`: free ones are probed for.
+    pub log_base: Option<u16>,
+    /// Packets that wait in one queue before the kernel acts by `on_loss`.
+    pub queue_length: u32,
+    /// What packets to allowed ports meet while nobody answers.
+    pub on_loss: OnLoss,
+    /// Whether the engine loads and repairs its own table.
+    pub manage_ruleset: bool,
+    /// Whether a policy that refuses the port of a live SSH session may be loaded.
+    pub allow_lockout: bool,
+    /// Interfaces of containers and guests: what comes in there is neither filtered nor counted.
+    pub internal_interfaces: Vec<InterfaceName>,
+    /// Elements that each ban set holds.
+    pub ban_set_size: u32,
+    /// Name in the state directory (relative) or place (absolute) of the snapshot; `None`: `state.toml`.
+    pub state_file: Option<PathBuf>,
+    /// How often the snapshot is written.
+    pub snapshot_every: Duration,
+    /// Whether bans of an hour and more are lengthened by up to 3 %, so that they do not end together.
+    pub jitter: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> EngineConfig {
+        let internal = DEFAULT_INTERNAL
+            .iter()
+            .map(|name| name.parse().expect("built-in names are names"));
+        EngineConfig {
+            workers: available_parallelism().map_or(1, |cpus| cpus.get().min(4)),
+            queue_base: None,
+            log_base: None,
+            queue_length: 4096,
+            on_loss: OnLoss::Open,
+            manage_ruleset: true,
+            allow_lockout: false,
+            internal_interfaces: internal.collect(),
+            ban_set_size: 1 << 20,
+            state_file: None,
+            snapshot_every: Duration::from_secs(120),
+            jitter: true,
+        }
+    }
+}
+
+/// Reads and parses the file at `path`.
+///
+/// # Errors
+/// If there is no regular file of at most 1 MiB of UTF-8 text that can be read, or [`parse`] refuses it.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = file::read(path).map_err(|problem| ConfigError {
+        path: path.to_owned(),
+        problems: vec![problem],
+    })?;
+    parse(&text, path)
+}
+
+/// Parses `text`; `path` is only named in errors.
+///
+/// # Errors
+/// With every problem that the text has, each with its line.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let report = Report::new(text);
+    let config = read(Section::root(&report, document.get_ref()), errors.is_empty());
+    let syntax = syntax::problems(text, document.get_ref(), &errors, |offset| report.line(offset));
+    let (problems, notes) = report.into_parts();
+    let problems = syntax::merge(syntax, problems);
+    if problems.is_empty() {
+        return Ok(Config { notes, ..config });
+    }
+    Err(ConfigError {
+        path: path.to_owned(),
+        problems,
+    })
+}
+
+/// Every section in turn. What is faulty is reported and stands at its default, so that the rest is read too.
+fn read(mut root: Section<'_>, complete: bool) -> Config {
+    let firewall = Firewall::read(&mut root);
+    let preset = sections::preset(&mut root, &firewall);
+    let trusted = sections::trusted(&mut root);
+    let (tcp_allowed, udp_allowed) = sections::allowed_ports(&mut root, &firewall, complete);
+    let bans = Bans::read(&mut root);
+    let (mut engine, max_sources) = sections::engine(&mut root);
+    webhooks::read(&mut root);
+    root.finish(sections::home_but(""));
+
+    engine.state_file = firewall.state_file;
+    engine.snapshot_every = preset.snapshot_every;
+    engine.jitter = bans.jitter;
+    let policy = Policy {
+        mode: firewall.mode,
+        preset: match firewall.security {
+            Security::Preset(word, _) => word.into(),
+            Security::Custom => "custom".into(),
+        },
+        enforce: bans.enforce,
+        ports_threshold: preset.ports,
+        udp_ports_threshold: preset.udp_ports(),
+        window: preset.window,
+        ladder: preset.ladder,
+        forgive_after: bans.forgive_after,
+        max_bans_per_minute: bans.max_per_minute,
+        tcp_allowed,
+        udp_allowed,
+        other_protocols: firewall.other_protocols,
+        trusted,
+        v6_prefix: bans.v6_prefix,
+        max_sources,
+    };
+    Config {
+        policy,
+        engine,
+        attempts: preset.attempts,
+        notes: Vec::new(),
+    }
+}
+
+/// Bridges of the common container and guest managers.
+const DEFAULT_INTERNAL: [&str; 7] = [
+    "docker0", "br-*", "podman*", "cni*", "virbr*", "lxdbr*", "incusbr*",
+];

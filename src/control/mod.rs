@@ -1,1 +1,9 @@
-//! stub
+//! The control socket: how an operator asks the running engine, and nothing else does.
+//!
+//! [`wire`] (with [`views`]) is all that engine and `verdictctl` share; [`server`] answers on the unix socket and knows nothing of
+//! what is asked.
+
+pub mod server;
+mod socket;
+pub mod views;
+pub mod wire;

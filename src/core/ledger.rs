@@ -1,1 +1,656 @@
-//! stub
+//! The ledger: who is banned until when, who stands on which step of the ladder, and how many bans are too many.
+//!
+//! It has one owner (the analyst) and is the truth of which the kernel's sets are a copy. It knows no netlink
+//! and no clock: deadlines are asked for and fired from outside.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::bounded::{BoundedMap, HIGHEST};
+use super::policy::Policy;
+use super::prefix::Prefix;
+use super::prefix_map::PrefixMap;
+use super::verdict::{Ban, BanReason, Offence};
+
+/// Why an offence earns no ban.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Refusal {
+    /// A ban that is already live covers the source: one scan is one offence.
+    #[error("the source is already banned")]
+    AlreadyBanned,
+    /// Too many new bans within a minute, of all sources or of this neighbourhood, or too many live ones.
+    #[error("too many new bans within a minute")]
+    Storm,
+}
+
+/// Live bans and ladder positions.
+#[derive(Debug)]
+pub struct Ledger {
+    bans: PrefixMap<Ban>,
+    deadlines: BTreeSet<(Instant, Prefix)>,
+    records: BoundedMap<Prefix, Record>,
+    granted: Minute,
+    active: usize,
+    total: u64,
+}
+
+/// How often a source offended. What was only observed never climbs the real ladder.
+#[derive(Clone, Copy, Debug, Default)]
+struct Record {
+    real: Count,
+    would_be: Count,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    offences: u32,
+    last: Option<Instant>,
+}
+
+impl Default for Ledger {
+    fn default() -> Ledger {
+        Ledger::new()
+    }
+}
+
+impl Ledger {
+    /// An empty ledger that remembers [`REMEMBERED`] sources.
+    pub fn new() -> Ledger {
+        Ledger::with_capacity(REMEMBERED)
+    }
+
+    /// An empty ledger that remembers the offences of `capacity` sources, and holds as many earned bans.
+    pub fn with_capacity(capacity: usize) -> Ledger {
+        Ledger {
+            bans: PrefixMap::default(),
+            deadlines: BTreeSet::new(),
+            records: BoundedMap::new(capacity),
+            granted: Minute::default(),
+            active: 0,
+            total: 0,
+        }
+    }
+
+    /// Grants the ban that an offence earns: the next step of the source's ladder, the first one if only UDP
+    /// made it an offence (its sender may be forged; such an offence does not climb either).
+    ///
+    /// # Errors
+    /// If the source is banned already, or too many were banned within the last minute.
+    pub fn offence(
+        &mut self,
+        offence: &Offence,
+        enforced: bool,
+        policy: &Policy,
+        now: Instant,
+    ) -> Result<Ban, Refusal> {
+        let source = offence.source;
+        if self.stands_against(&source, enforced) {
+            return Err(Refusal::AlreadyBanned);
+        }
+        if self.bans.len() >= self.records.capacity()
+            || !self.granted.grant(source, policy.max_bans_per_minute, now)
+        {
+            return Err(Refusal::Storm);
+        }
+        let offences = self.climb(source, enforced, !offence.udp_only, policy.forgive_after, now);
+        let (step, length) = policy
+            .ladder
+            .duration(if offence.udp_only { 1 } else { offences });
+        let ban = Ban {
+            source,
+            reason: offence.reason,
+            step,
+            offences,
+            since: now,
+            until: now.checked_add(length),
+            enforced,
+            note: None,
+        };
+        Ok(self.grant(ban))
+    }
+
+    /// An operator's ban: enforced in every mode, exempt from every limit, and no offence. It replaces a live
+    /// ban of the same target. Without a length it takes the first step of the ladder; a length past the end
+    /// of the clock is a ban without end.
+    pub fn manual(
+        &mut self,
+        target: Prefix,
+        length: Option<Duration>,
+        note: Option<Box<str>>,
+        policy: &Policy,
+        now: Instant,
+    ) -> Ban {
+        let (first, default) = policy.ladder.duration(1);
+        let step = if length.is_some() { 0 } else { first };
+        self.grant(Ban {
+            source: target,
+            reason: BanReason::Manual,
+            step,
+            offences: self.offences_of(&target),
+            since: now,
+            until: now.checked_add(length.unwrap_or(default)),
+            enforced: true,
+            note,
+        })
+    }
+
+    /// Takes over a ban that is live already, with the ladder position it tells; it counts toward no limit.
+    pub fn adopt(&mut self, ban: Ban) {
+        if ban.reason != BanReason::Manual && ban.offences > 0 {
+            let mut record = self.records.get(&ban.source).copied().unwrap_or_default();
+            let count = record.count(ban.enforced);
+            *count = Count {
+                offences: count.offences.max(ban.offences),
+                last: count.last.max(Some(ban.since)),
+            };
+            self.records.insert(ban.source, record, HIGHEST, ban.since);
+        }
+        self.put(ban);
+    }
+
+    /// Ends the ban of exactly this target.
+    pub fn lift(&mut self, target: &Prefix) -> Option<Ban> {
+        let ban = self.bans.remove(target)?;
+        self.active -= usize::from(ban.enforced);
+        if let Some(until) = ban.until {
+            self.deadlines.remove(&(until, *target));
+        }
+        if let Some(place) = self.records.find(target) {
+            let offences = self.records.at(place).map_or(0, |record| record.real.offences);
+            let worth = u8::try_from(offences).unwrap_or(HIGHEST).min(HIGHEST - 1);
+            self.records.rerank(place, worth);
+        }
+        Some(ban)
+    }
+
+    /// Ends every ban that hits an address of `target` (which became protected): those inside it, and those
+    /// that hold it.
+    pub fn lift_covered(&mut self, target: &Prefix) -> Vec<Ban> {
+        let mut hit: Vec<Prefix> = self
+            .bans
+            .iter()
+            .map(|(source, _)| *source)
+            .filter(|source| source.overlaps(target))
+            .collect();
+        hit.sort_unstable();
+        hit.iter().filter_map(|source| self.lift(source)).collect()
+    }
+
+    /// The ban of exactly this target.
+    pub fn get(&self, target: &Prefix) -> Option<&Ban> {
+        self.bans.get(target)
+    }
+
+    /// The narrowest ban that holds `addr`; an enforced one if there is one.
+    pub fn covering(&self, addr: IpAddr) -> Option<&Ban> {
+        let bans = || self.bans.covering(addr).map(|(_, ban)| ban);
+        bans().find(|ban| ban.enforced).or_else(|| bans().next())
+    }
+
+    /// When the next ban ends.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(until, _)| *until)
+    }
+
+    /// Takes out the bans that ended, first ended first.
+    pub fn expire(&mut self, now: Instant) -> Vec<Ban> {
+        let mut ended = Vec::new();
+        while let Some((until, source)) = self.deadlines.first().copied()
+            && until <= now
+        {
+            ended.extend(self.lift(&source));
+            self.deadlines.remove(&(until, source));
+        }
+        ended
+    }
+
+    /// All bans, ordered by prefix.
+    pub fn bans(&self) -> impl Iterator<Item = &Ban> {
+        let mut bans: Vec<&Ban> = self.bans.iter().map(|(_, ban)| ban).collect();
+        bans.sort_unstable_by_key(|ban| ban.source);
+        bans.into_iter()
+    }
+
+    /// How many enforced bans are live.
+    pub fn active(&self) -> usize {
+        self.active
+    }
+
+    /// How many enforced bans were ever granted here, adopted ones not among them.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// How many real offences of `source` are remembered.
+    pub fn offences_of(&self, source: &Prefix) -> u32 {
+        self.records.get(source).map_or(0, |record| record.real.offences)
+    }
+
+    /// Whether a live ban makes a new one pointless. A would-be ban does not stand against a real one.
+    fn stands_against(&self, source: &Prefix, enforced: bool) -> bool {
+        let covering = self
+            .bans
+            .covering(source.addr())
+            .filter(|(held, _)| held.covers(source));
+        covering.into_iter().any(|(_, ban)| ban.enforced || !enforced)
+    }
+
+    /// The number of this offence; it is noted only if it `counts`.
+    fn climb(
+        &mut self,
+        source: Prefix,
+        enforced: bool,
+        counts: bool,
+        forgive_after: Duration,
+        now: Instant,
+    ) -> u32 {
+        self.records.expire(forgive_after, now, 2);
+        let mut record = self.records.get(&source).copied().unwrap_or_default();
+        let count = record.count(enforced);
+        let offences = count.unforgiven(forgive_after, now).saturating_add(1);
+        if counts {
+            *count = Count {
+                offences,
+                last: Some(now),
+            };
+            self.records.insert(source, record, HIGHEST, now);
+        }
+        offences
+    }
+
+    fn grant(&mut self, ban: Ban) -> Ban {
+        self.total += u64::from(ban.enforced);
+        self.put(ban.clone());
+        ban
+    }
+
+    fn put(&mut self, ban: Ban) {
+        self.lift(&ban.source);
+        if let Some(place) = self.records.find(&ban.source) {
+            self.records.rerank(place, HIGHEST);
+        }
+        self.active += usize::from(ban.enforced);
+        self.deadlines.extend(ban.until.map(|until| (until, ban.source)));
+        self.bans.insert(ban.source, ban);
+    }
+}
+
+impl Record {
+    fn count(&mut self, enforced: bool) -> &mut Count {
+        if enforced {
+            &mut self.real
+        } else {
+            &mut self.would_be
+        }
+    }
+}
+
+impl Count {
+    fn unforgiven(&self, forgive_after: Duration, now: Instant) -> u32 {
+        let forgiven = |last: Instant| now.saturating_duration_since(last) >= forgive_after;
+        if self.last.is_some_and(forgiven) {
+            0
+        } else {
+            self.offences
+        }
+    }
+}
+
+/// The bans of the last minute: of all, and of each neighbourhood, so that the owner of many addresses cannot
+/// use up what all together may.
+#[derive(Debug, Default)]
+struct Minute {
+    /// When and where, oldest first: at most as many as are allowed.
+    granted: VecDeque<(Instant, Prefix)>,
+    near: HashMap<Prefix, u32>,
+}
+
+impl Minute {
+    /// Whether one more is allowed, which is then noted.
+    fn grant(&mut self, source: Prefix, allowed: u32, now: Instant) -> bool {
+        while let Some((at, near)) = self.granted.front().copied()
+            && now.saturating_duration_since(at) >= MINUTE
+        {
+            self.granted.pop_front();
+            self.forget(near);
+        }
+        let near = neighbourhood(source);
+        let of_near = self.near.get(&near).copied().unwrap_or(0);
+        if self.granted.len() >= usize::try_from(allowed).unwrap_or(usize::MAX) || of_near >= NEAR_PER_MINUTE
+        {
+            return false;
+        }
+        self.granted.push_back((now, near));
+        self.near.insert(near, of_near + 1);
+        true
+    }
+
+    fn forget(&mut self, near: Prefix) {
+        match self.near.get_mut(&near) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.near.remove(&near)),
+        }
+    }
+}
+
+/// The /24 or /48 around a source, or the source if it is wider.
+fn neighbourhood(source: Prefix) -> Prefix {
+    let length = if source.is_ipv4() { 24 } else { 48 };
+    Prefix::new(source.addr(), length.min(source.len())).unwrap_or(source)
+}
+
+/// How many sources' offences are remembered; about 100 MB when full.
+pub const REMEMBERED: usize = 1_000_000;
+/// How many new bans a minute one /24 or /48 can earn.
+pub const NEAR_PER_MINUTE: u32 = 10;
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::super::ladder::Ladder;
+    use super::super::policy::{Mode, OtherProtocols};
+    use super::super::ports::PortSet;
+    use super::super::prefix::PrefixSet;
+    use super::super::scan::ScanKind;
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    /// A ledger and the time, which moves by hand.
+    struct Bench {
+        ledger: Ledger,
+        policy: Policy,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            Bench {
+                ledger: Ledger::with_capacity(1000),
+                policy: standard(),
+                now: Instant::now(),
+            }
+        }
+
+        fn wait(&mut self, seconds: u64) -> Vec<Ban> {
+            self.now += Duration::from_secs(seconds);
+            self.ledger.expire(self.now)
+        }
+
+        fn offend(&mut self, source: &str) -> Result<Ban, Refusal> {
+            self.ledger
+                .offence(&offence(source, false), true, &self.policy, self.now)
+        }
+
+        fn observe(&mut self, source: &str) -> Result<Ban, Refusal> {
+            self.ledger
+                .offence(&offence(source, false), false, &self.policy, self.now)
+        }
+
+        /// Step and seconds of the ban that an offence earns.
+        fn earned(&mut self, source: &str) -> (u32, u64) {
+            let ban = self.offend(source).unwrap();
+            (ban.step, ban.remaining(self.now).unwrap().as_secs())
+        }
+    }
+
+    fn offence(source: &str, udp_only: bool) -> Offence {
+        let source = prefix(source);
+        Offence {
+            seen: source.addr(),
+            source,
+            reason: BanReason::PortScanning,
+            kind: ScanKind::Syn,
+            ports: Box::default(),
+            threshold: 7,
+            udp_only,
+            at: Instant::now(),
+        }
+    }
+
+    fn standard() -> Policy {
+        let steps = [600, 7200, DAY, 7 * DAY].map(Duration::from_secs);
+        Policy {
+            mode: Mode::DetectionOnly,
+            preset: "standard".into(),
+            enforce: true,
+            ports_threshold: 7,
+            udp_ports_threshold: 28,
+            window: Duration::from_secs(7200),
+            ladder: Ladder::new(steps.to_vec()).unwrap(),
+            forgive_after: Duration::from_secs(30 * DAY),
+            max_bans_per_minute: 600,
+            tcp_allowed: PortSet::default(),
+            udp_allowed: PortSet::default(),
+            other_protocols: OtherProtocols::Pass,
+            trusted: PrefixSet::default(),
+            v6_prefix: 64,
+            max_sources: 1000,
+        }
+    }
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn sources(bans: &[Ban]) -> Vec<String> {
+        bans.iter().map(|ban| ban.source.to_string()).collect()
+    }
+
+    #[test]
+    fn each_offence_takes_the_next_step_and_the_last_repeats() {
+        let mut bench = Bench::new();
+        for expected in [(1, 600), (2, 7200), (3, DAY), (4, 7 * DAY), (4, 7 * DAY)] {
+            assert_eq!(bench.earned("192.0.2.7"), expected);
+            assert_eq!(sources(&bench.wait(expected.1)), ["192.0.2.7"]);
+        }
+        assert_eq!(
+            (
+                bench.ledger.offences_of(&prefix("192.0.2.7")),
+                bench.ledger.total()
+            ),
+            (5, 5)
+        );
+        assert_eq!((bench.ledger.active(), bench.ledger.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn while_a_ban_lives_nothing_climbs() {
+        let mut bench = Bench::new();
+        bench.offend("192.0.2.7").unwrap();
+        assert_eq!(bench.offend("192.0.2.7"), Err(Refusal::AlreadyBanned));
+        bench
+            .ledger
+            .manual(prefix("198.51.100.0/24"), None, None, &bench.policy, bench.now);
+        assert_eq!(bench.offend("198.51.100.9"), Err(Refusal::AlreadyBanned));
+        assert_eq!(bench.observe("198.51.100.9"), Err(Refusal::AlreadyBanned));
+        assert_eq!(bench.ledger.offences_of(&prefix("192.0.2.7")), 1);
+    }
+
+    #[test]
+    fn a_ban_ends_at_its_deadline_and_not_before() {
+        let mut bench = Bench::new();
+        let until = bench.offend("192.0.2.7").unwrap().until;
+        assert_eq!(bench.ledger.next_deadline(), until);
+        assert!(bench.wait(599).is_empty() && bench.ledger.get(&prefix("192.0.2.7")).is_some());
+        assert_eq!(sources(&bench.wait(1)), ["192.0.2.7"]);
+        assert!(bench.ledger.get(&prefix("192.0.2.7")).is_none());
+    }
+
+    #[test]
+    fn offences_are_forgiven_after_a_while_without_one() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.earned("192.0.2.7"), (1, 600));
+        bench.wait(30 * DAY - 1);
+        assert_eq!(bench.earned("192.0.2.7"), (2, 7200));
+        bench.wait(30 * DAY);
+        assert_eq!(bench.earned("192.0.2.7"), (1, 600));
+    }
+
+    #[test]
+    fn udp_alone_never_climbs() {
+        let mut bench = Bench::new();
+        for _ in 0..3 {
+            let ban = bench
+                .ledger
+                .offence(&offence("192.0.2.7", true), true, &bench.policy, bench.now)
+                .unwrap();
+            assert_eq!((ban.step, ban.offences), (1, 1));
+            bench.wait(600);
+        }
+        assert_eq!(bench.earned("192.0.2.7"), (1, 600));
+    }
+
+    #[test]
+    fn what_was_only_observed_never_climbs_the_real_ladder() {
+        let mut bench = Bench::new();
+        for step in [1, 2, 3] {
+            let ban = bench.observe("192.0.2.7").unwrap();
+            assert_eq!((ban.step, ban.enforced), (step, false));
+            bench.wait(DAY);
+        }
+        assert_eq!((bench.ledger.active(), bench.ledger.total()), (0, 0));
+        assert_eq!(bench.earned("192.0.2.7"), (1, 600));
+    }
+
+    #[test]
+    fn a_real_ban_replaces_one_that_was_only_observed() {
+        let mut bench = Bench::new();
+        bench.observe("192.0.2.7").unwrap();
+        assert_eq!(bench.earned("192.0.2.7"), (1, 600));
+        assert_eq!((bench.ledger.active(), bench.ledger.bans().count()), (1, 1));
+    }
+
+    #[test]
+    fn an_operator_extends_shortens_and_needs_no_ladder() {
+        let mut bench = Bench::new();
+        bench.offend("192.0.2.7").unwrap();
+        let target = prefix("192.0.2.7");
+        let hour = Some(Duration::from_secs(3600));
+        let ban = bench
+            .ledger
+            .manual(target, hour, Some("abuse desk".into()), &bench.policy, bench.now);
+        assert_eq!(
+            (ban.reason, ban.step, ban.note.as_deref()),
+            (BanReason::Manual, 0, Some("abuse desk"))
+        );
+        assert!(bench.wait(600).is_empty());
+        bench.ledger.manual(
+            target,
+            Some(Duration::from_secs(5)),
+            None,
+            &bench.policy,
+            bench.now,
+        );
+        assert_eq!((bench.ledger.active(), bench.ledger.total()), (1, 3));
+        assert_eq!(sources(&bench.wait(5)), ["192.0.2.7"]);
+        assert_eq!(bench.earned("192.0.2.7"), (2, 7200));
+        let default = bench
+            .ledger
+            .manual(prefix("198.51.100.1"), None, None, &bench.policy, bench.now);
+        assert_eq!(
+            (default.step, default.remaining(bench.now)),
+            (1, Some(Duration::from_secs(600)))
+        );
+        let endless = bench
+            .ledger
+            .manual(target, Some(Duration::MAX), None, &bench.policy, bench.now);
+        assert_eq!(endless.until, None);
+    }
+
+    #[test]
+    fn a_storm_stops_the_adding_until_the_minute_is_over() {
+        let mut bench = Bench::new();
+        bench.policy.max_bans_per_minute = 3;
+        for source in ["192.0.2.1", "198.51.100.1", "203.0.113.1"] {
+            bench.offend(source).unwrap();
+        }
+        assert_eq!(bench.offend("10.0.0.1"), Err(Refusal::Storm));
+        bench
+            .ledger
+            .manual(prefix("10.9.9.9"), None, None, &bench.policy, bench.now);
+        bench.wait(59);
+        assert_eq!(bench.offend("10.0.0.1"), Err(Refusal::Storm));
+        bench.wait(1);
+        assert_eq!(bench.earned("10.0.0.1"), (1, 600));
+    }
+
+    #[test]
+    fn one_neighbourhood_cannot_use_up_the_minute() {
+        let mut bench = Bench::new();
+        for host in 0..10 {
+            bench.offend(&format!("192.0.2.{host}")).unwrap();
+            bench.offend(&format!("2001:db8:0:{host}::/64")).unwrap();
+        }
+        assert_eq!(bench.offend("192.0.2.10"), Err(Refusal::Storm));
+        assert_eq!(bench.offend("2001:db8:0:10::/64"), Err(Refusal::Storm));
+        assert!(bench.offend("192.0.3.10").is_ok() && bench.offend("2001:db8:1:10::/64").is_ok());
+        bench.wait(60);
+        assert!(bench.offend("192.0.2.10").is_ok());
+    }
+
+    #[test]
+    fn live_bans_are_bounded_and_records_give_way_to_theirs() {
+        let mut bench = Bench::new();
+        bench.ledger = Ledger::with_capacity(4);
+        for net in 0..4 {
+            bench.offend(&format!("10.0.{net}.1")).unwrap();
+        }
+        assert_eq!(bench.offend("10.0.9.1"), Err(Refusal::Storm));
+        bench.ledger.lift(&prefix("10.0.2.1")).unwrap();
+        assert!(bench.offend("10.0.9.1").is_ok());
+        let remembered = ["10.0.0.1", "10.0.1.1", "10.0.2.1", "10.0.3.1", "10.0.9.1"]
+            .map(|source| bench.ledger.offences_of(&prefix(source)));
+        assert_eq!(remembered, [1, 1, 0, 1, 1]);
+    }
+
+    #[test]
+    fn who_becomes_protected_is_freed_of_wider_bans_too() {
+        let mut bench = Bench::new();
+        for source in ["192.0.2.7", "192.0.2.8", "192.0.3.1", "2001:db8::/64"] {
+            bench.offend(source).unwrap();
+        }
+        bench
+            .ledger
+            .manual(prefix("192.0.0.0/16"), None, None, &bench.policy, bench.now);
+        let lifted = bench.ledger.lift_covered(&prefix("192.0.2.0/24"));
+        assert_eq!(sources(&lifted), ["192.0.0.0/16", "192.0.2.7", "192.0.2.8"]);
+        assert_eq!(
+            sources(&bench.ledger.lift_covered(&prefix("2001:db8::1"))),
+            ["2001:db8::/64"]
+        );
+        assert_eq!(bench.ledger.active(), 1);
+    }
+
+    #[test]
+    fn an_address_finds_the_enforced_ban_that_holds_it() {
+        let mut bench = Bench::new();
+        bench.observe("192.0.2.7").unwrap();
+        let addr = "192.0.2.7".parse().unwrap();
+        assert!(!bench.ledger.covering(addr).unwrap().enforced);
+        bench
+            .ledger
+            .manual(prefix("192.0.2.0/24"), None, None, &bench.policy, bench.now);
+        assert_eq!(
+            bench.ledger.covering(addr).unwrap().source,
+            prefix("192.0.2.0/24")
+        );
+        let listed: Vec<_> = bench.ledger.bans().cloned().collect();
+        assert_eq!(sources(&listed), ["192.0.2.0/24", "192.0.2.7"]);
+    }
+
+    #[test]
+    fn an_adopted_ban_keeps_its_place_on_the_ladder() {
+        let mut bench = Bench::new();
+        let mut ban = bench.offend("192.0.2.7").unwrap();
+        (ban.step, ban.offences) = (3, 3);
+        bench.ledger = Ledger::new();
+        bench.ledger.adopt(ban);
+        assert_eq!((bench.ledger.active(), bench.ledger.total()), (1, 0));
+        assert_eq!(sources(&bench.wait(600)), ["192.0.2.7"]);
+        assert_eq!(bench.earned("192.0.2.7"), (4, 7 * DAY));
+    }
+}

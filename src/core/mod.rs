@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod policy;
 pub mod ports;
 pub mod prefix;
+pub mod prefix_map;
 pub mod probe;
 pub mod scan;
 pub mod shard;

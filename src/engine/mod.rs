@@ -1,1 +1,17 @@
-//! stub
+//! The running engine: threads and what flows between them. No decisions are made here; `core` makes them.
+//!
+//! ```text
+//! worker 0..N ──Offence──▶ analyst ──Job──▶ enforcer ──▶ nft sets
+//!      ▲                     │  ▲ ▲            │
+//!      └──────Order──────────┘  │ └──Failed────┘
+//!                    control ───┴── protector (addresses, routes, resolvers)
+//! ```
+//! Workers never wait for anybody: what they tell goes through a bounded channel with `try_send`.
+
+pub mod analyst;
+pub mod daemon;
+pub mod enforcer;
+pub mod handler;
+pub mod notify;
+pub mod protect;
+pub mod worker;

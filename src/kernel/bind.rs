@@ -25,7 +25,7 @@ pub(crate) struct Binder {
 impl Binder {
     /// Opens a socket in the network namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Binder> {
-        let line = sys::Line::open()?;
+        let line = sys::Line::open(mnl::Bus::Netfilter)?;
         for (name, value) in [(libc::NETLINK_CAP_ACK, 1), (libc::NETLINK_EXT_ACK, 1)] {
             sys::setsockopt_int(line.as_fd(), libc::SOL_NETLINK, name, value)?;
         }

@@ -6,13 +6,14 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::net::RecvFlags;
 use thiserror::Error;
 
 use super::sys;
 
 /// One netlink socket of a process; not shared between threads.
 pub struct Netlink {
-    socket: mnl::Socket,
+    socket: sys::Line,
     seq: u32,
     buffer: Box<[u8]>,
 }
@@ -60,8 +61,7 @@ impl NetlinkError {
 impl Netlink {
     /// Opens a socket on `bus` in the network namespace of the calling thread.
     pub fn open(bus: mnl::Bus) -> Result<Netlink, NetlinkError> {
-        let socket = mnl::Socket::new(bus)?;
-        socket.bind(0, 0)?;
+        let socket = sys::Line::open(bus)?;
         let netlink = Netlink {
             socket,
             seq: 1,
@@ -102,7 +102,7 @@ impl Netlink {
         let mut seen = 0;
         let mut refusal = None;
         loop {
-            let length = match self.receive() {
+            let length = match self.receive(RecvFlags::DONTWAIT) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // ENOBUFS: some answers are gone for good; what is left is still read, then counted as missing.
@@ -148,7 +148,7 @@ impl Netlink {
         self.socket.send(request)?;
         let mut interrupted = false;
         loop {
-            let length = self.socket.recv_raw(&mut self.buffer)?;
+            let length = self.receive(RecvFlags::empty())?;
             for message in Messages::new(&self.buffer[..length]) {
                 interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                 if let Some((errno, words)) = message.error() {
@@ -172,26 +172,42 @@ impl Netlink {
         }
     }
 
-    /// The underlying mnl socket, for the users that poll or read it in their own way.
-    pub fn socket(&self) -> &mnl::Socket {
-        &self.socket
+    /// A dump that is started over when the table changed under it; `each` fills a fresh collection each time.
+    pub fn dump_whole<T: Default>(
+        &mut self,
+        request: &[u8],
+        mut each: impl FnMut(&mut T, u16, &[u8]),
+    ) -> Result<T, NetlinkError> {
+        let mut attempts = DUMP_ATTEMPTS;
+        loop {
+            let mut all = T::default();
+            let outcome = self.dump(request, |kind, payload| {
+                each(&mut all, kind, payload);
+                Ok(())
+            });
+            attempts -= 1;
+            match outcome {
+                Ok(()) => return Ok(all),
+                Err(error) if error.errno() == Some(libc::EINTR) && attempts > 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    fn receive(&mut self) -> io::Result<usize> {
-        let fd = sys::socket_fd(&self.socket);
-        let (length, _) = rustix::net::recv(fd, &mut self.buffer[..], rustix::net::RecvFlags::DONTWAIT)?;
+    fn receive(&mut self, flags: RecvFlags) -> io::Result<usize> {
+        let (length, _) = rustix::net::recv(&self.socket, &mut self.buffer[..], flags)?;
         Ok(length)
     }
 
     /// Throws away what an earlier, failed exchange left unread.
     fn drain(&mut self) {
-        while matches!(self.receive(), Ok(length) if length > 0) {}
+        while matches!(self.receive(RecvFlags::DONTWAIT), Ok(length) if length > 0) {}
     }
 }
 
 impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        sys::socket_fd(&self.socket)
+        self.socket.as_fd()
     }
 }
 
@@ -487,6 +503,8 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// One acknowledgement takes 36 bytes but about 1 KiB of truesize; this holds those of a 5,000-message batch.
 const SOCKET_BUFFER_BYTES: i32 = 16 << 20;
+/// How often a table may change under a dump before the dump is given up.
+const DUMP_ATTEMPTS: u32 = 20;
 /// The kernel fills dumps up to 32 KiB (NLMSG_GOODSIZE of a dump with a large reader).
 const RECEIVE_BYTES: usize = 64 << 10;
 

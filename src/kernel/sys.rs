@@ -23,12 +23,6 @@ pub(crate) fn setsockopt_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i
     }
 }
 
-/// The descriptor of `socket`, for as long as the socket lives.
-pub(crate) fn socket_fd(socket: &mnl::Socket) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is open for as long as `socket`, which the returned lifetime borrows.
-    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
-}
-
 /// A netlink socket that may be opened by one thread and served by another.
 pub(crate) struct Line(mnl::Socket);
 
@@ -37,9 +31,14 @@ pub(crate) struct Line(mnl::Socket);
 unsafe impl Send for Line {}
 
 impl Line {
-    /// Opens a netfilter socket in the network namespace of the calling thread.
-    pub(crate) fn open() -> io::Result<Line> {
-        mnl::Socket::new(mnl::Bus::Netfilter).map(Line)
+    /// Opens a socket on `bus` in the network namespace of the calling thread.
+    pub(crate) fn open(bus: mnl::Bus) -> io::Result<Line> {
+        mnl::Socket::new(bus).map(Line)
+    }
+
+    /// The kernel's name for this socket.
+    pub(crate) fn portid(&self) -> u32 {
+        self.0.portid()
     }
 
     /// Sends whole messages to the kernel, which has acted on them when this returns.
@@ -50,7 +49,8 @@ impl Line {
 
 impl AsFd for Line {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        socket_fd(&self.0)
+        // SAFETY: the descriptor is open for as long as the socket, which the returned lifetime borrows.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }
 

@@ -1,0 +1,42 @@
+# Each target installs what it needs (apt) and may be run alone. Targets on real packets need root: sudo make test.
+CARGO = packaging/cargo.sh
+.DEFAULT_GOAL := build
+
+.PHONY: build run demo test test-vm soak lint clean help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+build: ## release build of all programs
+	@packaging/deps.sh build
+	@$(CARGO) build --release
+
+run: build ## the engine on this host, in the foreground: scanners are banned, no port is filtered, gone at Ctrl-C
+	@packaging/run.sh
+
+demo: ## a real nmap against a real web server, without and with the engine; under a minute, leaves nothing
+	@packaging/deps.sh demo
+	@$(CARGO) build --release
+	@packaging/demo.sh
+
+lint: ## formatting and lints
+	@packaging/deps.sh build
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --all-targets -- --deny warnings
+
+test: ## every test, also those on real packets (root); FILTER=word runs those whose names hold it
+	@packaging/deps.sh test
+	@$(MAKE) --no-print-directory lint
+	@packaging/test.sh $(FILTER)
+
+test-vm: ## what needs another kernel than this one, in a virtual machine
+	@packaging/deps.sh test
+	@test -x tests/vm/run || { echo "tests/vm/run is missing" >&2; exit 1; }
+	@tests/vm/run
+
+soak: ## the same tests with long counts, on the release build; no time limit
+	@packaging/deps.sh test
+	@VERDICTD_SOAK=1 TEST_LIMIT=0 packaging/test.sh --release $(FILTER)
+
+clean: ## what was built
+	@$(CARGO) clean

@@ -1,0 +1,68 @@
+//! The command line, and nothing of what it does.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Ask and command the running verdictd.
+#[derive(Debug, Parser)]
+#[command(name = "verdictctl", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(super) struct Args {
+    /// The engine's control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Say whether the host is protected, and how the engine runs
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show verdicts by reason, rates, latency, queues, bans and the busiest sources
+    Stats(StatsArgs),
+    /// List every live ban
+    List {
+        /// Print JSON: an array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ban an address or a prefix, in every mode
+    Ban {
+        /// IPv4 or IPv6 address, or prefix such as 198.51.100.0/24
+        #[arg(value_name = "ADDR|PREFIX")]
+        target: String,
+        /// How long: 90s, 10m, 2h, 1d [default: the first step of the ladder]
+        #[arg(long = "for", value_name = "DURATION")]
+        length: Option<String>,
+        /// Why, in your own words; shown by `list`
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Lift the ban of an address or a prefix
+    Unban {
+        /// As `list` shows it
+        #[arg(value_name = "ADDR|PREFIX")]
+        target: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct StatsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Refresh every second, with the rates of that second; end with Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// How many of the busiest sources to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(super) top: usize,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 fine, 1 refused or failed, 2 usage, 3 engine not running, 4 degraded or unprotected (status)";

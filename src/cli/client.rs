@@ -1,0 +1,155 @@
+//! One question to the engine, and its answer, within bounded time.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::control::wire::{Reply, Request};
+
+/// Where the packaged engine listens.
+pub const DEFAULT_SOCKET: &str = "/run/verdictd/control.sock";
+/// The environment variable that names another socket.
+pub const SOCKET_VARIABLE: &str = "VERDICTD_SOCKET";
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing listens on that path.
+    #[error("no engine runs on {path:?} ({source}), start verdictd or name its socket with --socket")]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket is not for this user.
+    #[error("no permission to talk to the engine on {0:?}, be root or join the group of the socket")]
+    Forbidden(PathBuf),
+    /// The engine is there and does not answer.
+    #[error("the engine on {path:?} did not answer within {} seconds, it may hang", .limit.as_secs())]
+    Late {
+        /// The socket.
+        path: PathBuf,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The conversation broke off.
+    #[error("cannot talk to the engine on {path:?}: {source}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection was closed without an answer.
+    #[error("the engine on {0:?} closed the connection without an answer")]
+    Silent(PathBuf),
+    /// What came is not a reply.
+    #[error("the answer of {path:?} is not a reply of verdictd: {source}")]
+    Malformed {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// The way to one engine; each question is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// By `socket`, else by [`SOCKET_VARIABLE`], else [`DEFAULT_SOCKET`].
+    pub fn find(socket: Option<PathBuf>) -> Client {
+        let named = env::var_os(SOCKET_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        Client {
+            path: socket.or(named).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+        }
+    }
+
+    /// The socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Asks and waits for the answer.
+    pub fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
+        let mut stream = connect(&self.path).map_err(|error| self.unreachable(error))?;
+        // A server that refuses may close before all is written: what it said counts, not our EPIPE.
+        let written = stream.write_all(&request.encode());
+        let line = read_line(stream).and_then(|line| match line.is_empty() {
+            true => written.map(|()| line),
+            false => Ok(line),
+        });
+        let line = line.map_err(|error| self.broken(error))?;
+        if line.is_empty() {
+            return Err(ClientError::Silent(self.path.clone()));
+        }
+        Reply::decode(&line).map_err(|source| ClientError::Malformed {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn unreachable(&self, source: io::Error) -> ClientError {
+        let path = self.path.clone();
+        match source.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NotRunning { path, source },
+            ErrorKind::PermissionDenied => ClientError::Forbidden(path),
+            ErrorKind::WouldBlock => ClientError::Late {
+                path,
+                limit: CONNECT_TIME,
+            },
+            _ => ClientError::Io { path, source },
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> ClientError {
+        let path = self.path.clone();
+        match source.kind() {
+            ErrorKind::WouldBlock => ClientError::Late {
+                path,
+                limit: ANSWER_TIME,
+            },
+            _ => ClientError::Io { path, source },
+        }
+    }
+}
+
+/// With a limit, which std's connect lacks: a stopped engine with a full backlog would hang us for ever.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_TIME))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn read_line(stream: UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    BufReader::with_capacity(1 << 16, stream)
+        .take(MAX_REPLY_BYTES)
+        .read_until(b'\n', &mut line)?;
+    Ok(line)
+}
+
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// The engine may wait for the kernel to take a ban; seconds mean that something hangs.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// A list of four million bans: more than the kernel sets hold.
+const MAX_REPLY_BYTES: u64 = 1 << 30;

@@ -1,0 +1,177 @@
+//! `verdictd`'s own verbs: run the engine, check a configuration, print the ruleset it would load.
+
+use std::error::Error;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, ConfigError};
+use crate::engine::daemon::{self, DaemonError, Options};
+use crate::kernel::host;
+use crate::kernel::ruleset::{Backend, Layout, Ruleset};
+
+/// NFQUEUE verdict engine: judges new connections, bans scanners in the kernel
+#[derive(Debug, Parser)]
+#[command(name = "verdictd", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the engine in the foreground
+    Run(Run),
+    /// Check a configuration: exit 0, or 2 with every problem in it
+    Check(ConfigFile),
+    /// Print the nftables ruleset that this configuration would load
+    Ruleset(ConfigFile),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Where state is kept; one engine per directory
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    state_dir: PathBuf,
+    /// Where the control socket is made
+    #[arg(long, value_name = "DIR", default_value = "/run/verdictd")]
+    runtime_dir: PathBuf,
+    /// Take the table (rules and bans) out at exit
+    #[arg(long)]
+    ephemeral: bool,
+}
+
+/// Runs `verdictd` with the process's own arguments.
+pub fn main() -> ExitCode {
+    match Arguments::parse().verb {
+        Verb::Run(run) => self::run(run),
+        Verb::Check(file) => check(&file.config),
+        Verb::Ruleset(file) => ruleset(&file.config),
+    }
+}
+
+fn run(run: Run) -> ExitCode {
+    let filter = EnvFilter::try_from_env("VERDICTD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let Run {
+        file,
+        state_dir,
+        runtime_dir,
+        ephemeral,
+    } = run;
+    match daemon::run(&Options {
+        config: file.config,
+        state_dir,
+        runtime_dir,
+        ephemeral,
+    }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(DaemonError::Config(problems)) => refuse(&problems),
+        Err(error) => {
+            error!("{}", chain(&error));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn check(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Ok(config) => {
+            print!("{}", summary(path, &config));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+/// What a good configuration means, the most important first.
+fn summary(path: &Path, config: &Config) -> String {
+    let policy = &config.policy;
+    let mut text = String::new();
+    if !policy.enforce {
+        text += "OBSERVING: offenders are recorded, none is banned (bans.enforce = false)\n";
+    }
+    for note in &config.notes {
+        text += &format!("{}:{note}\n", path.display());
+    }
+    text += &match policy.mode.filters_ports() {
+        true => format!(
+            "mode {}: open are tcp {} and udp {}; every other port is refused\n",
+            policy.mode, policy.tcp_allowed, policy.udp_allowed
+        ),
+        false => format!("mode {}: no port is refused\n", policy.mode),
+    };
+    text + &format!("{}: fine\n", path.display())
+}
+
+/// The table as text. Numbers that are probed at start are shown as the first that would be tried.
+fn ruleset(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Ok(config) => {
+            let local_ports = match host::gather() {
+                Ok(facts) => facts.local_ports,
+                Err(error) => {
+                    eprintln!("verdictd: {}", chain(&error));
+                    return ExitCode::from(FAILED);
+                }
+            };
+            let layout = Layout {
+                queue_base: config.engine.queue_base.unwrap_or(daemon::FIRST_NUMBER),
+                log_base: config.engine.log_base.unwrap_or(daemon::FIRST_NUMBER),
+                workers: config.engine.workers as u16,
+                seed: SHOWN_SEED,
+            };
+            print!(
+                "{}",
+                Ruleset::build(&daemon::spec(&config, layout, Backend::Native, local_ports)).text()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn refuse(problems: &ConfigError) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(BAD_CONFIG)
+}
+
+/// An error and all that caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent errors repeat their cause.
+        if !text.contains(&cause_text) {
+            text += &format!(": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Exit code: refused or failed.
+const FAILED: u8 = 1;
+/// Exit code: usage or bad configuration.
+const BAD_CONFIG: u8 = 2;
+/// A printed ruleset is the same for the same configuration; a running engine draws its seed.
+const SHOWN_SEED: u32 = 0x5eed;

@@ -1,0 +1,560 @@
+//! Composition: open, spawn, wire, wait, stop in reverse. Whatever fails before the ruleset is loaded leaves the
+//! running policy untouched; whatever fails after it ends the process, and the kernel keeps the policy.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, flock};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use thiserror::Error;
+use tracing::{error, info, warn};
+
+use super::analyst::{Analyst, Command, Inbox};
+use super::enforcer::{Enforcer, Expected, Job};
+use super::handler::{EngineHandler, on_loss};
+use super::notify::notify;
+use super::protect::{self, Protection};
+use super::worker::{Handle, Order, Worker};
+use crate::config::{self, Config, ConfigError};
+use crate::control::server::{Server, ServerError};
+use crate::core::judge::Judge;
+use crate::core::policy::{OnLoss, Policy};
+use crate::core::verdict::Class;
+use crate::kernel::host::{self, HostError, Watch};
+use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::kernel::preflight::{self, PreflightError};
+use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
+use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
+use crate::kernel::sets::BanSets;
+use crate::stats::Stats;
+
+/// How the engine is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where state is kept; one engine per directory.
+    pub state_dir: PathBuf,
+    /// Where the control socket is made.
+    pub runtime_dir: PathBuf,
+    /// Take the table out at exit.
+    pub ephemeral: bool,
+}
+
+/// Why the engine did not start, or ended.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The configuration is not usable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A directory cannot be made or used.
+    #[error("cannot use directory {}: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another engine has this state directory.
+    #[error("another engine runs on state directory {}; stop it, or give --state-dir another directory", .0.display())]
+    Running(PathBuf),
+    /// Another process answers for our table.
+    #[error("table inet verdictd is served by another process: {0}")]
+    Served(FeedError),
+    /// Queues or log groups.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// The kernel cannot do what is needed.
+    #[error("preflight: {0}")]
+    Preflight(#[from] PreflightError),
+    /// The table.
+    #[error(transparent)]
+    Ruleset(#[from] RulesetError),
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Addresses and routes.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ServerError),
+    /// Threads, event descriptors, signals.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// A thread that must not end did.
+    #[error("{0} ended unexpectedly; the kernel keeps bans and port filter, on_loss decides about the rest")]
+    Lost(String),
+}
+
+/// Runs the engine in the foreground until SIGTERM or SIGINT.
+pub fn run(options: &Options) -> Result<(), DaemonError> {
+    let config = config::load(&options.config)?;
+    for note in &config.notes {
+        warn!("{}: {note}", options.config.display());
+    }
+    let _lock = lock(&options.state_dir)?;
+    make_dir(&options.runtime_dir)?;
+    let opened = open(&config)?;
+    let engine = Engine::start(options, &config, opened)?;
+    println!("ready");
+    io::stdout().flush()?;
+    if let Err(error) = notify("READY=1") {
+        warn!("cannot tell the service manager that we are ready: {error}");
+    }
+    let outcome = engine.wait();
+    if let Err(error) = notify("STOPPING=1") {
+        warn!("cannot tell the service manager that we stop: {error}");
+    }
+    engine.stop(options.ephemeral);
+    outcome
+}
+
+/// Holds the state directory for this process; released by the kernel when it ends, however it ends.
+fn lock(state_dir: &Path) -> Result<File, DaemonError> {
+    make_dir(state_dir)?;
+    let path = state_dir.join("lock");
+    let directory = |source| DaemonError::Directory {
+        path: state_dir.to_owned(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(directory)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Running(state_dir.to_owned())),
+        Err(error) => Err(directory(error.into())),
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), DaemonError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(path)
+        .map_err(|source| DaemonError::Directory {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// What is open before anything in the kernel's policy changes.
+struct Opened {
+    netlink: Netlink,
+    sets: BanSets,
+    watch: Watch,
+    protection: Protection,
+    feeds: Vec<Feed>,
+    backend: Option<Backend>,
+    spec: Spec,
+    adopted: bool,
+}
+
+fn open(config: &Config) -> Result<Opened, DaemonError> {
+    let policy = &config.policy;
+    // Watched first, so that no change between reading and watching is missed.
+    let watch = Watch::open()?;
+    let facts = host::gather()?;
+    for note in &facts.notes {
+        warn!("{note}");
+    }
+    let protection = Protection::of(facts.protected, &policy.trusted);
+    let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
+    let sets = BanSets::open()?;
+    let loaded = ruleset::read(&mut netlink)?;
+    let backend = match policy.observes_only() {
+        true => None,
+        false => Some(preflight::judge_one_packet()?),
+    };
+    let (layout, feeds) = feeds(config, loaded.as_ref())?;
+    let spec = spec(
+        config,
+        layout,
+        backend.unwrap_or(Backend::Native),
+        facts.local_ports,
+    );
+    Ok(Opened {
+        netlink,
+        sets,
+        watch,
+        protection,
+        feeds,
+        backend,
+        spec,
+        adopted: loaded.is_some(),
+    })
+}
+
+/// Binds every queue and log group, before any rule leads there. The numbers of a loaded table are kept, so that
+/// an adopted table needs no moment without a listener.
+fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>), DaemonError> {
+    let workers = config.engine.workers as u16;
+    let seed = match loaded.and_then(|loaded| loaded.seed) {
+        Some(seed) => seed,
+        None => draw_seed()?,
+    };
+    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config)) {
+        return match bind(config, &kept) {
+            Ok(feeds) => Ok((kept, feeds)),
+            Err(error @ FeedError::Taken { .. }) => Err(DaemonError::Served(error)),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let queue_base = match config.engine.queue_base {
+        Some(fixed) => fixed,
+        None if config.policy.observes_only() => FIRST_NUMBER,
+        None => free_queues(FIRST_NUMBER, 2 * workers)?,
+    };
+    let log_base = match config.engine.log_base {
+        Some(fixed) => fixed,
+        None => free_groups(FIRST_NUMBER, workers)?,
+    };
+    let layout = Layout {
+        queue_base,
+        log_base,
+        workers,
+        seed,
+    };
+    let feeds = bind(config, &layout)?;
+    Ok((layout, feeds))
+}
+
+/// The numbers of a loaded table, if they are all that this configuration needs and asks for.
+fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
+    let observing = config.policy.observes_only();
+    let queue_base = loaded.queue_base.or(observing.then_some(FIRST_NUMBER))?;
+    let layout = Layout {
+        queue_base,
+        log_base: loaded.log_base?,
+        workers: loaded.workers?,
+        seed,
+    };
+    let engine = &config.engine;
+    let asked = usize::from(layout.workers) == engine.workers
+        && engine.queue_base.is_none_or(|base| base == layout.queue_base)
+        && engine.log_base.is_none_or(|base| base == layout.log_base);
+    asked.then_some(layout)
+}
+
+fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
+    let observing = config.policy.observes_only();
+    (0..layout.workers)
+        .map(|worker| {
+            Feed::open(&FeedConfig {
+                new_queue: (!observing).then(|| layout.new_queue(worker)),
+                odd_queue: (!observing).then(|| layout.odd_queue(worker)),
+                log_group: layout.log_group(worker),
+                log_class: if observing {
+                    Class::Observed
+                } else {
+                    Class::Refused
+                },
+                queue_length: config.engine.queue_length,
+                fail_open: config.engine.on_loss == OnLoss::Open,
+                copy_range: COPY_RANGE,
+            })
+        })
+        .collect()
+}
+
+fn draw_seed() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
+/// The table that `config` asks for, with the numbers and the way of handing packets over that were found.
+pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: RangeInclusive<u16>) -> Spec {
+    let policy = &config.policy;
+    Spec {
+        observing: policy.observes_only(),
+        filter_ports: policy.mode.filters_ports(),
+        layout,
+        backend,
+        on_loss: config.engine.on_loss,
+        trusted: policy.trusted.clone(),
+        tcp_allowed: policy.tcp_allowed.clone(),
+        udp_allowed: policy.udp_allowed.clone(),
+        other_protocols: policy.other_protocols,
+        internal_interfaces: config
+            .engine
+            .internal_interfaces
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        v6_prefix: policy.v6_prefix,
+        ban_set_size: config.engine.ban_set_size,
+        prefix_sets: BTreeSet::new(),
+        ephemeral: local_ports.into_inner(),
+    }
+}
+
+/// The engine while it runs.
+struct Engine {
+    events: Receiver<Event>,
+    server: Server,
+    workers: Vec<(Handle, JoinHandle<()>)>,
+    commands: Sender<Command>,
+    analyst: JoinHandle<()>,
+    jobs: Sender<Job>,
+    enforcer: JoinHandle<Netlink>,
+    protector: JoinHandle<()>,
+    stop_protector: Arc<OwnedFd>,
+}
+
+/// What the main thread waits for.
+enum Event {
+    Stop(&'static str),
+    Reload,
+    /// A thread ended, which none may before it is told to.
+    Ended(String),
+}
+
+/// Tells the main thread when its thread ends, by return or by panic.
+struct Alarm(Sender<Event>, String);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // Nobody listens once the engine stops on purpose.
+        let _ = self.0.send(Event::Ended(std::mem::take(&mut self.1)));
+    }
+}
+
+impl Engine {
+    fn start(options: &Options, config: &Config, opened: Opened) -> Result<Engine, DaemonError> {
+        let Opened {
+            mut netlink,
+            mut sets,
+            watch,
+            protection,
+            feeds,
+            backend,
+            spec,
+            adopted,
+        } = opened;
+        let now = Instant::now();
+        let policy = Arc::new(config.policy.clone());
+        let stats = Arc::new(Stats::new(feeds.len(), now));
+        let layout = spec.layout;
+        let (alarm, events) = unbounded();
+        let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
+        let (commands, command_receiver) = unbounded();
+        let (jobs, job_receiver) = unbounded();
+        let (failure_sender, failures) = unbounded();
+
+        // Workers answer before the first rule leads to them.
+        let capacity = policy.max_sources.div_ceil(feeds.len());
+        let mut workers = Vec::new();
+        for (index, feed) in feeds.into_iter().enumerate() {
+            let judge = Judge::new(Arc::clone(&policy), Arc::clone(&protection.guard), capacity);
+            let (worker, handle) =
+                Worker::new(feed, judge, offence_sender.clone(), Arc::clone(&stats), index)
+                    .map_err(io::Error::from)?;
+            let thread = spawn(&format!("worker {index}"), &alarm, move || {
+                if let Err(error) = worker.run() {
+                    error!("worker {index}: {error}");
+                }
+            })?;
+            workers.push((handle, thread));
+        }
+        drop(offence_sender);
+        let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
+
+        let live = if adopted { sets.dump()? } else { Vec::new() };
+        let ruleset = Ruleset::build(&spec);
+        for kept in ruleset::apply(&mut netlink, &ruleset)?.kept {
+            warn!(
+                "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
+                kept.name, kept.size, kept.wanted
+            );
+        }
+        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
+
+        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, failure_sender);
+        let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
+        let mut analyst = Analyst::new(
+            Arc::clone(&policy),
+            protection.clone(),
+            handles.clone(),
+            layout.seed,
+            jobs.clone(),
+            Arc::clone(&stats),
+        );
+        if !live.is_empty() {
+            info!("{} bans were in force already and stay so", live.len());
+        }
+        analyst.adopt(live, now);
+        let inbox = Inbox {
+            offences,
+            commands: command_receiver,
+            failures,
+        };
+        let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
+        let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let protector = {
+            let (trusted, commands, stop) = (
+                policy.trusted.clone(),
+                commands.clone(),
+                Arc::clone(&stop_protector),
+            );
+            let first = protection.clone();
+            spawn("protector", &alarm, move || {
+                protect::follow(watch, trusted, first, commands, stop)
+            })?
+        };
+        let handler = EngineHandler {
+            config: options.config.clone(),
+            policy: Arc::clone(&policy),
+            on_loss: config.engine.on_loss,
+            backend,
+            layout,
+            stats,
+            commands: commands.clone(),
+            workers: handles,
+            expected,
+            netlink: Mutex::new(Netlink::open(mnl::Bus::Netfilter)?),
+        };
+        let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
+        follow_signals(alarm)?;
+        introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
+        Ok(Engine {
+            events,
+            server,
+            workers,
+            commands,
+            analyst,
+            jobs,
+            enforcer,
+            protector,
+            stop_protector,
+        })
+    }
+
+    /// Until a signal says stop, or a thread is lost.
+    fn wait(&self) -> Result<(), DaemonError> {
+        loop {
+            match self.events.recv() {
+                Ok(Event::Stop(signal)) => {
+                    info!("{signal}: stopping; bans and rules stay in the kernel");
+                    return Ok(());
+                }
+                Ok(Event::Reload) => {
+                    warn!("SIGHUP: this version takes a changed configuration at restart only")
+                }
+                Ok(Event::Ended(thread)) => return Err(DaemonError::Lost(thread)),
+                Err(_) => return Err(DaemonError::Lost("every thread".into())),
+            }
+        }
+    }
+
+    /// Stops in reverse order of the flow and goes on past errors.
+    fn stop(self, ephemeral: bool) {
+        self.server.stop();
+        for (handle, _) in &self.workers {
+            handle.order(Order::Stop);
+        }
+        for (_, thread) in self.workers {
+            join(thread);
+        }
+        let _ = rustix::io::write(&self.stop_protector, &1u64.to_ne_bytes());
+        join(self.protector);
+        let _ = self.commands.send(Command::Stop);
+        join(self.analyst);
+        let _ = self.jobs.send(Job::Stop);
+        let Some(mut netlink) = join(self.enforcer) else {
+            return;
+        };
+        if ephemeral && let Err(error) = ruleset::delete(&mut netlink) {
+            error!("table inet verdictd stays behind: {error}");
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    alarm: &Sender<Event>,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let alarm = Alarm(alarm.clone(), name.to_owned());
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _alarm = alarm;
+        body()
+    })
+}
+
+/// The result of a thread; a panic was reported by the panic hook and by its alarm already.
+fn join<T>(thread: JoinHandle<T>) -> Option<T> {
+    thread.join().ok()
+}
+
+fn follow_signals(events: Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let event = match signal {
+                SIGHUP => Event::Reload,
+                SIGINT => Event::Stop("SIGINT"),
+                _ => Event::Stop("SIGTERM"),
+            };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Says in plain words what happens from now on.
+fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &Layout, socket: &Path) {
+    if !policy.enforce {
+        warn!(
+            "OBSERVING: offenders are recorded, none is banned and no ban drops anything (bans.enforce = false)"
+        );
+    }
+    match policy.mode.filters_ports() {
+        true => info!(
+            "mode {}: open are tcp {} and udp {}; every other port is refused by the kernel",
+            policy.mode, policy.tcp_allowed, policy.udp_allowed
+        ),
+        false => info!("mode {}: no port is refused", policy.mode),
+    }
+    info!(
+        "preset {}: a source that touches more than {} ports within {} min is an offender",
+        policy.preset,
+        policy.ports_threshold,
+        policy.window.as_secs() / 60
+    );
+    match backend {
+        Some(backend) => info!(
+            "{} workers on queues {}..{} ({}), on_loss = {}",
+            layout.workers,
+            layout.queue_base,
+            layout.queue_base + 2 * layout.workers - 1,
+            backend,
+            on_loss(loss)
+        ),
+        None => info!("{} workers on log copies, nothing is held", layout.workers),
+    }
+    info!("control socket {}", socket.display());
+}
+
+/// Queue numbers and log groups are looked for from here on: far from 0, which Suricata and OpenSnitch take.
+pub const FIRST_NUMBER: u16 = 4100;
+/// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
+/// packet carries the offence again.
+const OFFENCE_CHANNEL: usize = 4096;

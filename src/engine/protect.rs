@@ -1,0 +1,98 @@
+//! Who is never banned: facts of this host, followed while it runs, and the trusted networks of the config.
+//! One guard is built here and handed to workers and analyst alike.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use tracing::{debug, warn};
+
+use super::analyst::Command;
+use crate::core::judge::Guard;
+use crate::core::prefix::{Prefix, PrefixSet};
+use crate::kernel::host::{self, Watch, Why};
+
+/// The protected addresses with their reasons, as `status` shows them, and the guard made of them.
+#[derive(Clone)]
+pub struct Protection {
+    /// Every protected address or network and why.
+    pub reasons: Arc<[(Prefix, Why)]>,
+    /// The same and the trusted networks, for lookups.
+    pub guard: Arc<Guard>,
+}
+
+impl Protection {
+    /// The protected addresses `reasons` beside the `trusted` networks.
+    pub fn of(reasons: Vec<(Prefix, Why)>, trusted: &PrefixSet) -> Protection {
+        let protected = reasons.iter().map(|(prefix, _)| *prefix).collect();
+        Protection {
+            reasons: reasons.into(),
+            guard: Arc::new(Guard {
+                trusted: trusted.clone(),
+                protected,
+            }),
+        }
+    }
+
+    /// Why `target` must not be banned, if so: it touches something protected or trusted.
+    pub fn forbids(&self, target: &Prefix) -> Option<String> {
+        if let Some((prefix, why)) = self.reasons.iter().find(|(prefix, _)| prefix.overlaps(target)) {
+            return Some(match prefix == target {
+                true => format!("{target} is protected: {why}"),
+                false => format!("{target} is protected: it touches {prefix}, {why}"),
+            });
+        }
+        let trusted = self.guard.trusted.iter().find(|prefix| prefix.overlaps(target))?;
+        Some(format!("{target} is trusted: trusted networks hold {trusted}"))
+    }
+}
+
+/// Follows addresses, routes and resolvers until `stop` becomes readable; tells the analyst what changed.
+pub fn follow(
+    watch: Watch,
+    trusted: PrefixSet,
+    first: Protection,
+    commands: Sender<Command>,
+    stop: Arc<OwnedFd>,
+) {
+    let mut watch = watch;
+    let mut known = first;
+    while wait(&watch, &stop) {
+        watch.drain();
+        let current = match host::gather() {
+            Ok(facts) => Protection::of(facts.protected, &trusted),
+            // The known addresses stay protected: an unreadable kernel table must not unprotect anybody.
+            Err(error) => {
+                warn!("cannot read this host's addresses and routes, the known ones stay protected: {error}");
+                continue;
+            }
+        };
+        if current.reasons != known.reasons {
+            debug!(
+                "{} addresses and networks are protected now",
+                current.reasons.len()
+            );
+            known = current.clone();
+            if commands.send(Command::Protect(current)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sleeps until something changed or it is time to look at the resolvers; `false`: stop.
+fn wait(watch: &Watch, stop: &OwnedFd) -> bool {
+    let mut ready = [
+        PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+    ];
+    let timeout = rustix::event::Timespec::try_from(LOOK_EVERY).expect("a minute fits a timespec");
+    let _ = poll(&mut ready, Some(&timeout));
+    !ready[1].revents().contains(PollFlags::IN)
+}
+
+/// resolv.conf announces nothing; it is read again this often.
+const LOOK_EVERY: Duration = Duration::from_secs(30);

@@ -1,0 +1,193 @@
+//! One worker: receive, decide, answer. It owns its socket and its shard of sources; it shares nothing but
+//! atomics, and never waits for another thread.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use crate::core::judge::{Guard, Judge, SourceView};
+use crate::core::policy::Policy;
+use crate::core::prefix::Prefix;
+use crate::core::probe;
+use crate::core::verdict::{Offence, Verdict};
+use crate::kernel::queue::{Feed, FeedError, Packet};
+use crate::stats::{Stats, WorkerStats};
+
+/// What the slow path tells a worker.
+#[allow(missing_docs, reason = "fields are what their variant's sentence says")]
+pub enum Order {
+    /// The source is banned until told otherwise.
+    Ban { source: Prefix, enforced: bool },
+    /// The source's ban ended: it is judged anew, from an empty window.
+    Release(Prefix),
+    /// Other thresholds from now on.
+    Policy(Arc<Policy>),
+    /// Other trusted or protected addresses from now on.
+    Guard(Arc<Guard>),
+    /// The `n` sources with the most ports, please.
+    Top(usize, Sender<Vec<SourceView>>),
+    /// Leave.
+    Stop,
+}
+
+/// The slow path's end of a worker.
+#[derive(Clone)]
+pub struct Handle {
+    orders: Sender<Order>,
+    wake: Arc<rustix::fd::OwnedFd>,
+}
+
+impl Handle {
+    /// Hands over an order and wakes the worker. A worker that is gone takes the process with it, so a closed
+    /// channel needs no answer here.
+    pub fn order(&self, order: Order) {
+        if self.orders.send(order).is_ok() {
+            // EAGAIN: the counter is full, so the worker is awake already.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// A worker before it runs; see [`Worker::run`].
+pub struct Worker {
+    feed: Feed,
+    judge: Judge,
+    orders: Receiver<Order>,
+    wake: Arc<rustix::fd::OwnedFd>,
+    offences: Sender<Box<Offence>>,
+    stats: Arc<Stats>,
+    index: usize,
+}
+
+impl Worker {
+    /// Worker number `index` on `feed`, and the handle by which it is told things.
+    pub fn new(
+        feed: Feed,
+        judge: Judge,
+        offences: Sender<Box<Offence>>,
+        stats: Arc<Stats>,
+        index: usize,
+    ) -> rustix::io::Result<(Worker, Handle)> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+        let (sender, orders) = crossbeam_channel::unbounded();
+        let handle = Handle {
+            orders: sender,
+            wake: Arc::clone(&wake),
+        };
+        Ok((
+            Worker {
+                feed,
+                judge,
+                orders,
+                wake,
+                offences,
+                stats,
+                index,
+            },
+            handle,
+        ))
+    }
+
+    /// Judges packets until told to stop.
+    ///
+    /// # Errors
+    /// When the socket fails for good. Lost messages and refused verdicts are counted and survived.
+    pub fn run(mut self) -> Result<(), FeedError> {
+        loop {
+            if !self.obey() {
+                return Ok(());
+            }
+            self.wait();
+            while self.serve()? {
+                if !self.obey() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// One batch; whether more is waiting.
+    fn serve(&mut self) -> Result<bool, FeedError> {
+        let Worker {
+            feed,
+            judge,
+            offences,
+            ..
+        } = self;
+        let stats = &self.stats.workers[self.index];
+        let received = Instant::now();
+        let served = feed.serve(|packet| answer(judge, offences, stats, &packet, received))?;
+        if served.packets > 0 {
+            let nanoseconds = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            stats.latency.record(nanoseconds, u64::from(served.held));
+            publish(stats, feed, judge);
+        }
+        Ok(served.more)
+    }
+
+    /// Carries out what the slow path asked for; `false`: stop.
+    fn obey(&mut self) -> bool {
+        for order in self.orders.try_iter() {
+            match order {
+                Order::Ban { source, enforced } => self.judge.ban(source, enforced),
+                Order::Release(source) => self.judge.release(source),
+                Order::Policy(policy) => self.judge.set_policy(policy),
+                Order::Guard(guard) => self.judge.set_guard(guard),
+                // The asker may have given up waiting.
+                Order::Top(count, reply) => drop(reply.send(self.judge.top(count, Instant::now()))),
+                Order::Stop => return false,
+            }
+        }
+        true
+    }
+
+    /// Sleeps until a packet or an order comes.
+    fn wait(&self) {
+        let mut ready = [
+            PollFd::from_borrowed_fd(self.feed.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
+        ];
+        // EINTR and everything else lead back to the loop, which looks for itself.
+        let _ = poll(&mut ready, None);
+        if ready[1].revents().contains(PollFlags::IN) {
+            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        }
+    }
+}
+
+/// What is measured and not counted packet by packet.
+fn publish(stats: &WorkerStats, feed: &Feed, judge: &Judge) {
+    let counters = feed.counters();
+    stats.enobufs.set(counters.enobufs);
+    stats.verdict_errors.set(counters.verdict_errors);
+    stats.parse_errors.set(counters.malformed);
+    stats.tracked.set(judge.tracked() as u64);
+    stats.evicted.set(judge.evicted());
+    stats.batches.add(1);
+}
+
+/// Parse, decide, count, tell.
+fn answer(
+    judge: &mut Judge,
+    offences: &Sender<Box<Offence>>,
+    stats: &WorkerStats,
+    packet: &Packet<'_>,
+    now: Instant,
+) -> Verdict {
+    let decision = judge.judge(&probe::parse(packet.payload), packet.class, now);
+    stats.count(packet.class, decision.verdict, decision.reason);
+    if let Some(offence) = decision.offence {
+        match offences.try_send(offence) {
+            Ok(()) => {}
+            // The source stays dropped here, and its next packet carries the offence again.
+            Err(TrySendError::Full(offence) | TrySendError::Disconnected(offence)) => {
+                judge.unsent(offence.source);
+                stats.facts_dropped.add(1);
+            }
+        }
+    }
+    decision.verdict
+}

@@ -1,0 +1,331 @@
+//! One atomic batch from whatever is there to the table that is asked for.
+//!
+//! Base chains and sets of bans are never deleted nor flushed: deleting a base chain drops every packet that
+//! waits in any queue, and a ban is not ours to forget. Everything else is flushed and made anew in the same
+//! transaction, so that every packet meets either the old table or the new one.
+
+use std::ops::Range;
+
+use nftnl::{Batch, MsgType, ProtoFamily, Rule, Table};
+
+use super::encode::{self, Encoder, c_string};
+use super::model::{Chain, SetKind, Step};
+use super::readback::{Loaded, read};
+use super::spec::{Backend, Family};
+use super::sys::Message;
+use super::{Ruleset, RulesetError, TABLE};
+use crate::kernel::netlink::{Messages, Netlink, NetlinkError};
+
+/// What became of the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// There was none before.
+    pub created: bool,
+    /// Sets of bans that keep another size than asked for: making them anew would lose their bans.
+    pub kept: Vec<KeptSet>,
+    /// Sets of bans of prefixes that were found and stay in force, though they were not asked for.
+    pub adopted: Vec<(Family, u8)>,
+}
+
+/// A set of bans with another size than asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSet {
+    /// Its name.
+    pub name: String,
+    /// The size it keeps; none: no limit.
+    pub size: Option<u32>,
+    /// The size asked for.
+    pub wanted: u32,
+}
+
+/// Loads `ruleset` in place of what there is of our table, in one transaction, and reads it back.
+///
+/// # Errors
+/// In every case but [`RulesetError::ReadBack`] and a [`RulesetError::Netlink`] that calls the kernel's state
+/// unknown, nothing was changed.
+pub fn apply(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, RulesetError> {
+    let mut tries = 0;
+    loop {
+        match apply_once(netlink, ruleset) {
+            // Somebody changed the table between our look and our batch.
+            Err(RulesetError::Refused { source, .. }) if tries < TRIES && overtaken(&source) => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+fn overtaken(error: &NetlinkError) -> bool {
+    matches!(error.errno(), Some(libc::ENOENT | libc::EEXIST | libc::EBUSY))
+}
+
+fn apply_once(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, RulesetError> {
+    let found = read_to_change(netlink)?;
+    let mut applied = Applied {
+        created: found.is_none(),
+        ..Applied::default()
+    };
+    let found = found.unwrap_or_default();
+    let ruleset = adopting(ruleset, &found, &mut applied);
+    keep(&ruleset, &found, &mut applied)?;
+    replace(&ruleset, &found).send(netlink)?;
+    let now = read(netlink)?.unwrap_or_default();
+    let mut differences = now.differences(&ruleset);
+    differences.retain(|text| {
+        !applied
+            .kept
+            .iter()
+            .any(|set| text.starts_with(&format!("set \"{}\" has", set.name)))
+    });
+    if differences.is_empty() {
+        Ok(applied)
+    } else {
+        Err(RulesetError::ReadBack(differences))
+    }
+}
+
+/// Takes our table out, bans and all; packets that wait in a queue are dropped by the kernel.
+///
+/// # Errors
+/// If it is another's, or the kernel refuses.
+pub fn delete(netlink: &mut Netlink) -> Result<(), RulesetError> {
+    if read_to_change(netlink)?.is_none() {
+        return Ok(());
+    }
+    let mut batch = Transaction::new();
+    batch.add(&encode::delete_table(TABLE), || {
+        format!("delete table inet {TABLE}")
+    });
+    batch.send(netlink)
+}
+
+/// Which way of queueing packets this kernel has, the native one first.
+///
+/// Tried in a table that is made and deleted within one transaction, so that nobody ever sees it.
+///
+/// # Errors
+/// [`RulesetError::NoQueue`] if it has neither.
+pub fn probe_backend(netlink: &mut Netlink) -> Result<Backend, RulesetError> {
+    let native = match probe(netlink, Backend::Native) {
+        Ok(()) => return Ok(Backend::Native),
+        Err(error) => refusal(error)?,
+    };
+    match probe(netlink, Backend::Xt) {
+        Ok(()) => Ok(Backend::Xt),
+        Err(error) => Err(RulesetError::NoQueue {
+            native,
+            xt: refusal(error)?,
+        }),
+    }
+}
+
+fn refusal(error: RulesetError) -> Result<NetlinkError, RulesetError> {
+    match error {
+        RulesetError::Refused { source, .. } => Ok(source),
+        other => Err(other),
+    }
+}
+
+fn probe(netlink: &mut Netlink, backend: Backend) -> Result<(), RulesetError> {
+    let name = format!("{TABLE}_probe_{}", std::process::id());
+    let table = Table::new(c_string(&name), ProtoFamily::Inet);
+    let chain = nftnl::Chain::new(c"probe", &table);
+    let step = Step::Queue {
+        number: u16::MAX,
+        bypass: true,
+    };
+    let mut rule = Rule::new(&chain);
+    for expression in Encoder::new(&name, backend).rule(&[step]).expressions {
+        rule.add_expr(&expression);
+    }
+    let mut batch = Transaction::new();
+    let part = || format!("a rule that queues ({backend})");
+    batch.add(&encode::add_table(&name), part);
+    batch.add(&chain, part);
+    batch.add(&rule, part);
+    batch.add(&encode::delete_table(&name), part);
+    batch.send(netlink)
+}
+
+fn read_to_change(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
+    let found = read(netlink)?;
+    match found.as_ref().and_then(|found| found.owner) {
+        Some(portid) if portid != netlink.portid() => Err(RulesetError::Owned { portid }),
+        _ => Ok(found),
+    }
+}
+
+/// The ruleset with every set of bans that is already there, or the bans in it would hold no more.
+fn adopting(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Ruleset {
+    let wanted = ruleset.spec.ban_sets();
+    let there = found.ban_sets.iter().map(|set| (set.family, set.len));
+    applied.adopted = there.filter(|set| !wanted.contains(set)).collect();
+    if applied.adopted.is_empty() {
+        return ruleset.clone();
+    }
+    let mut spec = ruleset.spec.clone();
+    spec.prefix_sets.extend(applied.adopted.iter().copied());
+    Ruleset::build(&spec)
+}
+
+/// What is there and stays must be usable; what differs only in size is kept and told.
+fn keep(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Result<(), RulesetError> {
+    for set in &ruleset.sets {
+        let (SetKind::Bans { size }, Some(there)) = (&set.kind, found.sets.get(&set.name)) else {
+            continue;
+        };
+        if !there.fits(set) {
+            let what = format!("set \"{}\"", set.name);
+            return Err(RulesetError::Shape { what });
+        }
+        if there.size != Some(*size) {
+            applied.kept.push(KeptSet {
+                name: set.name.clone(),
+                size: there.size,
+                wanted: *size,
+            });
+        }
+    }
+    for chain in &ruleset.chains {
+        if found
+            .chains
+            .get(&chain.name)
+            .is_some_and(|there| !there.fits(chain.priority))
+        {
+            let what = format!("chain \"{}\"", chain.name);
+            return Err(RulesetError::Shape { what });
+        }
+    }
+    Ok(())
+}
+
+/// The transaction that makes `ruleset` of what was found.
+fn replace(ruleset: &Ruleset, found: &Loaded) -> Transaction {
+    let mut batch = Transaction::new();
+    batch.add(&encode::add_table(TABLE), || format!("table inet {TABLE}"));
+    for chain in &ruleset.chains {
+        batch.add(&encode::add_chain(chain), || format!("chain \"{}\"", chain.name));
+    }
+    for name in found.chains.keys() {
+        batch.add(&encode::flush_chain(name), || format!("flush chain \"{name}\""));
+    }
+    add_sets(&mut batch, ruleset, found);
+    add_rules(&mut batch, ruleset);
+    for (name, chain) in &found.chains {
+        let wanted = ruleset.chains.iter().any(|chain| chain.name == *name);
+        if !wanted && chain.hook.is_none() {
+            batch.add(&encode::delete_chain(name), || format!("delete chain \"{name}\""));
+        }
+    }
+    for name in found.sets.keys() {
+        if !ruleset.sets.iter().any(|set| set.name == *name) {
+            batch.add(&encode::delete_set(name), || format!("delete set \"{name}\""));
+        }
+    }
+    batch
+}
+
+fn add_sets(batch: &mut Transaction, ruleset: &Ruleset, found: &Loaded) {
+    for (set, id) in ruleset.sets.iter().zip(NAMED_SET_IDS..) {
+        let part = || format!("set \"{}\"", set.name);
+        let there = found.sets.get(&set.name);
+        let stays = there.is_some_and(|there| there.fits(set));
+        if there.is_some() && !stays {
+            batch.add(&encode::delete_set(&set.name), part);
+        }
+        if !stays {
+            batch.add(&encode::add_set(set, id), part);
+        }
+        if let SetKind::Filter(intervals) = &set.kind {
+            if stays {
+                batch.add(&encode::flush_set(&set.name), part);
+            }
+            for message in encode::fill_set(&set.name, intervals) {
+                batch.add(&message, part);
+            }
+        }
+    }
+}
+
+fn add_rules(batch: &mut Transaction, ruleset: &Ruleset) {
+    let table = Table::new(c_string(TABLE), ProtoFamily::Inet);
+    let mut encoder = Encoder::new(TABLE, ruleset.spec.backend);
+    for chain in &ruleset.chains {
+        add_rules_of(batch, &table, chain, &mut encoder);
+    }
+}
+
+fn add_rules_of(batch: &mut Transaction, table: &Table, chain: &Chain, encoder: &mut Encoder<'_>) {
+    let parent = nftnl::Chain::new(c_string(&chain.name), table);
+    for rule in &chain.rules {
+        let part = || format!("rule `{rule}` of chain \"{}\"", chain.name);
+        let encoded = encoder.rule(&rule.steps);
+        for message in &encoded.sets {
+            batch.add::<Message>(message, part);
+        }
+        let mut made = Rule::new(&parent);
+        for expression in &encoded.expressions {
+            made.add_expr(expression);
+        }
+        made.set_comment(c_string(&rule.comment))
+            .expect("comments of rules are short");
+        batch.add(&made, part);
+    }
+}
+
+/// The rules of `ruleset` as they are sent, to compare them with what is read back.
+pub(super) fn rule_messages(ruleset: &Ruleset) -> Vec<u8> {
+    let mut batch = Transaction::new();
+    add_rules(&mut batch, ruleset);
+    batch.finish().0
+}
+
+/// A batch under construction that knows which message stands for what.
+struct Transaction {
+    batch: Batch,
+    parts: Vec<String>,
+}
+
+impl Transaction {
+    fn new() -> Transaction {
+        Transaction {
+            batch: Batch::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    fn add<M: nftnl::NlMsg>(&mut self, message: &M, part: impl FnOnce() -> String) {
+        self.batch.add(message, MsgType::Add);
+        self.parts.push(part());
+    }
+
+    fn finish(self) -> (Vec<u8>, Range<u32>, Vec<String>) {
+        let batch = self.batch.finalize();
+        (
+            batch.iter().collect::<Vec<_>>().concat(),
+            batch.sequence_numbers(),
+            self.parts,
+        )
+    }
+
+    fn send(self, netlink: &mut Netlink) -> Result<(), RulesetError> {
+        let (bytes, seqs, parts) = self.finish();
+        // Behind the message that begins the batch.
+        let first = Messages::new(&bytes).nth(1).map_or(0, |message| message.seq);
+        netlink.transact(&bytes, seqs).map_err(|error| match error {
+            error if error.errno() == Some(libc::EPERM) => RulesetError::NotPermitted,
+            NetlinkError::Refused { seq, .. } => {
+                let at = seq.checked_sub(first).and_then(|at| parts.get(at as usize));
+                RulesetError::Refused {
+                    part: at.map_or("the transaction", String::as_str).into(),
+                    source: error,
+                }
+            }
+            error => error.into(),
+        })
+    }
+}
+
+/// How often an apply that was overtaken by another's change is begun anew.
+const TRIES: u32 = 5;
+/// Identifiers of named sets within a batch, clear of those of anonymous ones.
+const NAMED_SET_IDS: u32 = 1 << 16;

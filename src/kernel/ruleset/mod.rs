@@ -1,0 +1,131 @@
+//! Our table as a value: made from the configuration, written as text, loaded as one atomic batch, read back
+//! and compared. It touches no table but ours.
+//!
+//! One typed value ([`model`]) has both renderings, nft's words ([`text`]) and the kernel's expressions
+//! ([`encode`]), so that what people read is what runs.
+
+mod apply;
+mod encode;
+mod model;
+mod readback;
+mod shape;
+mod spec;
+mod sys;
+mod text;
+mod uapi;
+
+use thiserror::Error;
+
+pub use self::apply::{Applied, KeptSet, apply, delete, probe_backend};
+pub use self::readback::{BanSet, Loaded, read};
+pub use self::spec::{Backend, Family, Layout, Spec, ban_set_name, parse_ban_set_name};
+use super::netlink::NetlinkError;
+
+/// Name of our table, of family inet.
+pub const TABLE: &str = "verdictd";
+
+/// A table as it is to be; made by [`Ruleset::build`].
+#[derive(Clone, Debug)]
+pub struct Ruleset {
+    spec: Spec,
+    sets: Vec<model::Set>,
+    chains: Vec<model::Chain>,
+}
+
+impl Ruleset {
+    /// The table that does what `spec` asks for.
+    pub fn build(spec: &Spec) -> Ruleset {
+        Ruleset {
+            spec: spec.clone(),
+            sets: shape::sets(spec),
+            chains: shape::chains(spec),
+        }
+    }
+
+    /// The table in nft's words, to be read or included; a table of its own, nothing is flushed.
+    pub fn text(&self) -> String {
+        self.to_string()
+    }
+
+    /// What the table was built from.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+}
+
+/// Why the table is not loaded as asked.
+#[derive(Debug, Error)]
+pub enum RulesetError {
+    /// The process may not.
+    #[error(
+        "cannot change nftables: this needs CAP_NET_ADMIN (run as root, or give the unit \
+         AmbientCapabilities=CAP_NET_ADMIN)"
+    )]
+    NotPermitted,
+    /// A table of our name that we did not make.
+    #[error(
+        "table \"inet {TABLE}\" exists and is not ours (its comment does not begin with \"{MARK_WORD}\"): rename \
+         it, or remove it with \"nft delete table inet {TABLE}\""
+    )]
+    Foreign,
+    /// The kernel lets only one socket change it.
+    #[error(
+        "table \"inet {TABLE}\" belongs to the process with netlink port {portid} (flag owner): stop that process, \
+         the kernel lets nobody else change the table"
+    )]
+    Owned {
+        /// Netlink port of the owner, usually its process id.
+        portid: u32,
+    },
+    /// The table is marked as ours, but something in it cannot be kept and may not be replaced.
+    #[error(
+        "{what} of table \"inet {TABLE}\" is not as the engine makes it and cannot be changed in place: save your \
+         bans, then remove the table with \"nft delete table inet {TABLE}\""
+    )]
+    Shape {
+        /// The set or chain.
+        what: String,
+    },
+    /// Neither way to queue packets exists.
+    #[error(
+        "this kernel cannot hand packets to a queue: it has neither the nft expression \"queue\" (module nft_queue: \
+         {native}) nor the xt target NFQUEUE (modules nft_compat and xt_NFQUEUE: {xt})"
+    )]
+    NoQueue {
+        /// What it said to the expression.
+        native: NetlinkError,
+        /// What it said to the target.
+        xt: NetlinkError,
+    },
+    /// The kernel refused one part; nothing was changed.
+    #[error("{part}: {source}")]
+    Refused {
+        /// What was refused, in nft's words.
+        part: String,
+        /// The kernel's answer.
+        source: NetlinkError,
+    },
+    /// It was applied, and reads back as something else.
+    #[error("the table does not read back as it was loaded: {}", .0.join("; "))]
+    ReadBack(Vec<String>),
+    /// The exchange itself failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// How the comment of our table begins: by it we know it again.
+const MARK_WORD: &str = "verdictd:";
+/// The comment of our table.
+const MARK: &str = "verdictd: verdicts on what is new; made by the engine, changes are overwritten";
+/// The default makes a million bans cost 5 % of a core for ever.
+const BAN_GC_SECONDS: u32 = 60;
+/// Evidence of one source: copies a second, and at once.
+const LIMIT_PER_SECOND: u64 = 20;
+const LIMIT_BURST: u32 = 20;
+/// How many sources have a limit of their own at a time, and for how long.
+const LIMIT_SET_SIZE: u32 = 65_536;
+const LIMIT_TIMEOUT_SECONDS: u32 = 10;
+/// Bytes of a packet that go into a copy: IPv6 with extension headers and the whole TCP header.
+const SNAPLEN: u32 = 256;
+/// Copies that are sent to the engine together.
+const LOG_THRESHOLD: u16 = 16;

@@ -1,0 +1,597 @@
+//! The table as the kernel holds it: what an engine adopts, and how it differs from what was asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::apply::rule_messages;
+use super::encode::{Bound, bounds};
+use super::model::{Chain, Set, SetKind};
+use super::spec::{Backend, Family, Layout, parse_ban_set_name};
+use super::uapi::*;
+use super::{MARK_WORD, Ruleset, RulesetError, TABLE};
+use crate::kernel::netlink::{
+    Attributes, Builder, Messages, Netlink, NetlinkError, be32, be64, nfnl_type, string,
+};
+
+/// Our table as it was found.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Seed of the hash that gives a source its worker, if a rule has one.
+    pub seed: Option<u32>,
+    /// How many workers the hash gives to.
+    pub workers: Option<u16>,
+    /// Worker 0's queue of new flows; none while observing.
+    pub queue_base: Option<u16>,
+    /// Worker 0's log group; none where nothing is copied.
+    pub log_base: Option<u16>,
+    /// How packets get into queues; none while observing.
+    pub backend: Option<Backend>,
+    /// It holds and refuses nothing.
+    pub observing: bool,
+    /// Sets of bans that are there.
+    pub ban_sets: Vec<BanSet>,
+    /// Netlink port of the only process that may change it, if it has the owner flag.
+    pub owner: Option<u32>,
+    pub(super) flags: u32,
+    pub(super) sets: BTreeMap<String, LoadedSet>,
+    pub(super) chains: BTreeMap<String, LoadedChain>,
+    pub(super) rules: BTreeMap<String, Vec<LoadedRule>>,
+}
+
+/// A set of bans that the kernel holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BanSet {
+    /// Its name.
+    pub name: String,
+    /// Family of its addresses.
+    pub family: Family,
+    /// Length of the prefixes that are its elements.
+    pub len: u8,
+    /// How many elements it holds at most; none: no limit.
+    pub size: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LoadedSet {
+    pub(super) flags: u32,
+    pub(super) key: (u32, u32),
+    pub(super) size: Option<u32>,
+    timeout: Option<u64>,
+    bounds: BTreeSet<(Vec<u8>, bool)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LoadedChain {
+    /// Hook number and priority of a base chain.
+    pub(super) hook: Option<(u32, i32)>,
+    policy: Option<u32>,
+}
+
+/// Expressions and notes of a rule, as netlink attributes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LoadedRule {
+    expressions: Vec<u8>,
+    userdata: Vec<u8>,
+}
+
+/// Reads our table back; `None` if there is none.
+///
+/// # Errors
+/// [`RulesetError::Foreign`] if a table of our name is not marked as ours.
+pub fn read(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
+    let mut tries = 0;
+    loop {
+        match read_once(netlink) {
+            // Changed under our eyes.
+            Err(RulesetError::Netlink(error)) if tries < TRIES && interrupted(&error) => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+fn interrupted(error: &NetlinkError) -> bool {
+    matches!(error.errno(), Some(libc::EINTR | libc::ENOENT))
+}
+
+fn read_once(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
+    let mut loaded = Loaded::default();
+    match read_table(netlink, &mut loaded) {
+        Ok(true) => {}
+        Ok(false) => return Err(RulesetError::Foreign),
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+        Err(error) if error.errno() == Some(libc::EPERM) => return Err(RulesetError::NotPermitted),
+        Err(error) => return Err(error.into()),
+    }
+    read_chains(netlink, &mut loaded)?;
+    read_sets(netlink, &mut loaded)?;
+    read_rules(netlink, &mut loaded)?;
+    loaded.learn();
+    Ok(Some(loaded))
+}
+
+/// Whether the table is marked as ours.
+fn read_table(netlink: &mut Netlink, loaded: &mut Loaded) -> Result<bool, NetlinkError> {
+    let mut ours = false;
+    let request = request(netlink, libc::NFT_MSG_GETTABLE, libc::NLM_F_ACK, |builder| {
+        builder.put_str(NFTA_TABLE_NAME, TABLE);
+    });
+    netlink.dump(&request, |_, payload| {
+        for (kind, value) in Attributes::after_nfgen(payload) {
+            match kind {
+                NFTA_TABLE_FLAGS => loaded.flags = be32(value).unwrap_or_default(),
+                NFTA_TABLE_OWNER => loaded.owner = be32(value),
+                NFTA_TABLE_USERDATA => ours = comment(value).is_some_and(|text| text.starts_with(MARK_WORD)),
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    Ok(ours)
+}
+
+fn read_chains(netlink: &mut Netlink, loaded: &mut Loaded) -> Result<(), NetlinkError> {
+    let request = request(netlink, libc::NFT_MSG_GETCHAIN, libc::NLM_F_DUMP, |_| ());
+    netlink.dump(&request, |_, payload| {
+        let mut chain = LoadedChain::default();
+        let (mut table, mut name) = (None, None);
+        for (kind, value) in Attributes::after_nfgen(payload) {
+            match kind {
+                NFTA_CHAIN_TABLE => table = string(value),
+                NFTA_CHAIN_NAME => name = string(value),
+                NFTA_CHAIN_HOOK => chain.hook = hook(value),
+                NFTA_CHAIN_POLICY => chain.policy = be32(value),
+                _ => {}
+            }
+        }
+        if let (Some(TABLE), Some(name)) = (table, name) {
+            loaded.chains.insert(name.into(), chain);
+        }
+        Ok(())
+    })
+}
+
+fn hook(value: &[u8]) -> Option<(u32, i32)> {
+    let number = |wanted| {
+        Attributes::new(value)
+            .find(|(kind, _)| *kind == wanted)
+            .and_then(|(_, value)| be32(value))
+    };
+    Some((number(NFTA_HOOK_HOOKNUM)?, number(NFTA_HOOK_PRIORITY)? as i32))
+}
+
+fn read_sets(netlink: &mut Netlink, loaded: &mut Loaded) -> Result<(), NetlinkError> {
+    let request = request(netlink, libc::NFT_MSG_GETSET, libc::NLM_F_DUMP, |builder| {
+        builder.put_str(NFTA_SET_TABLE, TABLE);
+    });
+    netlink.dump(&request, |_, payload| {
+        let (name, set) = loaded_set(payload);
+        if set.flags & libc::NFT_SET_ANONYMOUS as u32 == 0 {
+            loaded.sets.extend(name.map(|name| (name, set)));
+        }
+        Ok(())
+    })?;
+    for (name, set) in &mut loaded.sets {
+        if set.flags & libc::NFT_SET_INTERVAL as u32 != 0 {
+            set.bounds = read_bounds(netlink, name)?;
+        }
+    }
+    Ok(())
+}
+
+fn loaded_set(payload: &[u8]) -> (Option<String>, LoadedSet) {
+    let mut set = LoadedSet::default();
+    let mut name = None;
+    for (kind, value) in Attributes::after_nfgen(payload) {
+        match kind {
+            NFTA_SET_NAME => name = string(value).map(str::to_owned),
+            NFTA_SET_FLAGS => set.flags = be32(value).unwrap_or_default(),
+            NFTA_SET_KEY_TYPE => set.key.0 = be32(value).unwrap_or_default(),
+            NFTA_SET_KEY_LEN => set.key.1 = be32(value).unwrap_or_default(),
+            NFTA_SET_TIMEOUT => set.timeout = be64(value),
+            NFTA_SET_DESC => {
+                let size = Attributes::new(value).find(|(kind, _)| *kind == NFTA_SET_DESC_SIZE);
+                set.size = size.and_then(|(_, value)| be32(value));
+            }
+            _ => {}
+        }
+    }
+    (name, set)
+}
+
+fn read_bounds(netlink: &mut Netlink, set: &str) -> Result<BTreeSet<(Vec<u8>, bool)>, NetlinkError> {
+    let mut bounds = BTreeSet::new();
+    let request = request(netlink, libc::NFT_MSG_GETSETELEM, libc::NLM_F_DUMP, |builder| {
+        builder.put_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+        builder.put_str(NFTA_SET_ELEM_LIST_SET, set);
+    });
+    netlink.dump(&request, |_, payload| {
+        let list = Attributes::after_nfgen(payload).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
+        for (_, element) in list.flat_map(|(_, list)| Attributes::new(list)) {
+            bounds.extend(bound(element));
+        }
+        Ok(())
+    })?;
+    Ok(bounds)
+}
+
+fn bound(element: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let (mut key, mut flags) = (None, 0);
+    for (kind, value) in Attributes::new(element) {
+        match kind {
+            NFTA_SET_ELEM_KEY => key = Attributes::new(value).find(|(kind, _)| *kind == NFTA_DATA_VALUE),
+            NFTA_SET_ELEM_FLAGS => flags = be32(value)?,
+            _ => {}
+        }
+    }
+    Some((
+        key?.1.to_vec(),
+        flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
+    ))
+}
+
+fn read_rules(netlink: &mut Netlink, loaded: &mut Loaded) -> Result<(), NetlinkError> {
+    let request = request(netlink, libc::NFT_MSG_GETRULE, libc::NLM_F_DUMP, |builder| {
+        builder.put_str(NFTA_RULE_TABLE, TABLE);
+    });
+    netlink.dump(&request, |_, payload| {
+        let (chain, rule) = loaded_rule(payload);
+        loaded.rules.entry(chain).or_default().push(rule);
+        Ok(())
+    })
+}
+
+fn loaded_rule(payload: &[u8]) -> (String, LoadedRule) {
+    let mut rule = LoadedRule::default();
+    let mut chain = String::new();
+    for (kind, value) in Attributes::after_nfgen(payload) {
+        match kind {
+            NFTA_RULE_CHAIN => chain = string(value).unwrap_or_default().into(),
+            NFTA_RULE_EXPRESSIONS => rule.expressions = value.into(),
+            NFTA_RULE_USERDATA => rule.userdata = value.into(),
+            _ => {}
+        }
+    }
+    (chain, rule)
+}
+
+fn request(netlink: &mut Netlink, kind: i32, flags: i32, rest: impl FnOnce(&mut Builder)) -> Vec<u8> {
+    let seq = netlink.take_seqs(1).start;
+    let mut builder = Builder::new();
+    let kind = nfnl_type(libc::NFNL_SUBSYS_NFTABLES, kind);
+    builder.nfnetlink(kind, libc::NLM_F_REQUEST | flags, seq, libc::NFPROTO_INET, 0);
+    rest(&mut builder);
+    builder.bytes().to_vec()
+}
+
+impl Loaded {
+    /// The numbers of the table; what it does not tell is taken from `otherwise`.
+    pub fn layout(&self, otherwise: Layout) -> Layout {
+        Layout {
+            queue_base: self.queue_base.unwrap_or(otherwise.queue_base),
+            log_base: self.log_base.unwrap_or(otherwise.log_base),
+            workers: self.workers.unwrap_or(otherwise.workers),
+            seed: self.seed.unwrap_or(otherwise.seed),
+        }
+    }
+
+    /// How the table differs from `ruleset`, in words; nothing if it does the same.
+    pub fn differences(&self, ruleset: &Ruleset) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.flags & NFT_TABLE_F_DORMANT != 0 {
+            found.push("the table is dormant: none of its rules runs".into());
+        }
+        for set in &ruleset.sets {
+            found.extend(self.set_difference(set));
+        }
+        let wanted = ruleset.sets.iter().map(|set| set.name.as_str()).collect();
+        found.extend(surplus(self.sets.keys(), &wanted).map(|name| format!("set \"{name}\" is not ours")));
+        for chain in &ruleset.chains {
+            found.extend(self.chain_difference(chain));
+        }
+        let wanted = ruleset.chains.iter().map(|chain| chain.name.as_str()).collect();
+        let chains = surplus(self.chains.keys(), &wanted).filter(|name| !self.is_idle(name));
+        found.extend(chains.map(|name| format!("chain \"{name}\" is not ours")));
+        found.extend(self.rule_differences(ruleset));
+        found
+    }
+
+    fn set_difference(&self, set: &Set) -> Option<String> {
+        let name = &set.name;
+        let Some(loaded) = self.sets.get(name) else {
+            return Some(format!("set \"{name}\" is missing"));
+        };
+        if !loaded.fits(set) {
+            return Some(format!(
+                "set \"{name}\" is of another type, or has other flags or timeouts"
+            ));
+        }
+        match &set.kind {
+            SetKind::Bans { size } if loaded.size != Some(*size) => Some(match loaded.size {
+                Some(other) => format!("set \"{name}\" has size {other} instead of {size}"),
+                None => format!("set \"{name}\" has no size instead of {size}"),
+            }),
+            SetKind::Filter(intervals) => {
+                let wanted = bounds(intervals)
+                    .into_iter()
+                    .map(|bound: Bound| (bound.key, bound.end))
+                    .collect();
+                let same = meaning(&loaded.bounds) == meaning(&wanted);
+                (!same).then(|| format!("set \"{name}\" has other elements"))
+            }
+            _ => None,
+        }
+    }
+
+    fn chain_difference(&self, chain: &Chain) -> Option<String> {
+        let name = &chain.name;
+        match (self.chains.get(name), chain.priority) {
+            (None, _) => Some(format!("chain \"{name}\" is missing")),
+            (Some(loaded), wanted) if !loaded.fits(wanted) => {
+                Some(format!("chain \"{name}\" has another hook or priority"))
+            }
+            (Some(loaded), Some(_)) if loaded.policy != Some(libc::NF_ACCEPT as u32) => {
+                Some(format!("chain \"{name}\" has a policy other than accept"))
+            }
+            _ => None,
+        }
+    }
+
+    fn rule_differences(&self, ruleset: &Ruleset) -> Vec<String> {
+        let bytes = rule_messages(ruleset);
+        let rule = nfnl_type(libc::NFNL_SUBSYS_NFTABLES, libc::NFT_MSG_NEWRULE);
+        let mut wanted: BTreeMap<String, Vec<LoadedRule>> = BTreeMap::new();
+        for message in Messages::new(&bytes).filter(|message| message.kind == rule) {
+            let (chain, rule) = loaded_rule(message.payload);
+            wanted.entry(chain).or_default().push(rule);
+        }
+        let none = Vec::new();
+        let differences = ruleset.chains.iter().flat_map(|chain| {
+            let wanted = wanted.get(&chain.name).unwrap_or(&none);
+            let loaded = self.rules.get(&chain.name).unwrap_or(&none);
+            rules_difference(chain, wanted, loaded)
+        });
+        differences.collect()
+    }
+
+    /// A base chain of somebody's with nothing in it: harmless, and not deleted for the sake of waiting packets.
+    fn is_idle(&self, chain: &str) -> bool {
+        let accepts =
+            |chain: &LoadedChain| chain.hook.is_some() && chain.policy == Some(libc::NF_ACCEPT as u32);
+        self.chains.get(chain).is_some_and(accepts) && !self.rules.contains_key(chain)
+    }
+
+    /// Reads out of the rules what a new engine has to go on with.
+    fn learn(&mut self) {
+        let bans = self.sets.iter().filter_map(|(name, set)| {
+            let (family, len) = parse_ban_set_name(name)?;
+            Some(BanSet {
+                name: name.clone(),
+                family,
+                len,
+                size: set.size,
+            })
+        });
+        self.ban_sets = bans.collect();
+        self.observing = self.chains.contains_key("watch");
+        let rules = std::mem::take(&mut self.rules);
+        for (chain, rule) in rules
+            .iter()
+            .flat_map(|(chain, rules)| rules.iter().map(move |rule| (chain, rule)))
+        {
+            for (name, data) in expressions(&rule.expressions) {
+                self.learn_from(chain, name, data);
+            }
+        }
+        self.rules = rules;
+    }
+
+    fn learn_from(&mut self, chain: &str, name: &str, data: &[u8]) {
+        let attribute = |wanted| {
+            Attributes::new(data)
+                .find(|(kind, _)| *kind == wanted)
+                .map(|(_, value)| value)
+        };
+        let be16 = |value: &[u8]| value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
+        match (chain, name) {
+            ("ask_new" | "watch", "hash") => {
+                self.seed = attribute(NFTA_HASH_SEED).and_then(be32);
+                self.workers = attribute(NFTA_HASH_MODULUS)
+                    .and_then(be32)
+                    .and_then(|count| count.try_into().ok());
+            }
+            ("q0", "queue") => {
+                self.queue_base = attribute(NFTA_QUEUE_NUM).and_then(be16);
+                self.backend = Some(Backend::Native);
+            }
+            ("q0", "target") => {
+                let number = |info: &[u8]| info.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes));
+                self.queue_base = attribute(NFTA_TARGET_INFO).and_then(number);
+                self.backend = Some(Backend::Xt);
+            }
+            ("l0", "log") => self.log_base = attribute(NFTA_LOG_GROUP).and_then(be16),
+            _ => {}
+        }
+    }
+}
+
+impl LoadedSet {
+    /// Whether it is the kind of set that is asked for (sizes of bans and elements aside).
+    pub(super) fn fits(&self, set: &Set) -> bool {
+        let timeout = match set.kind {
+            SetKind::Limits => Some(u64::from(super::LIMIT_TIMEOUT_SECONDS) * 1000),
+            _ => None,
+        };
+        let size = match set.kind {
+            SetKind::Limits => self.size == Some(super::LIMIT_SET_SIZE),
+            _ => true,
+        };
+        self.key == set.key.kind() && self.flags == set.kind.flags() && self.timeout == timeout && size
+    }
+}
+
+impl LoadedChain {
+    /// Whether it hangs where a chain of ours with `priority` hangs.
+    pub(super) fn fits(&self, priority: Option<i32>) -> bool {
+        self.hook == priority.map(|priority| (libc::NF_INET_PRE_ROUTING as u32, priority))
+    }
+}
+
+fn surplus<'a>(
+    found: impl Iterator<Item = &'a String>,
+    wanted: &BTreeSet<&str>,
+) -> impl Iterator<Item = &'a String> {
+    found.filter(|name| !wanted.contains(name.as_str()))
+}
+
+/// An end at zero, which nft sets down and others leave out, means nothing.
+fn meaning(bounds: &BTreeSet<(Vec<u8>, bool)>) -> Vec<&(Vec<u8>, bool)> {
+    let nothing = |(key, end): &&(Vec<u8>, bool)| *end && key.iter().all(|byte| *byte == 0);
+    bounds.iter().filter(|bound| !nothing(bound)).collect()
+}
+
+fn rules_difference(chain: &Chain, wanted: &[LoadedRule], loaded: &[LoadedRule]) -> Option<String> {
+    let name = &chain.name;
+    if wanted.len() != loaded.len() {
+        return Some(format!(
+            "chain \"{name}\" has {} rules instead of {}",
+            loaded.len(),
+            wanted.len()
+        ));
+    }
+    let at = wanted
+        .iter()
+        .zip(loaded)
+        .position(|(wanted, loaded)| !wanted.is_met_by(loaded))?;
+    Some(format!(
+        "rule {} of chain \"{name}\" is not `{}`",
+        at + 1,
+        chain.rules[at]
+    ))
+}
+
+impl LoadedRule {
+    fn is_met_by(&self, loaded: &LoadedRule) -> bool {
+        let ours: Vec<_> = expressions(&self.expressions).collect();
+        let theirs: Vec<_> = expressions(&loaded.expressions).collect();
+        let same = |((our_name, ours), (name, theirs)): (&(&str, &[u8]), &(&str, &[u8]))| {
+            our_name == name && expression_met(name, ours, theirs)
+        };
+        ours.len() == theirs.len()
+            && ours.iter().zip(&theirs).all(same)
+            && comment(&self.userdata) == comment(&loaded.userdata)
+    }
+}
+
+fn expression_met(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
+    match name {
+        // What it counted.
+        "counter" => true,
+        "lookup" => flagged(ours).all(|(kind, nested, value)| match kind {
+            // Only within a batch.
+            NFTA_LOOKUP_SET_ID => true,
+            NFTA_LOOKUP_SET => set_met(value, theirs),
+            _ => attribute_met(kind, nested, value, theirs),
+        }),
+        _ => met(ours, theirs),
+    }
+}
+
+/// The kernel numbers sets without a name.
+fn set_met(ours: &[u8], theirs: &[u8]) -> bool {
+    let found = Attributes::new(theirs).find(|(kind, _)| *kind == NFTA_LOOKUP_SET);
+    let (Some(ours), Some(theirs)) = (string(ours), found.and_then(|(_, value)| string(value))) else {
+        return false;
+    };
+    match ours.strip_suffix("%d") {
+        Some(prefix) => theirs.starts_with(prefix),
+        None => ours == theirs,
+    }
+}
+
+/// Whether everything we ask for is there, with the same values; the kernel tells more than it was told.
+fn met(ours: &[u8], theirs: &[u8]) -> bool {
+    flagged(ours).all(|(kind, nested, value)| attribute_met(kind, nested, value, theirs))
+}
+
+fn attribute_met(kind: u16, nested: bool, ours: &[u8], theirs: &[u8]) -> bool {
+    let found = Attributes::new(theirs).find(|(other, _)| *other == kind);
+    found.is_some_and(|(_, theirs)| if nested { met(ours, theirs) } else { ours == theirs })
+}
+
+/// Attributes with the word of their maker (libnftnl, always) whether others are nested in them.
+fn flagged(bytes: &[u8]) -> impl Iterator<Item = (u16, bool, &[u8])> {
+    let mut at = 0;
+    Attributes::new(bytes).map(move |(kind, value)| {
+        let raw = u16::from_ne_bytes([bytes[at + 2], bytes[at + 3]]);
+        at += (4 + value.len()).next_multiple_of(4);
+        (kind, raw & libc::NLA_F_NESTED as u16 != 0, value)
+    })
+}
+
+/// Name and data of each expression of a rule.
+fn expressions(list: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+    Attributes::new(list).map(|(_, expression)| {
+        let (mut name, mut data) = ("", &[][..]);
+        for (kind, value) in Attributes::new(expression) {
+            match kind {
+                NFTA_EXPR_NAME => name = string(value).unwrap_or_default(),
+                NFTA_EXPR_DATA => data = value,
+                _ => {}
+            }
+        }
+        (name, data)
+    })
+}
+
+/// The comment among nft's notes on a table or rule.
+fn comment(mut userdata: &[u8]) -> Option<&str> {
+    loop {
+        let [kind, length, rest @ ..] = userdata else {
+            return None;
+        };
+        let value = rest.get(..usize::from(*length))?;
+        if *kind == UDATA_COMMENT {
+            return string(value);
+        }
+        userdata = &rest[usize::from(*length)..];
+    }
+}
+
+/// How often a dump that was disturbed is begun anew.
+const TRIES: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comment_is_found_behind_other_notes() {
+        assert_eq!(comment(b"\x01\x01\x07\x00\x03hi\x00"), Some("hi"));
+        assert_eq!(comment(b"\x00\x03hi\x00"), Some("hi"));
+        assert_eq!(comment(b"\x00\x09hi\x00"), None);
+        assert_eq!(comment(b"\x00"), None);
+    }
+
+    #[test]
+    fn more_than_was_asked_for_is_met_and_less_or_other_is_not() {
+        let attributes = |put: &dyn Fn(&mut Builder)| {
+            let mut builder = Builder::new();
+            builder.raw(0, 0, 0);
+            put(&mut builder);
+            builder.bytes()[16..].to_vec()
+        };
+        let nested = |inner: u32, more: bool| {
+            attributes(&|builder| {
+                if more {
+                    builder.put_be32(9, 9);
+                }
+                let nest = builder.open(3);
+                builder.put_be32(1, inner);
+                builder.close(nest);
+            })
+        };
+        assert!(met(&nested(5, false), &nested(5, true)));
+        assert!(!met(&nested(5, true), &nested(5, false)));
+        assert!(!met(&nested(5, false), &nested(6, true)));
+        assert!(!met(&nested(5, false), &[]));
+    }
+}

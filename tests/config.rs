@@ -1,0 +1,812 @@
+//! The config as its users meet it: good files and what they mean, bad ones and what is said of them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use verdictd::config::{Config, ConfigError, load, parse};
+use verdictd::core::policy::{Mode, OnLoss, OtherProtocols};
+
+const MISSION: &str = include_str!("data/mission_firewall_config.toml");
+const SHIPPED: &str = include_str!("../config/verdictd.toml");
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    parse(text, Path::new("f.toml"))
+}
+
+#[track_caller]
+fn good(text: &str) -> Config {
+    read(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[track_caller]
+fn refusals(text: &str) -> String {
+    let error = read(text).expect_err(text);
+    assert!(
+        error.problems.iter().all(|problem| problem.line.is_some()),
+        "no line: {error}"
+    );
+    error.to_string()
+}
+
+fn notes(config: &Config) -> Vec<String> {
+    config.notes.iter().map(ToString::to_string).collect()
+}
+
+fn steps(config: &Config) -> Vec<u64> {
+    config
+        .policy
+        .ladder
+        .steps()
+        .iter()
+        .map(Duration::as_secs)
+        .collect()
+}
+
+#[test]
+fn an_empty_file_is_the_python_systems_default() {
+    let Config {
+        policy,
+        engine,
+        attempts,
+        notes,
+    } = good("");
+    assert_eq!(
+        (policy.mode, &*policy.preset, policy.enforce),
+        (Mode::DetectionOnly, "standard", true)
+    );
+    assert_eq!((policy.ports_threshold, policy.udp_ports_threshold), (7, 28));
+    assert_eq!(policy.window, Duration::from_secs(7_200));
+    assert_eq!(policy.forgive_after, Duration::from_secs(30 * 86_400));
+    assert_eq!(
+        (policy.max_bans_per_minute, policy.v6_prefix, policy.max_sources),
+        (600, 64, 1_000_000)
+    );
+    assert_eq!(policy.other_protocols, OtherProtocols::Pass);
+    assert!((1..=4).contains(&engine.workers));
+    assert_eq!(
+        (engine.queue_base, engine.log_base, engine.queue_length),
+        (None, None, 4096)
+    );
+    assert_eq!(
+        (engine.on_loss, engine.ban_set_size, engine.jitter),
+        (OnLoss::Open, 1_048_576, true)
+    );
+    assert!(engine.manage_ruleset && !engine.allow_lockout);
+    let internal: Vec<String> = engine
+        .internal_interfaces
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        internal.join(" "),
+        "docker0 br-* podman* cni* virbr* lxdbr* incusbr*"
+    );
+    assert_eq!(attempts.of(22), 3);
+    assert_eq!(notes, []);
+}
+
+#[test]
+fn the_missions_config_loads_unchanged() {
+    let config = good(MISSION);
+    let policy = &config.policy;
+    assert_eq!(
+        (policy.mode, &*policy.preset, policy.enforce),
+        (Mode::DetectionOnly, "standard", true)
+    );
+    assert_eq!(policy.tcp_allowed.to_string(), "22, 80, 443");
+    assert!(policy.udp_allowed.is_empty());
+    assert_eq!(policy.ports_threshold, 7);
+    assert_eq!(steps(&config), [600, 7_200, 86_400, 604_800]);
+    assert_eq!(
+        config.engine.state_file.as_deref(),
+        Some(Path::new("firewall_state.toml"))
+    );
+    assert_eq!(config.engine.snapshot_every, Duration::from_secs(120));
+    for trusted in [
+        "127.0.0.1",
+        "192.168.1.1",
+        "192.168.77.8",
+        "10.1.2.3",
+        "172.31.0.1",
+    ] {
+        assert!(policy.trusted.contains(trusted.parse().unwrap()), "{trusted}");
+    }
+    assert!(!policy.trusted.contains("172.32.0.1".parse().unwrap()));
+    assert_eq!(
+        notes(&config)[..2],
+        [
+            "line 16: firewall.sleep_interval = 5 has no effect: the kernel's own clock ends bans",
+            "line 92: custom.unique_ports_threshold = 7 has no effect: mode is \"standard\" (7); \
+             write mode = \"custom\", base = \"standard\"",
+        ]
+    );
+    assert_eq!(
+        config.notes.len(),
+        12,
+        "sleep_interval and eleven keys of [custom]: {:#?}",
+        notes(&config)
+    );
+}
+
+#[test]
+fn the_presets_of_the_mission_are_the_built_in_ones() {
+    for mode in ["aggressive", "standard", "lenient"] {
+        let given = good(&MISSION.replace("mode = \"standard\"\n", &format!("mode = \"{mode}\"\n")));
+        let built_in = good(&format!("[firewall]\nmode = \"{mode}\""));
+        assert_eq!(&*given.policy.preset, mode);
+        assert_eq!(given.policy.ports_threshold, built_in.policy.ports_threshold);
+        assert_eq!(given.policy.window, built_in.policy.window);
+        assert_eq!(given.policy.ladder, built_in.policy.ladder);
+        assert_eq!(given.attempts, built_in.attempts);
+    }
+}
+
+#[test]
+fn save_intervals_follow_the_mode_and_custom_has_its_own() {
+    let every = |text| good(text).engine.snapshot_every.as_secs();
+    assert_eq!(every("[firewall]\nmode = \"aggressive\""), 30);
+    assert_eq!(
+        every("[firewall]\nmode = \"lenient\"\nstate_save_interval = 60"),
+        300
+    );
+    assert_eq!(
+        every("[firewall]\nmode = \"custom\"\nstate_save_interval = 60"),
+        60
+    );
+    assert_eq!(
+        every("[firewall]\nmode = \"custom\"\n[custom]\nstate_save_interval = \"5m\""),
+        300
+    );
+    let both = "[firewall]\nmode = \"custom\"\nstate_save_interval = 60\n[custom]\nstate_save_interval = 45";
+    assert_eq!(every(both), 45);
+    assert_eq!(
+        notes(&good(both)),
+        ["line 3: firewall.state_save_interval = 60 has no effect: [custom] has one of its own"]
+    );
+}
+
+#[test]
+fn custom_starts_from_its_base_and_the_base_from_its_overrides() {
+    let config = good(
+        "[firewall]\nmode = \"custom\"\n[modes.lenient]\nactivity_window_hours = 12\n\
+         [modes.lenient.port_thresholds]\n25 = 7\n\
+         [custom]\nbase = \"lenient\"\nunique_ports_threshold = 20\n[custom.port_thresholds]\n80 = 150\n",
+    );
+    let policy = &config.policy;
+    assert_eq!((policy.ports_threshold, policy.udp_ports_threshold), (20, 80));
+    assert_eq!(policy.window, Duration::from_secs(12 * 3_600));
+    assert_eq!(steps(&config), [1_800, 14_400, 172_800, 1_209_600]);
+    assert_eq!(
+        [80, 443, 25, 24].map(|port| config.attempts.of(port)),
+        [150, 100, 7, 50]
+    );
+    assert_eq!(notes(&config), [""; 0]);
+}
+
+#[test]
+fn custom_beside_another_mode_is_noted_key_by_key() {
+    let config = good(
+        "[firewall]\nmode = \"lenient\"\n[custom]\nbase = \"lenient\"\nunique_ports_threshold = 20\n\
+         activity_window_hours = 48\n[custom.port_thresholds]\n80 = 150\n81 = 2\n",
+    );
+    assert_eq!(config.policy.ports_threshold, 15);
+    let write = "write mode = \"custom\", base = \"lenient\"";
+    assert_eq!(
+        notes(&config),
+        [
+            format!("line 4: custom.base = \"lenient\" has no effect: mode is \"lenient\"; {write}"),
+            format!(
+                "line 5: custom.unique_ports_threshold = 20 has no effect: mode is \"lenient\" (15); {write}"
+            ),
+            format!(
+                "line 6: custom.activity_window_hours = 48 has no effect: mode is \"lenient\" (24); {write}"
+            ),
+            format!(
+                "line 8: custom.port_thresholds.80 = 150 has no effect: mode is \"lenient\" (100); {write}"
+            ),
+            format!("line 9: custom.port_thresholds.81 = 2 has no effect: mode is \"lenient\" (50); {write}"),
+        ]
+    );
+}
+
+#[test]
+fn ports_and_ranges_are_merged() {
+    let config = good(
+        "[firewall]\nfirewall_mode = \"corporate\"\nother_protocols = \"drop\"\n\
+         [allowed_ports]\ntcp = [443, 22]\nudp = [53]\nranges = [\"6000-6010\", \"6011 - 6020\"]",
+    );
+    assert_eq!(config.policy.mode, Mode::Corporate);
+    assert_eq!(config.policy.other_protocols, OtherProtocols::Drop);
+    assert_eq!(config.policy.tcp_allowed.to_string(), "22, 443, 6000-6020");
+    assert_eq!(config.policy.udp_allowed.to_string(), "53, 6000-6020");
+}
+
+#[test]
+fn nothing_allowed_wants_a_word() {
+    let none = "[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\nallow_none = true";
+    assert!(good(none).policy.tcp_allowed.is_empty());
+    let ranges = "[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\nranges = [\"1-2\"]";
+    assert_eq!(good(ranges).policy.tcp_allowed.to_string(), "1-2");
+}
+
+#[test]
+fn host_bits_are_masked_with_a_note() {
+    let config =
+        good("[trusted]\nips = [\n  \"192.168.1.5/24\",\n  \"2001:db8::1/32\"]\nnetworks = [\"192.0.2.1\"]");
+    assert_eq!(
+        notes(&config),
+        [
+            "line 3: trusted.ips: \"192.168.1.5/24\" has host bits set; \"192.168.1.0/24\" is trusted",
+            "line 4: trusted.ips: \"2001:db8::1/32\" has host bits set; \"2001:db8::/32\" is trusted",
+        ]
+    );
+    assert!(config.policy.trusted.contains("192.0.2.1".parse().unwrap()));
+    assert!(!config.policy.trusted.contains("192.0.2.2".parse().unwrap()));
+}
+
+#[test]
+fn the_engine_is_told_its_numbers() {
+    let config = good(
+        "[bans]\nenforce = false\njitter = false\nforgive_after = \"12h\"\nmax_bans_per_minute = 5\nipv6_prefix = 56\n\
+         [engine]\nworkers = 3\nqueue_base = 65530\nlog_base = 7\nqueue_length = 64\non_loss = \"closed\"\n\
+         manage_ruleset = false\nallow_lockout = true\ninternal_interfaces = []\nban_set_size = 4\nmax_sources = 10\n",
+    );
+    let (policy, engine) = (config.policy, config.engine);
+    assert!(policy.observes_only());
+    assert_eq!(
+        (policy.max_bans_per_minute, policy.v6_prefix, policy.max_sources),
+        (5, 56, 10)
+    );
+    assert_eq!(
+        (engine.workers, engine.queue_base, engine.log_base),
+        (3, Some(65_530), Some(7))
+    );
+    assert_eq!(
+        (engine.queue_length, engine.on_loss, engine.ban_set_size),
+        (64, OnLoss::Closed, 4)
+    );
+    assert!(!engine.manage_ruleset && engine.allow_lockout && !engine.jitter);
+    assert_eq!(engine.internal_interfaces, []);
+}
+
+#[test]
+fn webhooks_are_read_and_noted() {
+    let config = good(&MISSION.replacen("enabled = false", "enabled = true", 1));
+    let said = notes(&config);
+    assert!(
+        said.iter()
+            .any(|note| note.ends_with("webhooks are not delivered by this version")),
+        "{said:#?}"
+    );
+}
+
+/// Each text alone, and all that is said of it.
+const REFUSED: &[(&str, &str)] = &[
+    // wrong types
+    (
+        "[bans]\nenforce = \"yes\"",
+        "2: bans.enforce: \"yes\" is a string; write true or false, without quotes",
+    ),
+    (
+        "[bans]\nenforce = 1",
+        "2: bans.enforce: 1 is a whole number; write true or false, without quotes",
+    ),
+    (
+        "[allowed_ports]\ntcp = 22",
+        "2: allowed_ports.tcp: 22 is a whole number; write a list, as in [22, 80, 443]",
+    ),
+    (
+        "[allowed_ports]\ntcp = [\"22\"]",
+        "2: allowed_ports.tcp: \"22\" is a string; write a number from 1 to 65535",
+    ),
+    (
+        "[engine]\nworkers = 2.0",
+        "2: engine.workers: 2.0 is a number with a fraction; write a whole number from 1 to 64",
+    ),
+    (
+        "firewall = 5",
+        "1: firewall: 5 is a whole number; write it as a section: [firewall]",
+    ),
+    (
+        "[[firewall]]",
+        "1: firewall: is an array of sections; write [firewall] once, in single brackets",
+    ),
+    (
+        "[firewall]\nmode = 3",
+        "2: firewall.mode: 3 is a whole number; write \"aggressive\", \"standard\", \"lenient\" or \"custom\"",
+    ),
+    (
+        "[custom]\nactivity_window_hours = 2026-01-01",
+        "2: custom.activity_window_hours: 2026-01-01 is a date; write a number of hours from 0.001 to 8760, \
+         without quotes",
+    ),
+    // ports
+    (
+        "\n\n[allowed_ports]\ntcp = [\n 22,\n 70000]",
+        "6: allowed_ports.tcp: 70000 is not a port; write a number from 1 to 65535",
+    ),
+    (
+        "[allowed_ports]\nudp = [0]",
+        "2: allowed_ports.udp: 0 is not a port; write a number from 1 to 65535",
+    ),
+    (
+        "[allowed_ports]\nudp = [-1]",
+        "2: allowed_ports.udp: -1 is not a port; write a number from 1 to 65535",
+    ),
+    (
+        "[allowed_ports]\ntcp = [99999999999999999999999]",
+        "2: allowed_ports.tcp: 99999999999999999999999 is not a port; write a number from 1 to 65535",
+    ),
+    (
+        "[allowed_ports]\nranges = [\"6010-6000\"]",
+        "2: allowed_ports.ranges: \"6010-6000\" runs backwards; write \"6000-6010\"",
+    ),
+    (
+        "[allowed_ports]\nranges = [\"6000-70000\"]",
+        "2: allowed_ports.ranges: \"6000-70000\" is not a range of ports; write first and last port in quotes, \
+         as in \"6000-6010\"",
+    ),
+    (
+        "[firewall]\nfirewall_mode = \"firewall\"",
+        "2: allowed_ports.tcp: is empty: in mode \"firewall\" every TCP port would be refused; list the ports \
+         that stay open, as in tcp = [22], or write allow_none = true",
+    ),
+    (
+        "[firewall]\nfirewall_mode = \"corporate\"\n[allowed_ports]\nudp = [53]\ntcp = []",
+        "5: allowed_ports.tcp: is empty: in mode \"corporate\" every TCP port would be refused; list the ports \
+         that stay open, as in tcp = [22], or write allow_none = true",
+    ),
+    // networks
+    (
+        "[trusted]\nnetworks = [\"10.0.0.0/33\"]",
+        "2: trusted.networks: \"10.0.0.0/33\" has a prefix longer than 32 bits; write a length from 1 to 32",
+    ),
+    (
+        "[trusted]\nips = [\"2001:db8::/129\"]",
+        "2: trusted.ips: \"2001:db8::/129\" has a prefix longer than 128 bits; write a length from 1 to 128",
+    ),
+    (
+        "[trusted]\nips = [\"10.0.0.0/x\"]",
+        "2: trusted.ips: \"10.0.0.0/x\" has no number after the slash; write a length from 1 to 32",
+    ),
+    (
+        "[trusted]\nips = [\"0.0.0.0/0\"]",
+        "2: trusted.ips: \"0.0.0.0/0\" is every address there is; write the networks that are meant",
+    ),
+    (
+        "[trusted]\nips = [\"::1/0\"]",
+        "2: trusted.ips: \"::1/0\" is every address there is; write the networks that are meant",
+    ),
+    (
+        "[trusted]\nips = [\"gw.example.com\"]",
+        "2: trusted.ips: \"gw.example.com\" is a name; names are not looked up; write an address or a network \
+         in quotes, as in \"192.0.2.7\" or \"192.0.2.0/24\"",
+    ),
+    (
+        "[trusted]\nips = [\"\"]",
+        "2: trusted.ips: \"\" is not an address or network; write an address or a network in quotes, as in \
+         \"192.0.2.7\" or \"192.0.2.0/24\"",
+    ),
+    (
+        "[trusted]\nips = [\"::ffff:192.0.2.7\"]",
+        "2: trusted.ips: \"::ffff:192.0.2.7\" is an IPv4 address in IPv6 clothes; write \"192.0.2.7\"",
+    ),
+    // unknown keys
+    (
+        "[firewall]\nfirewal_mode = 1",
+        "2: firewall.firewal_mode: no such key; did you mean \"firewall_mode\"?",
+    ),
+    (
+        "[fierwall]\nmode = 1",
+        "1: fierwall: no such section; did you mean \"firewall\"?",
+    ),
+    (
+        "firewall_mode = \"firewall\"",
+        "1: firewall_mode: no such key; belongs under [firewall]",
+    ),
+    (
+        "\nmode = \"custom\"",
+        "2: mode: no such key; belongs under [firewall]",
+    ),
+    (
+        "[firewall]\nenforce = true",
+        "2: firewall.enforce: no such key; belongs under [bans]",
+    ),
+    (
+        "[modes.custom]",
+        "1: modes.custom: no such section; belongs under [custom]",
+    ),
+    (
+        "[modes.lenjent]",
+        "1: modes.lenjent: no such section; did you mean \"lenient\"?",
+    ),
+    (
+        "[trusted]\nzebra = 1",
+        "2: trusted.zebra: no such key; known here: ips, networks",
+    ),
+    (
+        "[trusted]\n\"a\\u001b[2J\" = 1",
+        "2: trusted.\"a\\u{1b}[2J\": no such key; known here: ips, networks",
+    ),
+    // thresholds, ladders, durations
+    (
+        "[modes.standard]\nunique_ports_threshold = 0",
+        "2: modes.standard.unique_ports_threshold: 0 is out of range; write a whole number from 1 to 65535",
+    ),
+    (
+        "[custom.port_thresholds]\n22 = 0",
+        "2: custom.port_thresholds.22: 0 is out of range; write a whole number from 1 to 1000000",
+    ),
+    (
+        "[custom.port_thresholds]\nssh = 3",
+        "2: custom.port_thresholds.ssh: \"ssh\" is not a port; write a number from 1 to 65535",
+    ),
+    (
+        "[custom]\nblock_durations = []",
+        "2: custom.block_durations: [] is empty; write a list, as in [\"10m\", \"2h\", \"1d\", \"7d\"]",
+    ),
+    (
+        "[custom]\nblock_durations = [\"10m\", \"-5m\"]",
+        "2: custom.block_durations: \"-5m\" is negative; write a whole number with s, m, h or d, as in \"30s\", \
+         \"10m\", \"2h\", \"1d\"",
+    ),
+    (
+        "[custom]\nblock_durations = [\"0s\"]",
+        "2: custom.block_durations: \"0s\" is out of range; write a duration from 1s to 365d",
+    ),
+    (
+        "[custom]\nblock_durations = [\"366d\"]",
+        "2: custom.block_durations: \"366d\" is out of range; write a duration from 1s to 365d",
+    ),
+    (
+        "[custom]\nblock_durations = [\"10 min\"]",
+        "2: custom.block_durations: \"10 min\" does not end with s, m, h or d; write a whole number with s, m, h \
+         or d, as in \"30s\", \"10m\", \"2h\", \"1d\"",
+    ),
+    (
+        "[bans]\nforgive_after = \"99999999999999999999d\"",
+        "2: bans.forgive_after: \"99999999999999999999d\" is too long to count; write a whole number with s, m, \
+         h or d, as in \"30s\", \"10m\", \"2h\", \"1d\"",
+    ),
+    (
+        "[bans]\nforgive_after = 30",
+        "2: bans.forgive_after: 30 has no unit; write it in quotes with s, m, h or d, as in \"30s\"",
+    ),
+    (
+        "[custom]\nstate_save_interval = -5",
+        "2: custom.state_save_interval: -5 is out of range; write a duration from 1s to 1d",
+    ),
+    (
+        "[custom]\nactivity_window_hours = -1",
+        "2: custom.activity_window_hours: -1 is out of range; write a number of hours from 0.001 to 8760, \
+         without quotes",
+    ),
+    (
+        "[custom]\nactivity_window_hours = nan",
+        "2: custom.activity_window_hours: nan is out of range; write a number of hours from 0.001 to 8760, \
+         without quotes",
+    ),
+    (
+        "[bans]\nipv6_prefix = 32",
+        "2: bans.ipv6_prefix: 32 is out of range; write a whole number from 48 to 128",
+    ),
+    // engine
+    (
+        "[engine]\nworkers = 4\nqueue_base = 65530",
+        "3: engine.queue_base: 65530 is out of range; write a whole number from 1 to 65528",
+    ),
+    (
+        "[engine]\ninternal_interfaces = [\"*\"]",
+        "2: engine.internal_interfaces: \"*\" names no interface; write the name of an interface, as in \
+         \"docker0\" or \"br-*\"",
+    ),
+    (
+        "[engine]\ninternal_interfaces = [\"a\\\"\"]",
+        "2: engine.internal_interfaces: \"a\\\"\" holds a character that no interface name has; write the \
+         name of an interface, as in \"docker0\" or \"br-*\"",
+    ),
+    (
+        "[firewall]\nstate_file = \"../../etc/passwd\"",
+        "2: firewall.state_file: \"../../etc/passwd\" cannot name the state file; write a file name, as in \
+         \"state.toml\", or an absolute path",
+    ),
+    // webhooks: no value of a secret is repeated
+    (
+        "[webhooks]\n[[webhooks.endpoints]]\nname = \"x\"",
+        "2: webhooks.endpoints.url: missing; write url = \"…\" for this endpoint",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nsecret = 12345",
+        "4: webhooks.endpoints.secret: holds a whole number; write it in quotes",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nsecret = hush",
+        "4: webhooks.endpoints.secret: is not quoted; put it between \" and \"",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"ftp://u:hush@x/\"",
+        "3: webhooks.endpoints.url: not a web address; write an address in quotes that begins with https:// or \
+         http://",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nevents = { include = [\"ip_block\"] }",
+        "4: webhooks.endpoints.events.include: \"ip_block\" is not an event; did you mean \"ip_blocked\"?",
+    ),
+    // not TOML
+    (
+        "[bans]\njitter = true\njitter = false",
+        "3: bans.jitter: jitter is given twice; keep one of them",
+    ),
+    (
+        "[bans]\n[trusted]\n[bans]",
+        "3: bans is given twice; keep one of them",
+    ),
+    (
+        "[firewall]\nmode = standard",
+        "2: firewall.mode: standard is not quoted; put it between \" and \"",
+    ),
+    (
+        "[firewall]\nmode =",
+        "2: firewall.mode: there is no value after the =; write one, or remove the line",
+    ),
+    (
+        "[firewall]\nmode",
+        "2: firewall: there is no value; write the line as key = value",
+    ),
+    (
+        "[allowed_ports]\ntcp = [22, 80\n[bans]\nenforce = maybe\n",
+        "2: allowed_ports.tcp: opens a bracket that is never closed; close it with ] or }",
+    ),
+    (
+        "[firewall]\nmode = \"sta\0ndard\"",
+        "2: firewall.mode: invalid basic string, expected non-double-quote visible characters, `\\`; see \
+         https://toml.io for how it is written",
+    ),
+];
+
+#[test]
+fn bad_input_is_told_in_full() {
+    for (text, message) in REFUSED {
+        assert_eq!(refusals(text), format!("f.toml:{message}"), "{text}");
+    }
+}
+
+#[test]
+fn every_problem_is_told_in_the_order_of_the_file() {
+    let said = refusals(
+        "mode = 1\n[bans]\nenforce = 2\nipv6_prefix = \n[allowed_ports]\ntcp = [0,\n1,\n70000]\nfoo = 1\n[trusted]\nips = \"x\"",
+    );
+    let lines: Vec<&str> = said
+        .lines()
+        .map(|line| line.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "f.toml:1",
+            "f.toml:3",
+            "f.toml:4",
+            "f.toml:6",
+            "f.toml:8",
+            "f.toml:9",
+            "f.toml:11"
+        ]
+    );
+}
+
+#[test]
+fn deep_nesting_is_refused_without_falling() {
+    for (open, key) in [("[", ""), ("{a=", ""), ("a.", "a.")] {
+        let text = format!("[bans]\n{}x = {}", key.repeat(20_000), open.repeat(20_000));
+        assert!(refusals(&text).starts_with("f.toml:2: "), "{open}");
+    }
+}
+
+#[test]
+fn a_value_of_any_length_is_cut_and_escaped() {
+    let said = refusals(&format!(
+        "[firewall]\nmode = \"\\u001b[31m\\u202e{}\"",
+        "x".repeat(100_000)
+    ));
+    assert!(
+        said.len() < 400 && !said.contains(['\u{1b}', '\u{202e}']),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_megabyte_of_problems_takes_no_minute() {
+    let start = Instant::now();
+    let text: String = (0..60_000).map(|n| format!("k{n} = {n}\n")).collect();
+    assert_eq!(read(&text).unwrap_err().problems.len(), 1_001);
+    assert!(refusals(&"a\n".repeat(1 << 19)).ends_with("these are the first 1000 problems"));
+    assert!(refusals(&"[".repeat(1 << 20)).starts_with("f.toml:1: "));
+    assert!(refusals(&"x=[\n".repeat(1 << 18)).starts_with("f.toml:1: "));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_missions_config_cut_anywhere_names_a_line_or_loads() {
+    for end in (0..MISSION.len()).filter(|end| MISSION.is_char_boundary(*end)) {
+        if let Err(error) = read(&MISSION[..end]) {
+            assert!(
+                error.problems.iter().all(|problem| problem.line.is_some()),
+                "cut at {end}: {error}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutations_never_panic_and_name_a_line(
+        edits in prop::collection::vec((0..MISSION.len(), any::<u8>(), 0..4u8), 1..12),
+    ) {
+        let mut bytes = MISSION.as_bytes().to_vec();
+        for (at, byte, kind) in edits {
+            let at = at % bytes.len();
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, b"[]{}=\"'\n#.,0-"[usize::from(byte) % 13]),
+                2 => drop(bytes.remove(at)),
+                _ => bytes.rotate_left(at % 64),
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.toml");
+        fs::write(&path, bytes).unwrap();
+        if let Err(error) = load(&path) {
+            prop_assert!(!error.problems.is_empty());
+            prop_assert!(error.problems.iter().all(|problem| problem.line.is_some()), "{}", error);
+        }
+    }
+
+    #[test]
+    fn any_text_is_survived(text in "\\PC{0,200}") {
+        let _ = read(&text);
+    }
+}
+
+#[test]
+fn what_is_no_readable_file_is_said_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let said = |name: &str| {
+        load(&path(name))
+            .unwrap_err()
+            .to_string()
+            .replace(folder.path().to_str().unwrap(), "")
+    };
+    assert_eq!(
+        said("none"),
+        "/none: no such file; write one, or name another with --config"
+    );
+    assert_eq!(said(""), "/: is a directory; name a regular file");
+    assert!(
+        Command::new("mkfifo")
+            .arg(path("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(
+        said("fifo"),
+        "/fifo: is a pipe, device or socket; name a regular file"
+    );
+    assert!(
+        load(Path::new("/dev/zero"))
+            .unwrap_err()
+            .to_string()
+            .contains("is a pipe, device or socket")
+    );
+    fs::File::create(path("sparse"))
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    assert_eq!(
+        said("sparse"),
+        "/sparse: is larger than 1 MiB; keep it below: no config needs more"
+    );
+    fs::write(path("latin1"), b"[bans]\n# caf\xe9\n").unwrap();
+    assert_eq!(
+        said("latin1"),
+        "/latin1:2: byte 0xe9 is not UTF-8; save the file as UTF-8"
+    );
+    symlink(path("loop"), path("loop")).unwrap();
+    assert!(said("loop").contains("cannot be read"), "{}", said("loop"));
+}
+
+#[test]
+fn files_of_other_editors_load() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("dos"),
+        format!("\u{feff}{}", MISSION.replace('\n', "\r\n")),
+    )
+    .unwrap();
+    symlink("dos", folder.path().join("link")).unwrap();
+    assert_eq!(
+        load(&folder.path().join("link")).unwrap().policy.ports_threshold,
+        7
+    );
+}
+
+#[test]
+fn the_shipped_config_watches_only() {
+    let shipped = good(SHIPPED);
+    assert!(shipped.policy.observes_only());
+    assert_eq!(notes(&shipped), [""; 0]);
+}
+
+/// What stands behind a "#" is a default, and every key is there.
+#[test]
+fn the_shipped_config_shows_every_key_at_its_default() {
+    let uncommented: String = SHIPPED.lines().map(uncomment).collect();
+    let shown = good(&uncommented.replace("mode = \"standard\"\n", "mode = \"custom\"\n"));
+    let default = good("");
+    assert_eq!(shown.policy.ladder, default.policy.ladder);
+    assert_eq!(shown.policy.window, default.policy.window);
+    assert_eq!(shown.policy.ports_threshold, default.policy.ports_threshold);
+    assert_eq!(
+        shown.policy.udp_ports_threshold,
+        default.policy.udp_ports_threshold
+    );
+    assert_eq!(shown.policy.forgive_after, default.policy.forgive_after);
+    assert_eq!(
+        shown.policy.max_bans_per_minute,
+        default.policy.max_bans_per_minute
+    );
+    assert_eq!(shown.policy.v6_prefix, default.policy.v6_prefix);
+    assert_eq!(shown.policy.max_sources, default.policy.max_sources);
+    assert_eq!(shown.policy.other_protocols, default.policy.other_protocols);
+    assert_eq!(shown.attempts, default.attempts);
+    let mut engine = shown.engine;
+    assert_eq!(
+        (engine.workers, engine.queue_base, engine.log_base),
+        (4, Some(4100), Some(4100))
+    );
+    assert_eq!(engine.state_file.take().as_deref(), Some(Path::new("state.toml")));
+    (engine.workers, engine.queue_base, engine.log_base) = (default.engine.workers, None, None);
+    assert_eq!(engine, default.engine);
+    for section in ["firewall", "trusted", "allowed_ports", "bans", "engine", "custom"] {
+        let known = refusals(&format!("[{section}]\nzzzzzzzzzzzz = 1"));
+        for key in known
+            .trim_start_matches(|c| c != ';')
+            .trim_start_matches("; known here: ")
+            .split(", ")
+        {
+            assert!(
+                SHIPPED.contains(&format!("{key} "))
+                    || SHIPPED.contains(&format!("{key},"))
+                    || SHIPPED.contains(&format!(".{key}]")),
+                "{section}.{key}"
+            );
+        }
+    }
+}
+
+fn uncomment(line: &str) -> String {
+    let default = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+    format!("{}\n", default.unwrap_or(line))
+}
+
+#[test]
+fn the_examples_load_without_a_word() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    for path in names {
+        let config = load(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(notes(&config), [""; 0], "{}", path.display());
+    }
+}

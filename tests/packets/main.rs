@@ -1,0 +1,14 @@
+//! The whole engine on real packets: the built binary between network namespaces, one test a promise.
+//!
+//! Every test makes its own namespaces, so they run side by side and leave nothing behind. They need root and
+//! fail without it: `sudo make test`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod bans;
+mod continuity;
+mod lab;
+mod scans;
+mod traffic;

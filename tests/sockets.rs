@@ -1,0 +1,53 @@
+//! Listeners of a host, each host a network namespace of its own.
+
+#[allow(dead_code, unreachable_pub)]
+mod common;
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+
+use common::namespace::Namespace;
+use verdictd::core::verdict::Proto;
+use verdictd::kernel::sockets::{Listener, listeners};
+
+fn listener(proto: Proto, addr: &str, port: u16) -> Listener {
+    Listener {
+        proto,
+        port,
+        addr: addr.parse().expect("an address"),
+    }
+}
+
+#[test]
+fn whoever_can_be_reached_is_listed_and_nobody_else() {
+    let here = Namespace::new("listen");
+    assert_eq!(here.inside(listeners).expect("an answer"), []);
+    let open = here.inside(|| {
+        let tcp = ["0.0.0.0:80", "127.0.0.1:81", "[::]:443", "[::1]:444"]
+            .map(|at| TcpListener::bind(at).expect("a listener"));
+        let udp = ["0.0.0.0:53", "[::1]:54"].map(|at| UdpSocket::bind(at).expect("a socket"));
+        let client = TcpStream::connect("127.0.0.1:81").expect("a connection");
+        let connected = UdpSocket::bind("127.0.0.1:5000").expect("a socket");
+        connected.connect("127.0.0.1:53").expect("a peer");
+        (tcp, udp, client, connected)
+    });
+    let found = here.inside(listeners).expect("an answer");
+    assert_eq!(
+        found,
+        [
+            listener(Proto::Tcp, "0.0.0.0", 80),
+            listener(Proto::Tcp, "127.0.0.1", 81),
+            listener(Proto::Tcp, "::", 443),
+            listener(Proto::Tcp, "::1", 444),
+            listener(Proto::Udp, "0.0.0.0", 53),
+            listener(Proto::Udp, "::1", 54),
+        ]
+    );
+    let reachable: Vec<u16> = found
+        .iter()
+        .filter(|l| !l.is_loopback())
+        .map(|l| l.port)
+        .collect();
+    assert_eq!(reachable, [80, 443, 53]);
+    drop(open);
+    assert_eq!(here.inside(listeners).expect("an answer"), []);
+}
