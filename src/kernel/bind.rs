@@ -116,6 +116,21 @@ impl Binder {
         }
     }
 
+    /// One try, undone at once. Closing the socket would undo it too, but in the kernel's own time.
+    fn try_for_a_moment(
+        &mut self,
+        kind: Numbered,
+        number: u16,
+        bind: impl FnOnce(&mut Builder, u32),
+        unbind: impl FnOnce(&mut Builder, u32),
+    ) -> Result<bool, FeedError> {
+        let free = self.try_bind(kind, number, bind)?;
+        if free {
+            self.ask(unbind)?;
+        }
+        Ok(free)
+    }
+
     fn is_capable(&mut self) -> Result<bool, FeedError> {
         Ok(self.ask(queue_wire::knock)? != libc::EPERM)
     }
@@ -163,9 +178,12 @@ pub fn free_queues(base: u16, count: u16) -> Result<u16, FeedError> {
         fail_open: true,
     };
     consecutive(Numbered::Queue, base, count, |number| {
-        binder.try_bind(Numbered::Queue, number, |builder, seq| {
-            queue_wire::bind(builder, seq, number, &passing);
-        })
+        binder.try_for_a_moment(
+            Numbered::Queue,
+            number,
+            |builder, seq| queue_wire::bind(builder, seq, number, &passing),
+            |builder, seq| queue_wire::unbind(builder, seq, number),
+        )
     })
 }
 
@@ -176,9 +194,12 @@ pub fn free_queues(base: u16, count: u16) -> Result<u16, FeedError> {
 pub fn free_groups(base: u16, count: u16) -> Result<u16, FeedError> {
     let mut binder = Binder::open()?;
     consecutive(Numbered::LogGroup, base, count, |number| {
-        binder.try_bind(Numbered::LogGroup, number, |builder, seq| {
-            log::bind(builder, seq, number, 1);
-        })
+        binder.try_for_a_moment(
+            Numbered::LogGroup,
+            number,
+            |builder, seq| log::bind(builder, seq, number, 1),
+            |builder, seq| log::unbind(builder, seq, number),
+        )
     })
 }
 

@@ -35,6 +35,11 @@ pub(crate) fn bind(builder: &mut Builder, seq: u32, number: u16, setup: &Setup) 
         .put_be32(libc::NFQA_CFG_MASK as u16, FLAGS_WE_SET);
 }
 
+/// Appends the message that lets go of queue `number`; what waits in it is dropped.
+pub(crate) fn unbind(builder: &mut Builder, seq: u32, number: u16) {
+    command(builder, seq, number, libc::NFQNL_CFG_CMD_UNBIND);
+}
+
 /// Appends the message of nfqnl_recv_config that does nothing since Linux 3.8 but is refused like any other to
 /// those without CAP_NET_ADMIN, and answered EINVAL where nfnetlink_queue does not exist.
 pub(crate) fn knock(builder: &mut Builder, seq: u32) {
