@@ -73,7 +73,8 @@ pub struct Served {
 /// What went wrong on a feed without stopping it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeedCounters {
-    /// Times the receive buffer overflowed; how many packets each cost is in [`QueueCounters::user_dropped`].
+    /// Times the receive buffer overflowed. From an overflow until it is read empty the kernel puts nothing more
+    /// in; how many held packets that cost is in [`QueueCounters::user_dropped`].
     pub enobufs: u64,
     /// Verdicts that the kernel did not take: the packet was gone (its chain or interface was removed).
     pub verdict_errors: u64,
@@ -345,8 +346,9 @@ fn receive_buffer(queues: usize, config: &FeedConfig) -> usize {
 }
 
 /// What one queued packet of full copy range counts in the receive buffer: its bytes, up to 180 of metadata and
-/// 320 of skb_shared_info in a power-of-two slab object, and struct sk_buff in another. 1,280 bytes for the
-/// default range; `tests/queue.rs` fills two queues to the brim against this figure.
+/// 320 of skb_shared_info in a power-of-two slab object, and struct sk_buff in another. Measured on 6.18 (buffer
+/// size by packets that fit): 1,280 bytes at ranges 256 and 512, 832 for packets of 60 bytes, 2,304 at 1024.
+/// `tests/queue.rs` fills two queues to the brim against this figure.
 fn truesize(copy_range: u32) -> usize {
     (effective(copy_range) + 180 + 320).next_power_of_two() + 256
 }
@@ -392,3 +394,73 @@ const LOG_BUFFER: usize = 4 << 20;
 const QUEUED: u16 = super::netlink::nfnl_type(libc::NFNL_SUBSYS_QUEUE, libc::NFQNL_MSG_PACKET);
 const LOGGED: u16 = super::netlink::nfnl_type(libc::NFNL_SUBSYS_ULOG, libc::NFULNL_MSG_PACKET);
 const END: u16 = libc::NLMSG_DONE as u16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_cover_what_was_measured() {
+        assert_eq!(truesize(COPY_RANGE), 1280);
+        assert_eq!(truesize(1024), 2304);
+        let config = FeedConfig {
+            new_queue: Some(1),
+            odd_queue: Some(2),
+            log_group: 1,
+            log_class: Class::Refused,
+            queue_length: u32::MAX,
+            fail_open: false,
+            copy_range: 0,
+        };
+        assert!(
+            receive_buffer(2, &config) > 4096 * 1280,
+            "no overflow at the largest figures"
+        );
+        assert_eq!(receive_buffer(0, &config), LOG_BUFFER);
+    }
+
+    #[test]
+    fn slots_hold_any_datagram_and_begin_in_different_cache_sets() {
+        for range in [0, 1, COPY_RANGE, 4096, 65535, u32::MAX] {
+            let stride = stride(range);
+            assert!(
+                stride > effective(range) + 512 && stride > log::DATAGRAM_BYTES,
+                "{range}"
+            );
+            assert_eq!(stride / 64 % 2, 1, "{range}");
+        }
+    }
+
+    #[test]
+    fn errors_name_number_holder_and_remedy() {
+        let taken = |portid, holder: Option<&str>| FeedError::Taken {
+            kind: Numbered::Queue,
+            number: 100,
+            portid,
+            holder: holder.map(str::to_owned),
+        };
+        for (error, words) in [
+            (
+                taken(Some(7), Some("suricata (pid 7)")),
+                "queue number 100 is taken by suricata (pid 7)",
+            ),
+            (
+                taken(Some(4_000_000_000), None),
+                "by the netlink socket with port 4000000000",
+            ),
+            (
+                taken(None, None),
+                "is taken by another process, choose a free one",
+            ),
+            (FeedError::NoCapability, "needs CAP_NET_ADMIN"),
+            (
+                FeedError::Unsupported {
+                    kind: Numbered::LogGroup,
+                },
+                "has no nfnetlink_log",
+            ),
+        ] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+}
