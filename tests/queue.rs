@@ -3,6 +3,8 @@
 //! Packets are diverted on their way out, where `send` returns only after the packet was queued or dropped: all
 //! counts are exact and nothing is raced.
 
+#![allow(clippy::unwrap_used)]
+
 mod feed {
     pub(crate) mod ground;
 }

@@ -420,7 +420,7 @@ mod tests {
         assert!(
             PreflightError::NotQueued(Backend::Xt)
                 .to_string()
-                .contains("xt rule")
+                .contains("by the xt NFQUEUE rule")
         );
     }
 }
