@@ -462,8 +462,7 @@ fn a_killed_predecessor_is_waited_for() {
     run(|| {
         let _ground = Ground::v4();
         for _ in 0..50 {
-            // A child that another test is just starting may keep a closed socket open until it execs.
-            wait_for(|| queue_counters().unwrap().is_empty());
+            all_let_go();
             let mut holder = holder();
             let predecessor = counters(NEW).portid;
             holder.kill().unwrap();
@@ -473,6 +472,11 @@ fn a_killed_predecessor_is_waited_for() {
             drop(feed);
         }
     });
+}
+
+/// A child that another test is just starting may keep a closed socket open until it execs.
+fn all_let_go() {
+    wait_for(|| queue_counters().unwrap().is_empty());
 }
 
 /// This test binary once more, as a process of its own that holds the queue until it is killed.
@@ -585,6 +589,7 @@ fn nfq_sees_the_same_packets_and_its_verdicts_do_the_same() {
                 seen
             })
         };
+        all_let_go();
         let oracle = {
             let mut queue = nfq::Queue::open().unwrap();
             queue.bind(NEW).unwrap();
