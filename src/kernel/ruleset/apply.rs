@@ -70,7 +70,12 @@ fn apply_once(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, Rules
     replace(&ruleset, &found).send(netlink)?;
     let now = read(netlink)?.unwrap_or_default();
     let mut differences = now.differences(&ruleset);
-    differences.retain(|text| !applied.kept.iter().any(|set| text.starts_with(&format!("set \"{}\" has", set.name))));
+    differences.retain(|text| {
+        !applied
+            .kept
+            .iter()
+            .any(|set| text.starts_with(&format!("set \"{}\" has", set.name)))
+    });
     if differences.is_empty() {
         Ok(applied)
     } else {
@@ -87,7 +92,9 @@ pub fn delete(netlink: &mut Netlink) -> Result<(), RulesetError> {
         return Ok(());
     }
     let mut batch = Transaction::new();
-    batch.add(&encode::delete_table(TABLE), || format!("delete table inet {TABLE}"));
+    batch.add(&encode::delete_table(TABLE), || {
+        format!("delete table inet {TABLE}")
+    });
     batch.send(netlink)
 }
 
@@ -150,8 +157,7 @@ fn read_to_change(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError>
 /// The ruleset with every set of bans that is already there, or the bans in it would hold no more.
 fn adopting(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Ruleset {
     let wanted = ruleset.spec.ban_sets();
-    let there = found.ban_sets.iter().map(|set| (set.family, set.len));
-    applied.adopted = there.filter(|set| !wanted.contains(set)).collect();
+    applied.adopted = found.ban_sets.difference(&wanted).copied().collect();
     if applied.adopted.is_empty() {
         return ruleset.clone();
     }
@@ -179,7 +185,11 @@ fn keep(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Result<(), 
         }
     }
     for chain in &ruleset.chains {
-        if found.chains.get(&chain.name).is_some_and(|there| !there.fits(chain.priority)) {
+        if found
+            .chains
+            .get(&chain.name)
+            .is_some_and(|there| !there.fits(chain.priority))
+        {
             let what = format!("chain \"{}\"", chain.name);
             return Err(RulesetError::Shape { what });
         }
@@ -255,7 +265,8 @@ fn add_rules_of(batch: &mut Transaction, table: &Table, chain: &Chain, encoder: 
         for expression in &encoded.expressions {
             made.add_expr(expression);
         }
-        made.set_comment(c_string(&rule.comment)).expect("comments of rules are short");
+        made.set_comment(c_string(&rule.comment))
+            .expect("comments of rules are short");
         batch.add(&made, part);
     }
 }
@@ -288,7 +299,11 @@ impl Transaction {
 
     fn finish(self) -> (Vec<u8>, Range<u32>, Vec<String>) {
         let batch = self.batch.finalize();
-        (batch.iter().collect::<Vec<_>>().concat(), batch.sequence_numbers(), self.parts)
+        (
+            batch.iter().collect::<Vec<_>>().concat(),
+            batch.sequence_numbers(),
+            self.parts,
+        )
     }
 
     fn send(self, netlink: &mut Netlink) -> Result<(), RulesetError> {

@@ -75,7 +75,10 @@ impl Encoder<'_> {
             }
             Step::DportNotIn { proto, set } => {
                 out.extend(l4(number(*proto)));
-                out.extend([transport(2, 2), lookup(set).with(ffi::NFTNL_EXPR_LOOKUP_FLAGS, INVERTED)]);
+                out.extend([
+                    transport(2, 2),
+                    lookup(set).with(ffi::NFTNL_EXPR_LOOKUP_FLAGS, INVERTED),
+                ]);
             }
             Step::UdpPorts { sport, dport } => {
                 out.extend(l4(UDP));
@@ -136,7 +139,8 @@ impl Encoder<'_> {
                 out.push(jhash(source.family, *seed, chains.len() as u32));
                 let map = self.verdict_map(chains);
                 let verdict = Value::U32(libc::NFT_REG_VERDICT as u32);
-                rule.expressions.push(map.lookup().with(ffi::NFTNL_EXPR_LOOKUP_DREG, verdict));
+                rule.expressions
+                    .push(map.lookup().with(ffi::NFTNL_EXPR_LOOKUP_DREG, verdict));
                 rule.sets.extend(map.messages);
             }
             Step::Goto(chain) => {
@@ -151,10 +155,19 @@ impl Encoder<'_> {
     /// A constant set without a name, for the one rule that looks it up.
     fn anonymous(&mut self, kind: u32, width: u32, values: &[Vec<u8>]) -> Anonymous {
         let flags = libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT;
-        let mut set = self.begin(c"__set%d", flags as u32, kind, width, BIG_ENDIAN, values.len(), |_| ());
-        set.messages.push(self.elements(&set, values.len(), |builder, at| {
-            put_key(builder, &values[at]);
-        }));
+        let mut set = self.begin(
+            c"__set%d",
+            flags as u32,
+            kind,
+            width,
+            BIG_ENDIAN,
+            values.len(),
+            |_| (),
+        );
+        set.messages
+            .push(self.elements(&set, values.len(), |builder, at| {
+                put_key(builder, &values[at]);
+            }));
         set
     }
 
@@ -162,10 +175,18 @@ impl Encoder<'_> {
     fn verdict_map(&mut self, chains: &[String]) -> Anonymous {
         let flags = libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT | libc::NFT_SET_MAP;
         let size = chains.len();
-        let mut map = self.begin(c"__map%d", flags as u32, TYPE_INTEGER, 4, HOST_ENDIAN, size, |builder| {
-            builder.put_be32(NFTA_SET_DATA_TYPE, libc::NFT_DATA_VERDICT as u32);
-            builder.put_be32(NFTA_SET_DATA_LEN, VERDICT_BYTES);
-        });
+        let mut map = self.begin(
+            c"__map%d",
+            flags as u32,
+            TYPE_INTEGER,
+            4,
+            HOST_ENDIAN,
+            size,
+            |builder| {
+                builder.put_be32(NFTA_SET_DATA_TYPE, libc::NFT_DATA_VERDICT as u32);
+                builder.put_be32(NFTA_SET_DATA_LEN, VERDICT_BYTES);
+            },
+        );
         map.messages.push(self.elements(&map, size, |builder, at| {
             put_key(builder, &(at as u32).to_ne_bytes());
             let data = builder.open(NFTA_SET_ELEM_DATA);
@@ -530,7 +551,10 @@ fn jhash(family: Family, seed: u32, modulus: u32) -> Expression {
     Expression::new(c"hash")
         .with(ffi::NFTNL_EXPR_HASH_SREG, R2)
         .with(ffi::NFTNL_EXPR_HASH_DREG, R1)
-        .with(ffi::NFTNL_EXPR_HASH_LEN, Value::U32(u32::from(family.width() / 8)))
+        .with(
+            ffi::NFTNL_EXPR_HASH_LEN,
+            Value::U32(u32::from(family.width() / 8)),
+        )
         .with(ffi::NFTNL_EXPR_HASH_MODULUS, Value::U32(modulus))
         .with(ffi::NFTNL_EXPR_HASH_SEED, Value::U32(seed))
         .with(ffi::NFTNL_EXPR_HASH_TYPE, Value::U32(NFT_HASH_JENKINS))
@@ -541,11 +565,20 @@ fn over_limit(set: &str) -> Expression {
         .with(ffi::NFTNL_EXPR_LIMIT_RATE, Value::U64(LIMIT_PER_SECOND))
         .with(ffi::NFTNL_EXPR_LIMIT_UNIT, Value::U64(1))
         .with(ffi::NFTNL_EXPR_LIMIT_BURST, Value::U32(LIMIT_BURST))
-        .with(ffi::NFTNL_EXPR_LIMIT_TYPE, Value::U32(libc::NFT_LIMIT_PKTS as u32))
-        .with(ffi::NFTNL_EXPR_LIMIT_FLAGS, Value::U32(libc::NFT_LIMIT_F_INV as u32));
+        .with(
+            ffi::NFTNL_EXPR_LIMIT_TYPE,
+            Value::U32(libc::NFT_LIMIT_PKTS as u32),
+        )
+        .with(
+            ffi::NFTNL_EXPR_LIMIT_FLAGS,
+            Value::U32(libc::NFT_LIMIT_F_INV as u32),
+        );
     Expression::new(c"dynset")
         .with(ffi::NFTNL_EXPR_DYNSET_SREG_KEY, R1)
-        .with(ffi::NFTNL_EXPR_DYNSET_OP, Value::U32(libc::NFT_DYNSET_OP_UPDATE as u32))
+        .with(
+            ffi::NFTNL_EXPR_DYNSET_OP,
+            Value::U32(libc::NFT_DYNSET_OP_UPDATE as u32),
+        )
         .with(ffi::NFTNL_EXPR_DYNSET_SET_NAME, Value::Name(c_string(set)))
         .with(ffi::NFTNL_EXPR_DYNSET_EXPR, Value::Inner(limit.into()))
 }

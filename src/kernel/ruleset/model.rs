@@ -80,13 +80,26 @@ pub(super) enum Step {
     /// A socket of this host is bound to exactly this address (connected, usually).
     OwnSocket,
     /// TCP, and of the flags in the mask exactly these are set.
-    TcpFlags { mask: u8, value: u8 },
+    TcpFlags {
+        mask: u8,
+        value: u8,
+    },
     /// Destination port within, or outside, a range.
-    Dport { proto: Proto, range: (u16, u16), within: bool },
+    Dport {
+        proto: Proto,
+        range: (u16, u16),
+        within: bool,
+    },
     /// Destination port not in a set.
-    DportNotIn { proto: Proto, set: &'static str },
+    DportNotIn {
+        proto: Proto,
+        set: &'static str,
+    },
     /// UDP between these ports.
-    UdpPorts { sport: u16, dport: u16 },
+    UdpPorts {
+        sport: u16,
+        dport: u16,
+    },
     /// IPv6 source is link-local.
     LinkLocalSource,
     /// Source (masked) in a set.
@@ -105,9 +118,16 @@ pub(super) enum Step {
     /// A copy to a log group.
     Log(u16),
     /// To a verdict queue.
-    Queue { number: u16, bypass: bool },
+    Queue {
+        number: u16,
+        bypass: bool,
+    },
     /// To the chain of the source's worker.
-    Split { source: Source, seed: u32, chains: Vec<String> },
+    Split {
+        source: Source,
+        seed: u32,
+        chains: Vec<String>,
+    },
     Goto(&'static str),
     Accept,
     Drop,
@@ -252,7 +272,13 @@ mod tests {
 
     #[test]
     fn nested_and_adjacent_networks_become_one() {
-        let made = intervals(&["10.0.1.0/24", "10.0.0.0/24", "10.0.0.7", "10.0.2.0", "10.0.9.0/24"]);
+        let made = intervals(&[
+            "10.0.1.0/24",
+            "10.0.0.0/24",
+            "10.0.0.7",
+            "10.0.2.0",
+            "10.0.9.0/24",
+        ]);
         assert_eq!(made.len(), 2);
         assert_eq!(made[0].first, [10, 0, 0, 0]);
         assert_eq!(made[0].last, [10, 0, 2, 0]);

@@ -8,7 +8,9 @@ use super::model::{Chain, Set, SetKind};
 use super::spec::{Backend, Family, Layout, parse_ban_set_name};
 use super::uapi::*;
 use super::{MARK_WORD, Ruleset, RulesetError, TABLE};
-use crate::kernel::netlink::{Attributes, Builder, Messages, Netlink, NetlinkError, be32, be64, nfnl_type, string};
+use crate::kernel::netlink::{
+    Attributes, Builder, Messages, Netlink, NetlinkError, be32, be64, nfnl_type, string,
+};
 
 /// Our table as it was found.
 #[derive(Clone, Debug, Default)]
@@ -25,27 +27,14 @@ pub struct Loaded {
     pub backend: Option<Backend>,
     /// It holds and refuses nothing.
     pub observing: bool,
-    /// Sets of bans that are there.
-    pub ban_sets: Vec<BanSet>,
+    /// Sets of bans that are there, by the length of the prefixes that are their elements.
+    pub ban_sets: BTreeSet<(Family, u8)>,
     /// Netlink port of the only process that may change it, if it has the owner flag.
     pub owner: Option<u32>,
     pub(super) flags: u32,
     pub(super) sets: BTreeMap<String, LoadedSet>,
     pub(super) chains: BTreeMap<String, LoadedChain>,
     pub(super) rules: BTreeMap<String, Vec<LoadedRule>>,
-}
-
-/// A set of bans that the kernel holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BanSet {
-    /// Its name.
-    pub name: String,
-    /// Family of its addresses.
-    pub family: Family,
-    /// Length of the prefixes that are its elements.
-    pub len: u8,
-    /// How many elements it holds at most; none: no limit.
-    pub size: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,7 +137,11 @@ fn read_chains(netlink: &mut Netlink, loaded: &mut Loaded) -> Result<(), Netlink
 }
 
 fn hook(value: &[u8]) -> Option<(u32, i32)> {
-    let number = |wanted| Attributes::new(value).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| be32(value));
+    let number = |wanted| {
+        Attributes::new(value)
+            .find(|(kind, _)| *kind == wanted)
+            .and_then(|(_, value)| be32(value))
+    };
     Some((number(NFTA_HOOK_HOOKNUM)?, number(NFTA_HOOK_PRIORITY)? as i32))
 }
 
@@ -216,7 +209,10 @@ fn bound(element: &[u8]) -> Option<(Vec<u8>, bool)> {
             _ => {}
         }
     }
-    Some((key?.1.to_vec(), flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0))
+    Some((
+        key?.1.to_vec(),
+        flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
+    ))
 }
 
 fn read_rules(netlink: &mut Netlink, loaded: &mut Loaded) -> Result<(), NetlinkError> {
@@ -291,7 +287,9 @@ impl Loaded {
             return Some(format!("set \"{name}\" is missing"));
         };
         if !loaded.fits(set) {
-            return Some(format!("set \"{name}\" is of another type, or has other flags or timeouts"));
+            return Some(format!(
+                "set \"{name}\" is of another type, or has other flags or timeouts"
+            ));
         }
         match &set.kind {
             SetKind::Bans { size } if loaded.size != Some(*size) => Some(match loaded.size {
@@ -299,7 +297,10 @@ impl Loaded {
                 None => format!("set \"{name}\" has no size instead of {size}"),
             }),
             SetKind::Filter(intervals) => {
-                let wanted = bounds(intervals).into_iter().map(|bound: Bound| (bound.key, bound.end)).collect();
+                let wanted = bounds(intervals)
+                    .into_iter()
+                    .map(|bound: Bound| (bound.key, bound.end))
+                    .collect();
                 let same = meaning(&loaded.bounds) == meaning(&wanted);
                 (!same).then(|| format!("set \"{name}\" has other elements"))
             }
@@ -340,25 +341,24 @@ impl Loaded {
 
     /// A base chain of somebody's with nothing in it: harmless, and not deleted for the sake of waiting packets.
     fn is_idle(&self, chain: &str) -> bool {
-        let accepts = |chain: &LoadedChain| chain.hook.is_some() && chain.policy == Some(libc::NF_ACCEPT as u32);
+        let accepts =
+            |chain: &LoadedChain| chain.hook.is_some() && chain.policy == Some(libc::NF_ACCEPT as u32);
         self.chains.get(chain).is_some_and(accepts) && !self.rules.contains_key(chain)
     }
 
     /// Reads out of the rules what a new engine has to go on with.
     fn learn(&mut self) {
-        let bans = self.sets.iter().filter_map(|(name, set)| {
-            let (family, len) = parse_ban_set_name(name)?;
-            Some(BanSet {
-                name: name.clone(),
-                family,
-                len,
-                size: set.size,
-            })
-        });
-        self.ban_sets = bans.collect();
+        self.ban_sets = self
+            .sets
+            .keys()
+            .filter_map(|name| parse_ban_set_name(name))
+            .collect();
         self.observing = self.chains.contains_key("watch");
         let rules = std::mem::take(&mut self.rules);
-        for (chain, rule) in rules.iter().flat_map(|(chain, rules)| rules.iter().map(move |rule| (chain, rule))) {
+        for (chain, rule) in rules
+            .iter()
+            .flat_map(|(chain, rules)| rules.iter().map(move |rule| (chain, rule)))
+        {
             for (name, data) in expressions(&rule.expressions) {
                 self.learn_from(chain, name, data);
             }
@@ -367,12 +367,18 @@ impl Loaded {
     }
 
     fn learn_from(&mut self, chain: &str, name: &str, data: &[u8]) {
-        let attribute = |wanted| Attributes::new(data).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let attribute = |wanted| {
+            Attributes::new(data)
+                .find(|(kind, _)| *kind == wanted)
+                .map(|(_, value)| value)
+        };
         let be16 = |value: &[u8]| value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
         match (chain, name) {
             ("ask_new" | "watch", "hash") => {
                 self.seed = attribute(NFTA_HASH_SEED).and_then(be32);
-                self.workers = attribute(NFTA_HASH_MODULUS).and_then(be32).and_then(|count| count.try_into().ok());
+                self.workers = attribute(NFTA_HASH_MODULUS)
+                    .and_then(be32)
+                    .and_then(|count| count.try_into().ok());
             }
             ("q0", "queue") => {
                 self.queue_base = attribute(NFTA_QUEUE_NUM).and_then(be16);
@@ -427,10 +433,21 @@ fn meaning(bounds: &BTreeSet<(Vec<u8>, bool)>) -> Vec<&(Vec<u8>, bool)> {
 fn rules_difference(chain: &Chain, wanted: &[LoadedRule], loaded: &[LoadedRule]) -> Option<String> {
     let name = &chain.name;
     if wanted.len() != loaded.len() {
-        return Some(format!("chain \"{name}\" has {} rules instead of {}", loaded.len(), wanted.len()));
+        return Some(format!(
+            "chain \"{name}\" has {} rules instead of {}",
+            loaded.len(),
+            wanted.len()
+        ));
     }
-    let at = wanted.iter().zip(loaded).position(|(wanted, loaded)| !wanted.is_met_by(loaded))?;
-    Some(format!("rule {} of chain \"{name}\" is not `{}`", at + 1, chain.rules[at]))
+    let at = wanted
+        .iter()
+        .zip(loaded)
+        .position(|(wanted, loaded)| !wanted.is_met_by(loaded))?;
+    Some(format!(
+        "rule {} of chain \"{name}\" is not `{}`",
+        at + 1,
+        chain.rules[at]
+    ))
 }
 
 impl LoadedRule {

@@ -22,14 +22,23 @@ pub(super) fn sets(spec: &Spec) -> Vec<Set> {
     });
     let mut sets: Vec<Set> = bans.collect();
     for (family, name) in [(Family::V4, "trusted4"), (Family::V6, "trusted6")] {
-        sets.push(Set::networks(name, family, &spec.trusted, "neither counted nor banned"));
+        sets.push(Set::networks(
+            name,
+            family,
+            &spec.trusted,
+            "neither counted nor banned",
+        ));
     }
     if spec.filter_ports {
         sets.push(Set::ports("tcp_allowed", &spec.tcp_allowed, "open TCP ports"));
         sets.push(Set::ports("udp_allowed", &spec.udp_allowed, "open UDP ports"));
     }
     for family in Family::ALL {
-        sets.push(Set::limits(limits(family), family, "rate of evidence, per source"));
+        sets.push(Set::limits(
+            limits(family),
+            family,
+            "rate of evidence, per source",
+        ));
     }
     sets
 }
@@ -46,8 +55,16 @@ pub(super) fn chains(spec: &Spec) -> Vec<Chain> {
 fn enforcing(spec: &Spec) -> Vec<Chain> {
     let workers = 0..spec.layout.workers;
     let mut chains = Vec::new();
-    chains.extend(workers.clone().map(|w| queue(spec, "q", w, spec.layout.new_queue(w), "new flows")));
-    chains.extend(workers.clone().map(|w| queue(spec, "i", w, spec.layout.odd_queue(w), "odd packets")));
+    chains.extend(
+        workers
+            .clone()
+            .map(|w| queue(spec, "q", w, spec.layout.new_queue(w), "new flows")),
+    );
+    chains.extend(
+        workers
+            .clone()
+            .map(|w| queue(spec, "i", w, spec.layout.odd_queue(w), "odd packets")),
+    );
     chains.push(ask_new(spec));
     chains.push(ask_odd(spec));
     if spec.filter_ports {
@@ -60,7 +77,9 @@ fn enforcing(spec: &Spec) -> Vec<Chain> {
 }
 
 fn observing(spec: &Spec) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = (0..spec.layout.workers).map(|w| copy(spec, w, Step::Accept)).collect();
+    let mut chains: Vec<Chain> = (0..spec.layout.workers)
+        .map(|w| copy(spec, w, Step::Accept))
+        .collect();
     chains.push(watch(spec));
     chains.push(cut(spec));
     chains.push(raw(spec));
@@ -85,8 +104,13 @@ fn raw(spec: &Spec) -> Chain {
 fn pre_enforcing(spec: &Spec) -> Chain {
     use Step::*;
     let mut rules = always_passes();
-    rules.push(Rule::new("answers to what this host or a guest began", [CtReply, Accept]));
-    rules.extend(banned(spec).map(|(source, set)| Rule::new("banned", [SourceIn(source, set), Counter, Drop])));
+    rules.push(Rule::new(
+        "answers to what this host or a guest began",
+        [CtReply, Accept],
+    ));
+    rules.extend(
+        banned(spec).map(|(source, set)| Rule::new("banned", [SourceIn(source, set), Counter, Drop])),
+    );
     let open = &[CtState::Established, CtState::Related];
     rules.push(Rule::new("judged when it began", [Step::Ct(open), Accept]));
     rules.push(not_local());
@@ -95,7 +119,10 @@ fn pre_enforcing(spec: &Spec) -> Chain {
     rules.extend(dhcp());
     if spec.filter_ports {
         for (proto, set) in [(Proto::Tcp, "tcp_allowed"), (Proto::Udp, "udp_allowed")] {
-            rules.push(Rule::new("port not allowed", [DportNotIn { proto, set }, Goto("refuse")]));
+            rules.push(Rule::new(
+                "port not allowed",
+                [DportNotIn { proto, set }, Goto("refuse")],
+            ));
         }
     }
     rules.push(match spec.other_protocols {
@@ -105,9 +132,15 @@ fn pre_enforcing(spec: &Spec) -> Chain {
         _ => Rule::new("other protocols: pass", [NotTcpOrUdp, Counter, Accept]),
     });
     rules.extend(trusted());
-    rules.push(Rule::new("to the verdict queues", [Step::Ct(&[CtState::New]), Goto("ask_new")]));
+    rules.push(Rule::new(
+        "to the verdict queues",
+        [Step::Ct(&[CtState::New]), Goto("ask_new")],
+    ));
     let odd = &[CtState::Invalid, CtState::Untracked];
-    rules.push(Rule::new("to the verdict queues", [Step::Ct(odd), Goto("ask_odd")]));
+    rules.push(Rule::new(
+        "to the verdict queues",
+        [Step::Ct(odd), Goto("ask_odd")],
+    ));
     pre("after conntrack", rules)
 }
 
@@ -155,7 +188,12 @@ fn not_local() -> Rule {
 
 fn internal(spec: &Spec) -> impl Iterator<Item = Rule> + '_ {
     let names = spec.internal_interfaces.iter();
-    names.map(|name| Rule::new("guests and containers", [Step::Interface(name.clone()), Step::Accept]))
+    names.map(|name| {
+        Rule::new(
+            "guests and containers",
+            [Step::Interface(name.clone()), Step::Accept],
+        )
+    })
 }
 
 /// Connections that the host opened before conntrack woke (first start, `conntrack -F`), told by their socket.
@@ -178,7 +216,10 @@ fn own_sockets(spec: &Spec) -> [Rule; 2] {
 fn dhcp() -> [Rule; 2] {
     use Step::*;
     let v4 = UdpPorts { sport: 67, dport: 68 };
-    let v6 = UdpPorts { sport: 547, dport: 546 };
+    let v6 = UdpPorts {
+        sport: 547,
+        dport: 546,
+    };
     [
         Rule::new("DHCP answers", [v4, Accept]),
         Rule::new("DHCPv6 answers", [LinkLocalSource, v6, Accept]),
@@ -199,16 +240,29 @@ fn trusted() -> [Rule; 2] {
 /// copies through, never the packet.
 fn refuse(spec: &Spec) -> Chain {
     let mut rules = vec![Rule::new("refused", [Step::Counter])];
-    rules.extend(over_limit(spec, None, "refused, over the rate of evidence", Step::Drop));
+    rules.extend(over_limit(
+        spec,
+        None,
+        "refused, over the rate of evidence",
+        Step::Drop,
+    ));
     rules.extend(split(spec, "l"));
     rules.push(Rule::new("refused, whatever became of its copy", [Step::Drop]));
-    chain("refuse", "refused ports: a copy to the engine, the packet dropped", rules)
+    chain(
+        "refuse",
+        "refused ports: a copy to the engine, the packet dropped",
+        rules,
+    )
 }
 
 fn watch(spec: &Spec) -> Chain {
     let mut rules = over_limit(spec, None, "passes, over the rate of evidence", Step::Accept);
     rules.extend(split(spec, "l"));
-    chain("watch", "evidence: a copy to the engine, the packet passes", rules)
+    chain(
+        "watch",
+        "evidence: a copy to the engine, the packet passes",
+        rules,
+    )
 }
 
 /// A ban without conntrack: what can begin something new is dropped, what may be an answer to the host's own
@@ -225,10 +279,7 @@ fn cut(spec: &Spec) -> Chain {
         dropped("banned, no answer to this host", outside(Proto::Tcp)),
         dropped("banned, no answer to this host", outside(Proto::Udp)),
         dropped("banned: NULL, FIN, XMAS", flags(SYN | RST | ACK, 0)),
-        dropped(
-            "banned: SYN+FIN",
-            flags(SYN | FIN, SYN | FIN),
-        ),
+        dropped("banned: SYN+FIN", flags(SYN | FIN, SYN | FIN)),
         dropped("banned: ping", EchoRequest(Family::V4)),
         dropped("banned: ping", EchoRequest(Family::V6)),
     ];
@@ -236,16 +287,29 @@ fn cut(spec: &Spec) -> Chain {
 }
 
 fn ask_new(spec: &Spec) -> Chain {
-    chain("ask_new", "new flows to the queue of their source", split(spec, "q"))
+    chain(
+        "ask_new",
+        "new flows to the queue of their source",
+        split(spec, "q"),
+    )
 }
 
 /// Invalid packets come at any rate from anybody and are worth only so many looks; untracked ones may be an
 /// operator's `notrack` service, and are never cut.
 fn ask_odd(spec: &Spec) -> Chain {
     let invalid = Step::Ct(&[CtState::Invalid]);
-    let mut rules = over_limit(spec, Some(invalid), "invalid, over the rate of evidence", Step::Drop);
+    let mut rules = over_limit(
+        spec,
+        Some(invalid),
+        "invalid, over the rate of evidence",
+        Step::Drop,
+    );
     rules.extend(split(spec, "i"));
-    chain("ask_odd", "invalid and untracked packets to the queue of their source", rules)
+    chain(
+        "ask_odd",
+        "invalid and untracked packets to the queue of their source",
+        rules,
+    )
 }
 
 fn over_limit(spec: &Spec, first: Option<Step>, comment: &str, end: Step) -> Vec<Rule> {

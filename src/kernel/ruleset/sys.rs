@@ -99,8 +99,14 @@ impl Message {
     /// If `bytes` is not one whole message that fits a batch.
     pub(super) fn new(bytes: &[u8]) -> Message {
         let length = bytes.first_chunk().map(|length| u32::from_ne_bytes(*length));
-        assert!(length == Some(bytes.len() as u32) && bytes.len() >= 16, "one whole message");
-        assert!(bytes.len() <= nft_nlmsg_maxsize() as usize, "a message fits its batch");
+        assert!(
+            length == Some(bytes.len() as u32) && bytes.len() >= 16,
+            "one whole message"
+        );
+        assert!(
+            bytes.len() <= nft_nlmsg_maxsize() as usize,
+            "a message fits its batch"
+        );
         Message(bytes.to_vec())
     }
 }

@@ -61,7 +61,10 @@ impl Display for Chain {
         writeln!(f, "\tchain {} {{", self.name)?;
         writeln!(f, "\t\tcomment \"{}\"", self.comment)?;
         if let Some(priority) = self.priority {
-            writeln!(f, "\t\ttype filter hook prerouting priority {priority}; policy accept;")?;
+            writeln!(
+                f,
+                "\t\ttype filter hook prerouting priority {priority}; policy accept;"
+            )?;
         }
         for rule in &self.rules {
             writeln!(f, "\t\t{rule}")?;
@@ -103,20 +106,31 @@ impl Display for Step {
             Step::SourceIn(source, set) => write!(f, "{source} @{set}"),
             Step::EchoRequest(Family::V4) => f.write_str("icmp type echo-request"),
             Step::EchoRequest(Family::V6) => f.write_str("icmpv6 type echo-request"),
-            Step::FragmentationNeeded => f.write_str("icmp type destination-unreachable icmp code frag-needed"),
+            Step::FragmentationNeeded => {
+                f.write_str("icmp type destination-unreachable icmp code frag-needed")
+            }
             Step::Vital6 => write!(f, "icmpv6 type {{ {} }}", VITAL6.map(|(_, word)| word).join(", ")),
             Step::NotTcpOrUdp => f.write_str("meta l4proto != { tcp, udp }"),
             Step::OverLimit(source, set) => {
                 let (rate, burst) = (super::LIMIT_PER_SECOND, super::LIMIT_BURST);
-                write!(f, "update @{set} {{ {source} limit rate over {rate}/second burst {burst} packets }}")
+                write!(
+                    f,
+                    "update @{set} {{ {source} limit rate over {rate}/second burst {burst} packets }}"
+                )
             }
             Step::Counter => f.write_str("counter"),
             Step::Log(group) => {
                 let (snaplen, threshold) = (super::SNAPLEN, super::LOG_THRESHOLD);
-                write!(f, "log group {group} snaplen {snaplen} queue-threshold {threshold}")
+                write!(
+                    f,
+                    "log group {group} snaplen {snaplen} queue-threshold {threshold}"
+                )
             }
             Step::Queue { number, bypass: true } => write!(f, "queue flags bypass to {number}"),
-            Step::Queue { number, bypass: false } => write!(f, "queue to {number}"),
+            Step::Queue {
+                number,
+                bypass: false,
+            } => write!(f, "queue to {number}"),
             Step::Split { source, seed, chains } => {
                 write!(f, "jhash {source} mod {} seed {seed:#x} vmap {{ ", chains.len())?;
                 for (at, chain) in chains.iter().enumerate() {
@@ -173,7 +187,13 @@ impl Interval {
     /// The length, if the interval is exactly one prefix.
     fn prefix_len(&self) -> Option<u8> {
         let bits = 8 * self.first.len() as u8;
-        let differ = |host: &[u8]| self.first.iter().zip(&self.last).zip(host).all(|((a, b), h)| a & h == 0 && a | h == *b);
+        let differ = |host: &[u8]| {
+            self.first
+                .iter()
+                .zip(&self.last)
+                .zip(host)
+                .all(|((a, b), h)| a & h == 0 && a | h == *b)
+        };
         (0..=bits).find(|len| {
             let host: Vec<u8> = mask(*len, self.first.len()).iter().map(|byte| !byte).collect();
             differ(&host)
@@ -200,13 +220,25 @@ fn value(bytes: &[u8]) -> String {
     } else if let Ok(octets) = <[u8; 16]>::try_from(bytes) {
         Ipv6Addr::from(octets).to_string()
     } else {
-        bytes.iter().fold(0_u32, |value, byte| value << 8 | u32::from(*byte)).to_string()
+        bytes
+            .iter()
+            .fold(0_u32, |value, byte| value << 8 | u32::from(*byte))
+            .to_string()
     }
 }
 
 fn flags(flags: u8) -> String {
-    let names = [(TcpFlags::FIN, "fin"), (TcpFlags::SYN, "syn"), (TcpFlags::RST, "rst"), (TcpFlags::ACK, "ack")];
-    let words: Vec<_> = names.iter().filter(|(flag, _)| flags & flag.0 != 0).map(|(_, word)| *word).collect();
+    let names = [
+        (TcpFlags::FIN, "fin"),
+        (TcpFlags::SYN, "syn"),
+        (TcpFlags::RST, "rst"),
+        (TcpFlags::ACK, "ack"),
+    ];
+    let words: Vec<_> = names
+        .iter()
+        .filter(|(flag, _)| flags & flag.0 != 0)
+        .map(|(_, word)| *word)
+        .collect();
     match words.as_slice() {
         [] => "0x0".into(),
         words => words.join("|"),
