@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, ConfigError};
 use crate::engine::daemon::{self, DaemonError, Options};
-use crate::kernel::ruleset::{Backend, Layout, Ruleset, Spec};
+use crate::kernel::host;
+use crate::kernel::ruleset::{Backend, Layout, Ruleset};
 
 /// NFQUEUE verdict engine: judges new connections, bans scanners in the kernel
 #[derive(Debug, Parser)]
@@ -70,8 +71,18 @@ fn run(run: Run) -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let Run { file, state_dir, runtime_dir, ephemeral } = run;
-    match daemon::run(&Options { config: file.config, state_dir, runtime_dir, ephemeral }) {
+    let Run {
+        file,
+        state_dir,
+        runtime_dir,
+        ephemeral,
+    } = run;
+    match daemon::run(&Options {
+        config: file.config,
+        state_dir,
+        runtime_dir,
+        ephemeral,
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(DaemonError::Config(problems)) => refuse(&problems),
         Err(error) => {
@@ -115,13 +126,23 @@ fn summary(path: &Path, config: &Config) -> String {
 fn ruleset(path: &Path) -> ExitCode {
     match config::load(path) {
         Ok(config) => {
+            let local_ports = match host::gather() {
+                Ok(facts) => facts.local_ports,
+                Err(error) => {
+                    eprintln!("verdictd: {}", chain(&error));
+                    return ExitCode::from(FAILED);
+                }
+            };
             let layout = Layout {
                 queue_base: config.engine.queue_base.unwrap_or(daemon::FIRST_NUMBER),
                 log_base: config.engine.log_base.unwrap_or(daemon::FIRST_NUMBER),
                 workers: config.engine.workers as u16,
                 seed: SHOWN_SEED,
             };
-            print!("{}", Ruleset::build(&Spec::of(&config, layout, Backend::Native)).text());
+            print!(
+                "{}",
+                Ruleset::build(&daemon::spec(&config, layout, Backend::Native, local_ports)).text()
+            );
             ExitCode::SUCCESS
         }
         Err(problems) => refuse(&problems),

@@ -6,6 +6,7 @@
 mod args;
 mod ban;
 mod client;
+pub mod engine;
 mod list;
 mod print;
 mod span;

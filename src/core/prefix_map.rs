@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(covering(&map, "10.1.2.3"), [2, 3, 1]);
         assert_eq!(covering(&map, "10.2.0.0"), [1]);
         assert_eq!(covering(&map, "2001:db8::9"), [4]);
-        assert_eq!(covering(&map, "2001:db8:1::9"), []);
+        assert_eq!(covering(&map, "2001:db8:1::9"), [] as [u32; 0]);
         assert_eq!(map.insert(prefix("10.1.2.3"), 9), Some(2));
         assert_eq!(map.remove(&prefix("10.1.2.3")), Some(9));
         assert_eq!(covering(&map, "10.9.9.9"), [5, 1]);

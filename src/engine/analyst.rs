@@ -1,7 +1,7 @@
 //! The slow path's one decision maker: owner of the ledger. Offences, operators' commands, refusals of the kernel
 //! and deadlines come in one at a time; orders to workers and jobs for the enforcer go out.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,14 +16,20 @@ use crate::core::ledger::{Ledger, Refusal};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
-use crate::core::verdict::{Ban, Offence};
+use crate::core::verdict::{Ban, BanReason, Offence};
 use crate::kernel::sets::{Change, LiveBan};
 use crate::stats::Stats;
 
 /// What others ask of the analyst.
+#[allow(missing_docs, reason = "fields are what their variant's sentence says")]
 pub enum Command {
     /// An operator's ban; the reply comes when the kernel has the element.
-    Ban { target: Prefix, length: Option<Duration>, note: Option<Box<str>>, to: Sender<Reply> },
+    Ban {
+        target: Prefix,
+        length: Option<Duration>,
+        note: Option<Box<str>>,
+        to: Sender<Reply>,
+    },
     /// Lift whatever bans `target`.
     Unban { target: Prefix, to: Sender<Reply> },
     /// Every live ban.
@@ -55,8 +61,6 @@ pub struct Analyst {
     seed: u32,
     jobs: Sender<Job>,
     stats: Arc<Stats>,
-    /// Sources that a ban storm kept out of the ledger: dropped by their worker until then, judged anew after.
-    suspended: VecDeque<(Instant, Prefix)>,
     /// Bans that the kernel refused, and when they are tried again.
     refused: BTreeSet<Prefix>,
     retry_at: Option<Instant>,
@@ -81,7 +85,6 @@ impl Analyst {
             seed,
             jobs,
             stats,
-            suspended: VecDeque::new(),
             refused: BTreeSet::new(),
             retry_at: None,
             storm_told: None,
@@ -91,12 +94,15 @@ impl Analyst {
     /// Takes over the bans that the kernel holds already (an earlier engine's); those of protected addresses end.
     pub fn adopt(&mut self, live: Vec<LiveBan>, now: Instant) {
         for found in live {
-            let ban = found.into_ban(now);
+            let ban = adopted(found, now);
             if self.protection.forbids(&ban.source).is_some() {
                 self.lift_in_kernel(&ban, "protected");
                 continue;
             }
-            self.tell(&ban.source, || Order::Ban { source: ban.source, enforced: true });
+            self.tell(&ban.source, || Order::Ban {
+                source: ban.source,
+                enforced: true,
+            });
             self.ledger.adopt(ban);
         }
         self.count();
@@ -105,9 +111,9 @@ impl Analyst {
     /// Answers until told to stop.
     pub fn run(mut self, inbox: &Inbox) {
         loop {
-            let deadline = self.deadline().map_or_else(never, |at| {
-                after(at.saturating_duration_since(Instant::now()))
-            });
+            let deadline = self
+                .deadline()
+                .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
             // Commands first: an operator's unban must not wait behind a storm of offences.
             select_biased! {
                 recv(inbox.commands) -> command => match command {
@@ -128,8 +134,10 @@ impl Analyst {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let suspended = self.suspended.front().map(|(until, _)| *until);
-        [self.ledger.next_deadline(), suspended, self.retry_at].into_iter().flatten().min()
+        [self.ledger.next_deadline(), self.retry_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What is due by time alone.
@@ -137,10 +145,6 @@ impl Analyst {
         for ban in self.ledger.expire(now) {
             self.announce_end(&ban, "expired");
             self.release(ban.source);
-        }
-        while self.suspended.front().is_some_and(|(until, _)| *until <= now) {
-            let Some((_, source)) = self.suspended.pop_front() else { break };
-            self.release(source);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry(now);
@@ -153,7 +157,10 @@ impl Analyst {
             self.release(offence.source);
             return;
         }
-        match self.ledger.offence(offence, self.policy.enforce, &self.policy, now) {
+        match self
+            .ledger
+            .offence(offence, self.policy.enforce, &self.policy, now)
+        {
             Ok(ban) => {
                 debug!(ports = ?offence.ports, threshold = offence.threshold, "offence of {}", offence.source);
                 self.enact(&ban, now, None);
@@ -164,54 +171,72 @@ impl Analyst {
                     self.assert(&ban, now, None);
                 }
             }
-            Err(Refusal::Storm) => self.suspend(offence.source, now),
+            Err(Refusal::Storm) => self.tell_storm(now),
         }
     }
 
     /// A new ban, told to people and to the kernel.
     fn enact(&mut self, ban: &Ban, now: Instant, done: Option<Answer>) {
-        let length = ban.remaining(now).map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
+        let length = ban
+            .remaining(now)
+            .map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
         if ban.enforced {
             self.stats.bans_total.add(1);
             info!("NOTICE [{}] Ban {}", ban.reason, ban.source);
-            debug!("banned {} for {length}, step {}, offence {}", ban.source, ban.step, ban.offences);
+            debug!(
+                "banned {} for {length}, step {}, offence {}",
+                ban.source, ban.step, ban.offences
+            );
         } else {
-            info!("[{}] {} would be banned for {length} (bans.enforce = false)", ban.reason, ban.source);
+            info!(
+                "[{}] {} would be banned for {length} (bans.enforce = false)",
+                ban.reason, ban.source
+            );
         }
         self.assert(ban, now, done);
     }
 
     /// Makes kernel and workers agree with the ledger about `ban`.
     fn assert(&mut self, ban: &Ban, now: Instant, done: Option<Answer>) {
-        self.tell(&ban.source, || Order::Ban { source: ban.source, enforced: ban.enforced });
+        self.tell(&ban.source, || Order::Ban {
+            source: ban.source,
+            enforced: ban.enforced,
+        });
         if ban.enforced {
-            let renew = Change::Renew { target: ban.source, timeout: ban.remaining(now) };
+            let renew = Change::Renew {
+                target: ban.source,
+                timeout: ban.remaining(now),
+            };
             self.submit(vec![renew], done);
         }
     }
 
-    /// No ban beyond the blast radius: the worker goes on dropping the source for a while, then judges it anew.
-    fn suspend(&mut self, source: Prefix, now: Instant) {
+    /// No ban beyond the blast radius. The worker needs no answer: it drops the source until its accusation has
+    /// gone unanswered for a minute, and then judges it anew.
+    fn tell_storm(&mut self, now: Instant) {
         self.stats.storm_refusals.add(1);
-        if self.storm_told.is_none_or(|told| now.duration_since(told) >= STORM_QUIET) {
-            self.storm_told = Some(now);
-            warn!(
-                "ban storm: more offences than bans.max_bans_per_minute = {} allows (or than one neighbourhood \
-                 may cause); offenders are dropped packet by packet, no ban is added for them",
-                self.policy.max_bans_per_minute
-            );
+        if self
+            .storm_told
+            .is_some_and(|told| now.duration_since(told) < STORM_QUIET)
+        {
+            return;
         }
-        if self.suspended.len() >= MAX_SUSPENDED {
-            // Fails open: the source is judged anew at once, and must offend again to be dropped.
-            self.release(source);
-        } else {
-            self.suspended.push_back((now + STORM_QUIET, source));
-        }
+        self.storm_told = Some(now);
+        warn!(
+            "ban storm: more offences than bans.max_bans_per_minute = {} allows (or than one neighbourhood may \
+             cause); offenders are dropped packet by packet, no ban is added for them",
+            self.policy.max_bans_per_minute
+        );
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Ban { target, length, note, to } => self.ban(target, length, note, to, now),
+            Command::Ban {
+                target,
+                length,
+                note,
+                to,
+            } => self.ban(target, length, note, to, now),
             Command::Unban { target, to } => self.unban(&target, to, now),
             Command::List { to } => {
                 let bans = self.ledger.bans().map(|ban| view(ban, now)).collect();
@@ -256,7 +281,10 @@ impl Analyst {
         self.announce_end(&ban, "manual");
         self.release(ban.source);
         if ban.enforced {
-            self.submit(vec![Change::Remove { target: ban.source }], Some(Answer { to, reply }));
+            self.submit(
+                vec![Change::Remove { target: ban.source }],
+                Some(Answer { to, reply }),
+            );
         } else {
             let _ = to.send(reply);
         }
@@ -298,7 +326,10 @@ impl Analyst {
 
     fn note_failure(&mut self, failure: Failure, now: Instant) {
         self.stats.enforcement_errors.add(1);
-        error!("the kernel refused a change for {}: {}", failure.target, failure.error);
+        error!(
+            "the kernel refused a change for {}: {}",
+            failure.target, failure.error
+        );
         self.refused.insert(failure.target);
         self.retry_at.get_or_insert(now + RETRY);
     }
@@ -308,10 +339,15 @@ impl Analyst {
         self.retry_at = None;
         let changes: Vec<Change> = std::mem::take(&mut self.refused)
             .into_iter()
-            .map(|target| match self.ledger.get(&target).filter(|ban| ban.enforced) {
-                Some(ban) => Change::Renew { target, timeout: ban.remaining(now) },
-                None => Change::Remove { target },
-            })
+            .map(
+                |target| match self.ledger.get(&target).filter(|ban| ban.enforced) {
+                    Some(ban) => Change::Renew {
+                        target,
+                        timeout: ban.remaining(now),
+                    },
+                    None => Change::Remove { target },
+                },
+            )
             .collect();
         self.submit(changes, None);
     }
@@ -341,7 +377,25 @@ impl Analyst {
     fn count(&self) {
         let active = self.ledger.active() as u64;
         self.stats.bans_active.set(active);
-        self.stats.bans_observed.set(self.ledger.bans().count() as u64 - active);
+        self.stats
+            .bans_observed
+            .set(self.ledger.bans().count() as u64 - active);
+    }
+}
+
+/// A ban that only the kernel knows of is an operator's until state says otherwise.
+fn adopted(found: LiveBan, now: Instant) -> Ban {
+    Ban {
+        source: found.target,
+        reason: BanReason::Manual,
+        step: 0,
+        offences: 0,
+        since: found.timeout.zip(found.remaining).map_or(now, |(length, left)| {
+            now.checked_sub(length.saturating_sub(left)).unwrap_or(now)
+        }),
+        until: found.remaining.and_then(|left| now.checked_add(left)),
+        enforced: true,
+        note: Some("found in the kernel's set at start".into()),
     }
 }
 
@@ -349,8 +403,5 @@ fn view(ban: &Ban, now: Instant) -> BanView {
     BanView::of(ban, now, SystemTime::now())
 }
 
-/// How long a storm's offenders are dropped packet by packet before they are judged anew; also how often the
-/// storm is told.
+/// How often a storm that goes on is told.
 const STORM_QUIET: Duration = Duration::from_secs(60);
-/// Sources suspended at once; one entry is 40 bytes.
-const MAX_SUSPENDED: usize = 65_536;

@@ -1,8 +1,10 @@
 //! Composition: open, spawn, wire, wait, stop in reverse. Whatever fails before the ruleset is loaded leaves the
 //! running policy untouched; whatever fails after it ends the process, and the kernel keeps the policy.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -29,12 +31,12 @@ use crate::control::server::{Server, ServerError};
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
 use crate::core::verdict::Class;
-use crate::kernel::host::{HostError, Watch};
+use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
 use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
-use crate::kernel::sets::{BanSets, SetError};
+use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
 
 /// How the engine is started.
@@ -79,9 +81,6 @@ pub enum DaemonError {
     /// The table.
     #[error(transparent)]
     Ruleset(#[from] RulesetError),
-    /// Ban sets.
-    #[error("ban sets: {0}")]
-    Sets(#[from] SetError),
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -126,8 +125,16 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
 fn lock(state_dir: &Path) -> Result<File, DaemonError> {
     make_dir(state_dir)?;
     let path = state_dir.join("lock");
-    let directory = |source| DaemonError::Directory { path: state_dir.to_owned(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(directory)?;
+    let directory = |source| DaemonError::Directory {
+        path: state_dir.to_owned(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Running(state_dir.to_owned())),
@@ -140,7 +147,10 @@ fn make_dir(path: &Path) -> Result<(), DaemonError> {
         .recursive(true)
         .mode(0o750)
         .create(path)
-        .map_err(|source| DaemonError::Directory { path: path.to_owned(), source })
+        .map_err(|source| DaemonError::Directory {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// What is open before anything in the kernel's policy changes.
@@ -159,7 +169,11 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
     // Watched first, so that no change between reading and watching is missed.
     let watch = Watch::open()?;
-    let protection = Protection::gather(&policy.trusted)?;
+    let facts = host::gather()?;
+    for note in &facts.notes {
+        warn!("{note}");
+    }
+    let protection = Protection::of(facts.protected, &policy.trusted);
     let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
     let sets = BanSets::open()?;
     let loaded = ruleset::read(&mut netlink)?;
@@ -168,19 +182,33 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         false => Some(preflight::judge_one_packet()?),
     };
     let (layout, feeds) = feeds(config, loaded.as_ref())?;
-    let spec = spec(config, layout, backend, loaded.as_ref());
-    Ok(Opened { netlink, sets, watch, protection, feeds, backend, spec, adopted: loaded.is_some() })
+    let spec = spec(
+        config,
+        layout,
+        backend.unwrap_or(Backend::Native),
+        facts.local_ports,
+    );
+    Ok(Opened {
+        netlink,
+        sets,
+        watch,
+        protection,
+        feeds,
+        backend,
+        spec,
+        adopted: loaded.is_some(),
+    })
 }
 
 /// Binds every queue and log group, before any rule leads there. The numbers of a loaded table are kept, so that
 /// an adopted table needs no moment without a listener.
 fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
-    let seed = match loaded {
-        Some(loaded) => loaded.layout.seed,
+    let seed = match loaded.and_then(|loaded| loaded.seed) {
+        Some(seed) => seed,
         None => draw_seed()?,
     };
-    if let Some(kept) = loaded.map(|loaded| loaded.layout).filter(|layout| fits(layout, config)) {
+    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config)) {
         return match bind(config, &kept) {
             Ok(feeds) => Ok((kept, feeds)),
             Err(error @ FeedError::Taken { .. }) => Err(DaemonError::Served(error)),
@@ -196,16 +224,31 @@ fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>)
         Some(fixed) => fixed,
         None => free_groups(FIRST_NUMBER, workers)?,
     };
-    let layout = Layout { queue_base, log_base, workers, seed };
+    let layout = Layout {
+        queue_base,
+        log_base,
+        workers,
+        seed,
+    };
     let feeds = bind(config, &layout)?;
     Ok((layout, feeds))
 }
 
-/// Whether the numbers of a loaded table are those that this configuration asks for.
-fn fits(layout: &Layout, config: &Config) -> bool {
-    usize::from(layout.workers) == config.engine.workers
-        && config.engine.queue_base.is_none_or(|base| base == layout.queue_base)
-        && config.engine.log_base.is_none_or(|base| base == layout.log_base)
+/// The numbers of a loaded table, if they are all that this configuration needs and asks for.
+fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
+    let observing = config.policy.observes_only();
+    let queue_base = loaded.queue_base.or(observing.then_some(FIRST_NUMBER))?;
+    let layout = Layout {
+        queue_base,
+        log_base: loaded.log_base?,
+        workers: loaded.workers?,
+        seed,
+    };
+    let engine = &config.engine;
+    let asked = usize::from(layout.workers) == engine.workers
+        && engine.queue_base.is_none_or(|base| base == layout.queue_base)
+        && engine.log_base.is_none_or(|base| base == layout.log_base);
+    asked.then_some(layout)
 }
 
 fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
@@ -216,7 +259,11 @@ fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
                 new_queue: (!observing).then(|| layout.new_queue(worker)),
                 odd_queue: (!observing).then(|| layout.odd_queue(worker)),
                 log_group: layout.log_group(worker),
-                log_class: if observing { Class::Observed } else { Class::Refused },
+                log_class: if observing {
+                    Class::Observed
+                } else {
+                    Class::Refused
+                },
                 queue_length: config.engine.queue_length,
                 fail_open: config.engine.on_loss == OnLoss::Open,
                 copy_range: COPY_RANGE,
@@ -231,11 +278,30 @@ fn draw_seed() -> io::Result<u32> {
     Ok(u32::from_ne_bytes(bytes))
 }
 
-fn spec(config: &Config, layout: Layout, backend: Option<Backend>, loaded: Option<&Loaded>) -> Spec {
-    let mut spec = Spec::of(config, layout, backend.unwrap_or(Backend::Native));
-    // Sets that a running table has for other prefix lengths may hold bans: they stay.
-    spec.prefix_sets.extend(loaded.into_iter().flat_map(|loaded| loaded.prefix_sets.iter().copied()));
-    spec
+/// The table that `config` asks for, with the numbers and the way of handing packets over that were found.
+pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: RangeInclusive<u16>) -> Spec {
+    let policy = &config.policy;
+    Spec {
+        observing: policy.observes_only(),
+        filter_ports: policy.mode.filters_ports(),
+        layout,
+        backend,
+        on_loss: config.engine.on_loss,
+        trusted: policy.trusted.clone(),
+        tcp_allowed: policy.tcp_allowed.clone(),
+        udp_allowed: policy.udp_allowed.clone(),
+        other_protocols: policy.other_protocols,
+        internal_interfaces: config
+            .engine
+            .internal_interfaces
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        v6_prefix: policy.v6_prefix,
+        ban_set_size: config.engine.ban_set_size,
+        prefix_sets: BTreeSet::new(),
+        ephemeral: local_ports.into_inner(),
+    }
 }
 
 /// The engine while it runs.
@@ -271,7 +337,16 @@ impl Drop for Alarm {
 
 impl Engine {
     fn start(options: &Options, config: &Config, opened: Opened) -> Result<Engine, DaemonError> {
-        let Opened { mut netlink, mut sets, watch, protection, feeds, backend, spec, adopted } = opened;
+        let Opened {
+            mut netlink,
+            mut sets,
+            watch,
+            protection,
+            feeds,
+            backend,
+            spec,
+            adopted,
+        } = opened;
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
@@ -288,7 +363,8 @@ impl Engine {
         for (index, feed) in feeds.into_iter().enumerate() {
             let judge = Judge::new(Arc::clone(&policy), Arc::clone(&protection.guard), capacity);
             let (worker, handle) =
-                Worker::new(feed, judge, offence_sender.clone(), Arc::clone(&stats), index).map_err(io::Error::from)?;
+                Worker::new(feed, judge, offence_sender.clone(), Arc::clone(&stats), index)
+                    .map_err(io::Error::from)?;
             let thread = spawn(&format!("worker {index}"), &alarm, move || {
                 if let Err(error) = worker.run() {
                     error!("worker {index}: {error}");
@@ -301,10 +377,15 @@ impl Engine {
 
         let live = if adopted { sets.dump()? } else { Vec::new() };
         let ruleset = Ruleset::build(&spec);
-        ruleset::apply(&mut netlink, &ruleset)?;
+        for kept in ruleset::apply(&mut netlink, &ruleset)?.kept {
+            warn!(
+                "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
+                kept.name, kept.size, kept.wanted
+            );
+        }
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
 
-        let enforcer = Enforcer::new(netlink, sets, spec, Arc::clone(&expected), job_receiver, failure_sender);
+        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, failure_sender);
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -318,13 +399,23 @@ impl Engine {
             info!("{} bans were in force already and stay so", live.len());
         }
         analyst.adopt(live, now);
-        let inbox = Inbox { offences, commands: command_receiver, failures };
+        let inbox = Inbox {
+            offences,
+            commands: command_receiver,
+            failures,
+        };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
         let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
-            let (trusted, commands, stop) = (policy.trusted.clone(), commands.clone(), Arc::clone(&stop_protector));
+            let (trusted, commands, stop) = (
+                policy.trusted.clone(),
+                commands.clone(),
+                Arc::clone(&stop_protector),
+            );
             let first = protection.clone();
-            spawn("protector", &alarm, move || protect::follow(watch, trusted, first, commands, stop))?
+            spawn("protector", &alarm, move || {
+                protect::follow(watch, trusted, first, commands, stop)
+            })?
         };
         let handler = EngineHandler {
             config: options.config.clone(),
@@ -341,7 +432,17 @@ impl Engine {
         let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
         follow_signals(alarm)?;
         introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
-        Ok(Engine { events, server, workers, commands, analyst, jobs, enforcer, protector, stop_protector })
+        Ok(Engine {
+            events,
+            server,
+            workers,
+            commands,
+            analyst,
+            jobs,
+            enforcer,
+            protector,
+            stop_protector,
+        })
     }
 
     /// Until a signal says stop, or a thread is lost.
@@ -352,7 +453,9 @@ impl Engine {
                     info!("{signal}: stopping; bans and rules stay in the kernel");
                     return Ok(());
                 }
-                Ok(Event::Reload) => warn!("SIGHUP: this version takes a changed configuration at restart only"),
+                Ok(Event::Reload) => {
+                    warn!("SIGHUP: this version takes a changed configuration at restart only")
+                }
                 Ok(Event::Ended(thread)) => return Err(DaemonError::Lost(thread)),
                 Err(_) => return Err(DaemonError::Lost("every thread".into())),
             }
@@ -373,7 +476,9 @@ impl Engine {
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
         let _ = self.jobs.send(Job::Stop);
-        let Some(mut netlink) = join(self.enforcer) else { return };
+        let Some(mut netlink) = join(self.enforcer) else {
+            return;
+        };
         if ephemeral && let Err(error) = ruleset::delete(&mut netlink) {
             error!("table inet verdictd stays behind: {error}");
         }
@@ -417,7 +522,9 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
 /// Says in plain words what happens from now on.
 fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &Layout, socket: &Path) {
     if !policy.enforce {
-        warn!("OBSERVING: offenders are recorded, none is banned and no ban drops anything (bans.enforce = false)");
+        warn!(
+            "OBSERVING: offenders are recorded, none is banned and no ban drops anything (bans.enforce = false)"
+        );
     }
     match policy.mode.filters_ports() {
         true => info!(
@@ -438,7 +545,7 @@ fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &L
             layout.workers,
             layout.queue_base,
             layout.queue_base + 2 * layout.workers - 1,
-            backend.word(),
+            backend,
             on_loss(loss)
         ),
         None => info!("{} workers on log copies, nothing is held", layout.workers),

@@ -4,22 +4,27 @@
 //! What the kernel refuses comes back as [`Failure`]: the ledger keeps the ban, the worker keeps dropping the
 //! source, and the change is tried again ([`RETRY`]).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use tracing::{error, info};
+use tracing::error;
 
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ruleset::{self, Ruleset, RulesetError, Spec};
+use crate::kernel::ruleset::{self, Family, Ruleset};
 use crate::kernel::sets::{BanSets, Change};
 
 /// Work for the enforcer.
+#[allow(missing_docs, reason = "fields are what their variant's sentence says")]
 pub enum Job {
     /// Set elements to add, renew or remove, and who is told once the kernel has acknowledged them.
-    Change { changes: Vec<Change>, done: Option<Answer> },
+    Change {
+        changes: Vec<Change>,
+        done: Option<Answer>,
+    },
     /// Carry out what came before, then leave.
     Stop,
 }
@@ -48,23 +53,27 @@ pub type Expected = Arc<Mutex<Arc<Ruleset>>>;
 pub struct Enforcer {
     netlink: Netlink,
     sets: BanSets,
-    spec: Spec,
     expected: Expected,
     jobs: Receiver<Job>,
     failures: Sender<Failure>,
 }
 
 impl Enforcer {
-    /// An enforcer of the table that `spec` describes and that is loaded already.
+    /// An enforcer of the table that is `expected` and loaded already.
     pub fn new(
         netlink: Netlink,
         sets: BanSets,
-        spec: Spec,
         expected: Expected,
         jobs: Receiver<Job>,
         failures: Sender<Failure>,
     ) -> Enforcer {
-        Enforcer { netlink, sets, spec, expected, jobs, failures }
+        Enforcer {
+            netlink,
+            sets,
+            expected,
+            jobs,
+            failures,
+        }
     }
 
     /// Does what is asked until told to stop; returns the netlink socket for whoever cleans up.
@@ -92,7 +101,10 @@ impl Enforcer {
     }
 
     fn carry_out(&mut self, jobs: Vec<(Vec<Change>, Option<Answer>)>) {
-        let changes: Vec<Change> = jobs.iter().flat_map(|(changes, _)| changes.iter().copied()).collect();
+        let changes: Vec<Change> = jobs
+            .iter()
+            .flat_map(|(changes, _)| changes.iter().copied())
+            .collect();
         if changes.is_empty() {
             return;
         }
@@ -100,7 +112,9 @@ impl Enforcer {
         let refused = self.sets.apply(&changes);
         for (changes, done) in jobs {
             let Some(answer) = done else { continue };
-            let failed = refused.iter().find(|(target, _)| changes.iter().any(|change| change.target() == *target));
+            let failed = refused
+                .iter()
+                .find(|(target, _)| changes.iter().any(|change| change.target() == *target));
             let reply = match failed {
                 None => answer.reply,
                 Some((target, error)) => Reply::refused(format!("{target}: {error}")),
@@ -110,33 +124,50 @@ impl Enforcer {
         }
         for (target, error) in refused {
             // The analyst outlives the enforcer; it is told to stop first only at shutdown.
-            let _ = self.failures.send(Failure { target, error: error.to_string() });
+            let _ = self.failures.send(Failure {
+                target,
+                error: error.to_string(),
+            });
         }
     }
 
-    /// Prefixes of a length that has no set yet get one, with its rule.
+    /// Prefixes of a length that has no set yet get one, with its rule. Without it the change is refused as one
+    /// to a missing set, which the analyst hears of.
     fn make_room(&mut self, changes: &[Change]) {
-        let mut spec = self.spec.clone();
-        for change in changes {
-            spec.add_prefix_set(&change.target());
-        }
-        if spec.prefix_sets == self.spec.prefix_sets {
+        let mut spec = self.expected().spec().clone();
+        let known = spec.ban_sets();
+        let wanted = changes.iter().map(|change| family_and_length(&change.target()));
+        let missing: BTreeSet<(Family, u8)> = wanted.filter(|set| !known.contains(set)).collect();
+        if missing.is_empty() {
             return;
         }
-        match self.load(spec) {
-            Ok(()) => info!("the table has a set for another prefix length"),
+        if spec.prefix_sets.len() + missing.len() > MAX_PREFIX_SETS {
+            error!(
+                "bans of {MAX_PREFIX_SETS} other prefix lengths than the usual are the most that fit the table"
+            );
+            return;
+        }
+        spec.prefix_sets.extend(missing);
+        let ruleset = Ruleset::build(&spec);
+        match ruleset::apply(&mut self.netlink, &ruleset) {
+            Ok(_) => *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset),
             Err(error) => error!("cannot add a set for another prefix length: {error}"),
         }
     }
 
-    fn load(&mut self, spec: Spec) -> Result<(), RulesetError> {
-        let ruleset = Ruleset::build(&spec);
-        ruleset::apply(&mut self.netlink, &ruleset)?;
-        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset);
-        self.spec = spec;
-        Ok(())
+    fn expected(&self) -> Arc<Ruleset> {
+        Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
+fn family_and_length(target: &Prefix) -> (Family, u8) {
+    (
+        if target.is_ipv4() { Family::V4 } else { Family::V6 },
+        target.len(),
+    )
+}
+
+/// Each costs two lookups per packet of a new flow.
+const MAX_PREFIX_SETS: usize = 8;
 /// How long after a refusal a ban is tried again.
 pub const RETRY: Duration = Duration::from_secs(5);

@@ -52,12 +52,21 @@ impl Handler for EngineHandler {
             Request::Status {} => self.status(),
             Request::Stats { top } => self.stats(top.min(MAX_TOP)),
             Request::List {} => self.ask(|to| Command::List { to }),
-            Request::Ban { target, duration_seconds, reason } => {
+            Request::Ban {
+                target,
+                duration_seconds,
+                reason,
+            } => {
                 let length = duration_seconds.map(Duration::from_secs);
                 self.for_target(&target, |target| {
                     info!("uid {} (pid {}) bans {target}", peer.uid, peer.pid);
                     let note = reason.map(String::into_boxed_str);
-                    self.ask(|to| Command::Ban { target, length, note, to })
+                    self.ask(|to| Command::Ban {
+                        target,
+                        length,
+                        note,
+                        to,
+                    })
                 })
             }
             Request::Unban { target } => self.for_target(&target, |target| {
@@ -112,13 +121,22 @@ impl EngineHandler {
             enforce: self.policy.enforce,
             protected: table.protected,
             on_loss: on_loss(self.on_loss).to_owned(),
-            backend: self.backend.map_or("none (observing)", Backend::word).to_owned(),
+            backend: self
+                .backend
+                .map_or_else(|| "none (observing)".to_owned(), |backend| backend.to_string()),
             table: table.words,
             workers: u32::from(self.layout.workers),
             queues: self.queues(),
-            log_groups: (0..self.layout.workers).map(|worker| self.layout.log_group(worker)).collect(),
+            log_groups: (0..self.layout.workers)
+                .map(|worker| self.layout.log_group(worker))
+                .collect(),
             seed: self.layout.seed,
-            trusted: self.policy.trusted.iter().map(|prefix| prefix.to_string()).collect(),
+            trusted: self
+                .policy
+                .trusted
+                .iter()
+                .map(|prefix| prefix.to_string())
+                .collect(),
             bans: BanCounts {
                 active: counts.bans_active,
                 total: counts.bans_total,
@@ -184,14 +202,19 @@ impl EngineHandler {
     fn queues(&self) -> Vec<u16> {
         match self.backend {
             None => Vec::new(),
-            Some(_) => self.layout.queues().collect(),
+            Some(_) => (0..2 * self.layout.workers)
+                .map(|offset| self.layout.queue_base + offset)
+                .collect(),
         }
     }
 
     fn queue_views(&self) -> Vec<QueueView> {
         let counters = queue_counters().unwrap_or_default();
         let view = |number| match counters.iter().find(|queue| queue.number == number) {
-            None => QueueView { number, ..QueueView::default() },
+            None => QueueView {
+                number,
+                ..QueueView::default()
+            },
             Some(queue) => QueueView {
                 number,
                 waiting: Some(queue.waiting.into()),
@@ -213,7 +236,11 @@ impl EngineHandler {
                     0 => "inet verdictd: loaded, as it should be".to_owned(),
                     count => format!("inet verdictd: loaded, {count} differences"),
                 };
-                TableState { protected: differences.is_empty(), words, degraded: differences }
+                TableState {
+                    protected: differences.is_empty(),
+                    words,
+                    degraded: differences,
+                }
             }
             Ok(None) => TableState::lost("table inet verdictd is gone: nothing is refused and no ban holds"),
             Err(error) => TableState::lost(&format!("table inet verdictd cannot be read: {error}")),
@@ -229,7 +256,11 @@ struct TableState {
 
 impl TableState {
     fn lost(words: &str) -> TableState {
-        TableState { protected: false, words: words.to_owned(), degraded: vec![words.to_owned()] }
+        TableState {
+            protected: false,
+            words: words.to_owned(),
+            degraded: vec![words.to_owned()],
+        }
     }
 }
 

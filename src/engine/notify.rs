@@ -8,7 +8,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 ///
 /// A manager that cannot be told is no reason to stop protecting: the error is the caller's to log.
 pub fn notify(state: &str) -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
     let path = path.into_encoded_bytes();
     let address = match path.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

@@ -25,16 +25,15 @@ pub struct Protection {
 }
 
 impl Protection {
-    /// The facts as they are now, beside the `trusted` networks.
-    pub fn gather(trusted: &PrefixSet) -> Result<Protection, host::HostError> {
-        Ok(Protection::of(host::gather()?.protected, trusted))
-    }
-
-    fn of(reasons: Vec<(Prefix, Why)>, trusted: &PrefixSet) -> Protection {
+    /// The protected addresses `reasons` beside the `trusted` networks.
+    pub fn of(reasons: Vec<(Prefix, Why)>, trusted: &PrefixSet) -> Protection {
         let protected = reasons.iter().map(|(prefix, _)| *prefix).collect();
         Protection {
             reasons: reasons.into(),
-            guard: Arc::new(Guard { trusted: trusted.clone(), protected }),
+            guard: Arc::new(Guard {
+                trusted: trusted.clone(),
+                protected,
+            }),
         }
     }
 
@@ -52,13 +51,19 @@ impl Protection {
 }
 
 /// Follows addresses, routes and resolvers until `stop` becomes readable; tells the analyst what changed.
-pub fn follow(watch: Watch, trusted: PrefixSet, first: Protection, commands: Sender<Command>, stop: Arc<OwnedFd>) {
+pub fn follow(
+    watch: Watch,
+    trusted: PrefixSet,
+    first: Protection,
+    commands: Sender<Command>,
+    stop: Arc<OwnedFd>,
+) {
     let mut watch = watch;
     let mut known = first;
     while wait(&watch, &stop) {
         watch.drain();
-        let current = match Protection::gather(&trusted) {
-            Ok(current) => current,
+        let current = match host::gather() {
+            Ok(facts) => Protection::of(facts.protected, &trusted),
             // The known addresses stay protected: an unreadable kernel table must not unprotect anybody.
             Err(error) => {
                 warn!("cannot read this host's addresses and routes, the known ones stay protected: {error}");
@@ -66,7 +71,10 @@ pub fn follow(watch: Watch, trusted: PrefixSet, first: Protection, commands: Sen
             }
         };
         if current.reasons != known.reasons {
-            debug!("{} addresses and networks are protected now", current.reasons.len());
+            debug!(
+                "{} addresses and networks are protected now",
+                current.reasons.len()
+            );
             known = current.clone();
             if commands.send(Command::Protect(current)).is_err() {
                 return;

@@ -17,6 +17,7 @@ use crate::kernel::queue::{Feed, FeedError, Packet};
 use crate::stats::{Stats, WorkerStats};
 
 /// What the slow path tells a worker.
+#[allow(missing_docs, reason = "fields are what their variant's sentence says")]
 pub enum Order {
     /// The source is banned until told otherwise.
     Ban { source: Prefix, enforced: bool },
@@ -72,8 +73,22 @@ impl Worker {
     ) -> rustix::io::Result<(Worker, Handle)> {
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let (sender, orders) = crossbeam_channel::unbounded();
-        let handle = Handle { orders: sender, wake: Arc::clone(&wake) };
-        Ok((Worker { feed, judge, orders, wake, offences, stats, index }, handle))
+        let handle = Handle {
+            orders: sender,
+            wake: Arc::clone(&wake),
+        };
+        Ok((
+            Worker {
+                feed,
+                judge,
+                orders,
+                wake,
+                offences,
+                stats,
+                index,
+            },
+            handle,
+        ))
     }
 
     /// Judges packets until told to stop.
@@ -96,13 +111,19 @@ impl Worker {
 
     /// One batch; whether more is waiting.
     fn serve(&mut self) -> Result<bool, FeedError> {
-        let Worker { feed, judge, offences, .. } = self;
+        let Worker {
+            feed,
+            judge,
+            offences,
+            ..
+        } = self;
         let stats = &self.stats.workers[self.index];
         let received = Instant::now();
         let served = feed.serve(|packet| answer(judge, offences, stats, &packet, received))?;
         if served.packets > 0 {
-            stats.latency.record(received.elapsed(), u64::from(served.held));
-            stats.publish(feed.counters(), judge.tracked(), judge.evicted());
+            let nanoseconds = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            stats.latency.record(nanoseconds, u64::from(served.held));
+            publish(stats, feed, judge);
         }
         Ok(served.more)
     }
@@ -137,6 +158,17 @@ impl Worker {
     }
 }
 
+/// What is measured and not counted packet by packet.
+fn publish(stats: &WorkerStats, feed: &Feed, judge: &Judge) {
+    let counters = feed.counters();
+    stats.enobufs.set(counters.enobufs);
+    stats.verdict_errors.set(counters.verdict_errors);
+    stats.parse_errors.set(counters.malformed);
+    stats.tracked.set(judge.tracked() as u64);
+    stats.evicted.set(judge.evicted());
+    stats.batches.add(1);
+}
+
 /// Parse, decide, count, tell.
 fn answer(
     judge: &mut Judge,
@@ -153,7 +185,7 @@ fn answer(
             // The source stays dropped here, and its next packet carries the offence again.
             Err(TrySendError::Full(offence) | TrySendError::Disconnected(offence)) => {
                 judge.unsent(offence.source);
-                stats.fact_dropped();
+                stats.facts_dropped.add(1);
             }
         }
     }

@@ -13,25 +13,7 @@ use thiserror::Error;
 
 use super::netlink::{Builder, Netlink, NetlinkError, nfnl_type};
 use super::queue::{FeedError, free_queues};
-
-/// How rules hand packets to a queue on this kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// The nft `queue` expression (CONFIG_NFT_QUEUE).
-    Native,
-    /// The xt target NFQUEUE, revision 3, through nft_compat.
-    Xt,
-}
-
-impl Backend {
-    /// The word shown in `status`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Backend::Native => "native",
-            Backend::Xt => "xt",
-        }
-    }
-}
+use super::ruleset::Backend;
 
 /// Why this host cannot run the verdict loop as it is.
 #[derive(Debug, Error)]
@@ -65,7 +47,7 @@ pub enum PreflightError {
     #[error(
         "a test packet on 127.0.0.1 was not queued within {} ms by the {} rule, \
          look for an output rule that drops loopback traffic: nft list ruleset",
-        PATIENCE.as_millis(), .0.word()
+        PATIENCE.as_millis(), .0
     )]
     NotQueued(Backend),
     /// The accepted packet did not arrive.
