@@ -452,13 +452,11 @@ fn rules_difference(chain: &Chain, wanted: &[LoadedRule], loaded: &[LoadedRule])
 
 impl LoadedRule {
     fn is_met_by(&self, loaded: &LoadedRule) -> bool {
-        let ours: Vec<_> = expressions(&self.expressions).collect();
-        let theirs: Vec<_> = expressions(&loaded.expressions).collect();
-        let same = |((our_name, ours), (name, theirs)): (&(&str, &[u8]), &(&str, &[u8]))| {
-            our_name == name && expression_met(name, ours, theirs)
-        };
-        ours.len() == theirs.len()
-            && ours.iter().zip(&theirs).all(same)
+        let (ours, theirs) = (expressions(&self.expressions), expressions(&loaded.expressions));
+        let mut pairs = ours.zip(theirs);
+        expressions(&self.expressions).count() == expressions(&loaded.expressions).count()
+            && pairs
+                .all(|((name, ours), (other, theirs))| name == other && expression_met(name, ours, theirs))
             && comment(&self.userdata) == comment(&loaded.userdata)
     }
 }
