@@ -157,8 +157,7 @@ fn read_to_change(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError>
 /// The ruleset with every set of bans that is already there, or the bans in it would hold no more.
 fn adopting(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Ruleset {
     let wanted = ruleset.spec.ban_sets();
-    let there = found.ban_sets.iter().map(|set| (set.family, set.len));
-    applied.adopted = there.filter(|set| !wanted.contains(set)).collect();
+    applied.adopted = found.ban_sets.difference(&wanted).copied().collect();
     if applied.adopted.is_empty() {
         return ruleset.clone();
     }

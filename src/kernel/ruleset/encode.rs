@@ -183,7 +183,7 @@ impl Encoder<'_> {
             HOST_ENDIAN,
             size,
             |builder| {
-                builder.put_be32(NFTA_SET_DATA_TYPE, libc::NFT_DATA_VERDICT as u32);
+                builder.put_be32(NFTA_SET_DATA_TYPE, libc::NFT_DATA_VERDICT);
                 builder.put_be32(NFTA_SET_DATA_LEN, VERDICT_BYTES);
             },
         );

@@ -17,7 +17,7 @@ mod uapi;
 use thiserror::Error;
 
 pub use self::apply::{Applied, KeptSet, apply, delete, probe_backend};
-pub use self::readback::{BanSet, Loaded, read};
+pub use self::readback::{Loaded, read};
 pub use self::spec::{Backend, Family, Layout, Spec, ban_set_name, parse_ban_set_name};
 use super::netlink::NetlinkError;
 

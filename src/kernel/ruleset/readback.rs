@@ -27,27 +27,14 @@ pub struct Loaded {
     pub backend: Option<Backend>,
     /// It holds and refuses nothing.
     pub observing: bool,
-    /// Sets of bans that are there.
-    pub ban_sets: Vec<BanSet>,
+    /// Sets of bans that are there, by the length of the prefixes that are their elements.
+    pub ban_sets: BTreeSet<(Family, u8)>,
     /// Netlink port of the only process that may change it, if it has the owner flag.
     pub owner: Option<u32>,
     pub(super) flags: u32,
     pub(super) sets: BTreeMap<String, LoadedSet>,
     pub(super) chains: BTreeMap<String, LoadedChain>,
     pub(super) rules: BTreeMap<String, Vec<LoadedRule>>,
-}
-
-/// A set of bans that the kernel holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BanSet {
-    /// Its name.
-    pub name: String,
-    /// Family of its addresses.
-    pub family: Family,
-    /// Length of the prefixes that are its elements.
-    pub len: u8,
-    /// How many elements it holds at most; none: no limit.
-    pub size: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -361,16 +348,11 @@ impl Loaded {
 
     /// Reads out of the rules what a new engine has to go on with.
     fn learn(&mut self) {
-        let bans = self.sets.iter().filter_map(|(name, set)| {
-            let (family, len) = parse_ban_set_name(name)?;
-            Some(BanSet {
-                name: name.clone(),
-                family,
-                len,
-                size: set.size,
-            })
-        });
-        self.ban_sets = bans.collect();
+        self.ban_sets = self
+            .sets
+            .keys()
+            .filter_map(|name| parse_ban_set_name(name))
+            .collect();
         self.observing = self.chains.contains_key("watch");
         let rules = std::mem::take(&mut self.rules);
         for (chain, rule) in rules
@@ -470,13 +452,11 @@ fn rules_difference(chain: &Chain, wanted: &[LoadedRule], loaded: &[LoadedRule])
 
 impl LoadedRule {
     fn is_met_by(&self, loaded: &LoadedRule) -> bool {
-        let ours: Vec<_> = expressions(&self.expressions).collect();
-        let theirs: Vec<_> = expressions(&loaded.expressions).collect();
-        let same = |((our_name, ours), (name, theirs)): (&(&str, &[u8]), &(&str, &[u8]))| {
-            our_name == name && expression_met(name, ours, theirs)
-        };
-        ours.len() == theirs.len()
-            && ours.iter().zip(&theirs).all(same)
+        let (ours, theirs) = (expressions(&self.expressions), expressions(&loaded.expressions));
+        let mut pairs = ours.zip(theirs);
+        expressions(&self.expressions).count() == expressions(&loaded.expressions).count()
+            && pairs
+                .all(|((name, ours), (other, theirs))| name == other && expression_met(name, ours, theirs))
             && comment(&self.userdata) == comment(&loaded.userdata)
     }
 }

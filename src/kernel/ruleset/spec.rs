@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::core::policy::{OnLoss, OtherProtocols};
 use crate::core::ports::PortSet;
-use crate::core::prefix::PrefixSet;
+use crate::core::prefix::{Prefix, PrefixSet};
 
 /// IPv4 or IPv6: sets and rules are per family, because a set's key is an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +61,11 @@ impl Layout {
         self.queue_base + self.workers + worker
     }
 
+    /// Every verdict queue: the new ones of all workers, then the odd ones.
+    pub fn queues(&self) -> impl Iterator<Item = u16> + use<> {
+        self.queue_base..self.queue_base + 2 * self.workers
+    }
+
     /// Log group of copies.
     pub fn log_group(&self, worker: u16) -> u16 {
         self.log_base + worker
@@ -76,12 +81,19 @@ pub enum Backend {
     Xt,
 }
 
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Backend {
+    /// The words of `status`.
+    pub fn word(self) -> &'static str {
+        match self {
             Backend::Native => "nft queue",
             Backend::Xt => "xt NFQUEUE",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 
@@ -128,6 +140,15 @@ impl Spec {
         let mut sets = self.prefix_sets.clone();
         sets.extend([(Family::V4, 32), (Family::V6, 64), (Family::V6, self.v6_prefix)]);
         sets
+    }
+
+    /// Makes room for bans of prefixes as long as `target`, if there is none.
+    pub fn add_prefix_set(&mut self, target: &Prefix) {
+        let family = if target.is_ipv4() { Family::V4 } else { Family::V6 };
+        let set = (family, target.len());
+        if !self.ban_sets().contains(&set) {
+            self.prefix_sets.insert(set);
+        }
     }
 }
 
