@@ -83,7 +83,12 @@ fn read_once(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     let mut loaded = Loaded::default();
     match read_table(netlink, &mut loaded) {
         Ok(true) => {}
-        Ok(false) => return Err(RulesetError::Foreign),
+        Ok(false) => {
+            return Err(match loaded.owner {
+                Some(portid) => RulesetError::Owned { portid },
+                None => RulesetError::Foreign,
+            });
+        }
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
         Err(error) if error.errno() == Some(libc::EPERM) => return Err(RulesetError::NotPermitted),
         Err(error) => return Err(error.into()),
