@@ -107,7 +107,7 @@ impl Enforcer {
     fn carry_out(&mut self, jobs: Vec<Work>) {
         let changes: Vec<Change> = jobs
             .iter()
-            .flat_map(|(changes, _)| changes.iter().copied())
+            .flat_map(|work| work.changes.iter().copied())
             .collect();
         if changes.is_empty() {
             return;
