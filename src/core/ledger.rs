@@ -164,7 +164,10 @@ impl Ledger {
                 let (step, longest) = policy.ladder.duration(1);
                 ban.step = step;
                 ban.offences = self.climb(ban.source, true, true, policy.forgive_after, now);
-                ban.until = ban.until.min(now.checked_add(longest)).or(now.checked_add(longest));
+                ban.until = ban
+                    .until
+                    .min(now.checked_add(longest))
+                    .or(now.checked_add(longest));
             }
             self.put(ban.clone());
         }
@@ -425,7 +428,10 @@ mod tests {
         bench.ledger.manual(target, None, None, &bench.policy, bench.now);
 
         let off = bench.ledger.switch(false, &bench.policy, bench.now);
-        assert_eq!(off.iter().map(|ban| ban.source).collect::<Vec<_>>(), [real.source]);
+        assert_eq!(
+            off.iter().map(|ban| ban.source).collect::<Vec<_>>(),
+            [real.source]
+        );
         assert_eq!(bench.ledger.active(), 1, "the operator's ban stays");
 
         bench.wait(60);
@@ -444,7 +450,10 @@ mod tests {
         assert_eq!(observed.step, 4);
         let on = bench.ledger.switch(true, &bench.policy, bench.now);
         assert_eq!((on[0].step, on[0].offences), (1, 1));
-        assert_eq!(on[0].remaining(bench.now), Some(bench.policy.ladder.duration(1).1));
+        assert_eq!(
+            on[0].remaining(bench.now),
+            Some(bench.policy.ladder.duration(1).1)
+        );
     }
 
     fn offence(source: &str, udp_only: bool) -> Offence {

@@ -22,12 +22,14 @@ use tracing::{error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
 use super::enforcer::{Enforcer, Expected, Job};
-use super::handler::{EngineHandler, on_loss};
+use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::notify::notify;
 use super::protect::{self, Protection};
+use super::reload::Reloader;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
 use crate::control::server::{Server, ServerError};
+use crate::control::wire::Reply;
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
 use crate::core::verdict::Class;
@@ -252,24 +254,27 @@ fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
 }
 
 fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
-    let observing = config.policy.observes_only();
     (0..layout.workers)
-        .map(|worker| {
-            Feed::open(&FeedConfig {
-                new_queue: (!observing).then(|| layout.new_queue(worker)),
-                odd_queue: (!observing).then(|| layout.odd_queue(worker)),
-                log_group: layout.log_group(worker),
-                log_class: if observing {
-                    Class::Observed
-                } else {
-                    Class::Refused
-                },
-                queue_length: config.engine.queue_length,
-                fail_open: config.engine.on_loss == OnLoss::Open,
-                copy_range: COPY_RANGE,
-            })
-        })
+        .map(|worker| Feed::open(&feed_config(config, layout, worker)))
         .collect()
+}
+
+/// What worker number `worker` listens to.
+pub fn feed_config(config: &Config, layout: &Layout, worker: u16) -> FeedConfig {
+    let observing = config.policy.observes_only();
+    FeedConfig {
+        new_queue: (!observing).then(|| layout.new_queue(worker)),
+        odd_queue: (!observing).then(|| layout.odd_queue(worker)),
+        log_group: layout.log_group(worker),
+        log_class: if observing {
+            Class::Observed
+        } else {
+            Class::Refused
+        },
+        queue_length: config.engine.queue_length,
+        fail_open: config.engine.on_loss == OnLoss::Open,
+        copy_range: COPY_RANGE,
+    }
 }
 
 fn draw_seed() -> io::Result<u32> {
@@ -306,6 +311,8 @@ pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: Rang
 
 /// The engine while it runs.
 struct Engine {
+    running: Shared,
+    layout: Layout,
     events: Receiver<Event>,
     server: Server,
     workers: Vec<(Handle, JoinHandle<()>)>,
@@ -318,9 +325,11 @@ struct Engine {
 }
 
 /// What the main thread waits for.
-enum Event {
+pub enum Event {
+    /// The signal that says so.
     Stop(&'static str),
-    Reload,
+    /// Read the configuration again; whoever asked is told.
+    Reload(Option<Sender<Reply>>),
     /// A thread ended, which none may before it is told to.
     Ended(String),
 }
@@ -407,21 +416,20 @@ impl Engine {
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
         let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
-            let (trusted, commands, stop) = (
-                policy.trusted.clone(),
-                commands.clone(),
-                Arc::clone(&stop_protector),
-            );
-            let first = protection.clone();
+            let (commands, stop) = (commands.clone(), Arc::clone(&stop_protector));
+            let first = protection.reasons.to_vec();
             spawn("protector", &alarm, move || {
-                protect::follow(watch, trusted, first, commands, stop)
+                protect::follow(watch, first, commands, stop)
             })?
         };
-        let handler = EngineHandler {
-            config: options.config.clone(),
-            policy: Arc::clone(&policy),
-            on_loss: config.engine.on_loss,
+        let running = Shared::new(Running {
+            path: options.config.clone(),
+            config: config.clone(),
             backend,
+        });
+        let handler = EngineHandler {
+            running: running.clone(),
+            events: alarm.clone(),
             layout,
             stats,
             commands: commands.clone(),
@@ -433,6 +441,8 @@ impl Engine {
         follow_signals(alarm)?;
         introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
         Ok(Engine {
+            running,
+            layout,
             events,
             server,
             workers,
@@ -453,11 +463,40 @@ impl Engine {
                     info!("{signal}: stopping");
                     return Ok(());
                 }
-                Ok(Event::Reload) => {
-                    warn!("SIGHUP: this version takes a changed configuration at restart only")
+                Ok(Event::Reload(asker)) => {
+                    let reply = self.reload();
+                    // Whoever asked may have hung up.
+                    if let Some(asker) = asker {
+                        let _ = asker.send(reply);
+                    }
                 }
                 Ok(Event::Ended(thread)) => return Err(DaemonError::Lost(thread)),
                 Err(_) => return Err(DaemonError::Lost("every thread".into())),
+            }
+        }
+    }
+
+    /// Another configuration, or everything as it was; told to the log and to whoever asked.
+    fn reload(&self) -> Reply {
+        let handles: Vec<Handle> = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let reloader = Reloader {
+            running: &self.running,
+            layout: self.layout,
+            workers: &handles,
+            jobs: &self.jobs,
+            commands: &self.commands,
+        };
+        match reloader.reload() {
+            Ok(changes) => {
+                for change in &changes {
+                    info!("reload: {change}");
+                }
+                info!("reloaded, {} changes", changes.len());
+                Reply::Reloaded(changes)
+            }
+            Err(error) => {
+                error!("reload refused, everything stays as it was: {error}");
+                Reply::refused(error)
             }
         }
     }
@@ -507,7 +546,7 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             let event = match signal {
-                SIGHUP => Event::Reload,
+                SIGHUP => Event::Reload(None),
                 SIGINT => Event::Stop("SIGINT"),
                 _ => Event::Stop("SIGTERM"),
             };

@@ -14,13 +14,15 @@ use tracing::error;
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ruleset::{self, Family, Ruleset};
+use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::{BanSets, Change};
 
 /// Work for the enforcer.
 pub enum Job {
     /// Something to change.
     Change(Work),
+    /// The table as it is to be from now on; how it went.
+    Load(Box<Spec>, Sender<Result<(), RulesetError>>),
     /// Carry out what came before, then leave.
     Stop,
 }
@@ -83,25 +85,27 @@ impl Enforcer {
     /// Does what is asked until told to stop; returns the netlink socket for whoever cleans up.
     pub fn run(mut self) -> Netlink {
         while let Ok(job) = self.jobs.recv() {
-            let (jobs, stop) = self.gather(job);
-            self.carry_out(jobs);
-            if stop {
-                break;
+            let (work, last) = self.gather(job);
+            self.carry_out(work);
+            match last {
+                Some(Job::Stop) => break,
+                Some(Job::Load(spec, done)) => drop(done.send(self.reload(*spec))),
+                Some(Job::Change(_)) | None => {}
             }
         }
         self.netlink
     }
 
-    /// Everything that queued up meanwhile goes into the same transaction.
-    fn gather(&self, first: Job) -> (Vec<Work>, bool) {
+    /// Everything that queued up meanwhile goes into the same transaction, up to a job of another kind.
+    fn gather(&self, first: Job) -> (Vec<Work>, Option<Job>) {
         let mut gathered = Vec::new();
         for job in std::iter::once(first).chain(self.jobs.try_iter()) {
             match job {
                 Job::Change(work) => gathered.push(work),
-                Job::Stop => return (gathered, true),
+                other => return (gathered, Some(other)),
             }
         }
-        (gathered, false)
+        (gathered, None)
     }
 
     fn carry_out(&mut self, jobs: Vec<Work>) {
@@ -152,11 +156,23 @@ impl Enforcer {
             return;
         }
         spec.prefix_sets.extend(missing);
-        let ruleset = Ruleset::build(&spec);
-        match ruleset::apply(&mut self.netlink, &ruleset) {
-            Ok(_) => *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset),
-            Err(error) => error!("cannot add a set for another prefix length: {error}"),
+        if let Err(error) = self.load(&spec) {
+            error!("cannot add a set for another prefix length: {error}");
         }
+    }
+
+    /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.
+    fn reload(&mut self, mut spec: Spec) -> Result<(), RulesetError> {
+        spec.prefix_sets
+            .extend(self.expected().spec().prefix_sets.iter().copied());
+        self.load(&spec)
+    }
+
+    fn load(&mut self, spec: &Spec) -> Result<(), RulesetError> {
+        let ruleset = Ruleset::build(spec);
+        ruleset::apply(&mut self.netlink, &ruleset)?;
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset);
+        Ok(())
     }
 
     fn expected(&self) -> Arc<Ruleset> {

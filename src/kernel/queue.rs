@@ -192,7 +192,9 @@ impl Feed {
         for number in config.queues() {
             outcome = outcome.and_then(|()| match self.bound.contains(&number) {
                 true => binder.tune(number, &config.setup()),
-                false => binder.queue(number, &config.setup()).map(|()| self.bound.push(number)),
+                false => binder
+                    .queue(number, &config.setup())
+                    .map(|()| self.bound.push(number)),
             });
         }
         self.early.extend(binder.finish());
@@ -380,7 +382,10 @@ fn grow_receive_buffer(line: &sys::Line, config: &FeedConfig) -> io::Result<()> 
 
 /// Room for every packet that the queues may hold, and for the copies beside them.
 fn receive_buffer(config: &FeedConfig) -> usize {
-    let packets = config.queues().count().saturating_mul(config.queue_length as usize);
+    let packets = config
+        .queues()
+        .count()
+        .saturating_mul(config.queue_length as usize);
     packets
         .saturating_mul(truesize(config.copy_range))
         .saturating_add(LOG_BUFFER)
