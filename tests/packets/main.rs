@@ -10,5 +10,6 @@ mod bad_input;
 mod bans;
 mod continuity;
 mod lab;
+mod mission;
 mod scans;
 mod traffic;
