@@ -491,7 +491,7 @@ impl Engine {
                 for change in &changes {
                     info!("reload: {change}");
                 }
-                info!("reloaded, {} changes", changes.len());
+                info!("reloaded, settings that changed: {}", changes.len());
                 Reply::Reloaded(changes)
             }
             Err(error) => {

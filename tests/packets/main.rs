@@ -11,5 +11,6 @@ mod bans;
 mod continuity;
 mod lab;
 mod mission;
+mod reload;
 mod scans;
 mod traffic;
