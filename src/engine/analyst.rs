@@ -41,6 +41,8 @@ pub enum Command {
     Policy(Arc<Policy>),
     /// The protected addresses as they are now.
     Protected { to: Sender<Protection> },
+    /// The kernel's sets may have been emptied: say every ban again.
+    Reassert,
     /// Leave.
     Stop,
 }
@@ -248,6 +250,7 @@ impl Analyst {
             Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
             Command::Policy(policy) => self.go_over_to(policy, now),
             Command::Protected { to } => drop(to.send(self.protection.clone())),
+            Command::Reassert => self.reassert(now),
             Command::Stop => {}
         }
     }
@@ -316,6 +319,20 @@ impl Analyst {
                     self.submit(vec![Change::Remove { target: ban.source }], None);
                 }
             }
+        }
+    }
+
+    fn reassert(&self, now: Instant) {
+        let enforced = self.ledger.bans().filter(|ban| ban.enforced);
+        let changes: Vec<Change> = enforced
+            .map(|ban| Change::Renew {
+                target: ban.source,
+                timeout: ban.remaining(now),
+            })
+            .collect();
+        if !changes.is_empty() {
+            info!("{} bans are asserted again", changes.len());
+            self.submit(changes, None);
         }
     }
 

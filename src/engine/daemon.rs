@@ -25,6 +25,7 @@ use super::enforcer::{Enforcer, Expected, Job};
 use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::notify::notify;
 use super::protect::{self, Protection};
+use super::reconciler;
 use super::reload::Reloader;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
@@ -37,7 +38,7 @@ use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
-use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
+use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch};
 use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
 
@@ -320,8 +321,8 @@ struct Engine {
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
     enforcer: JoinHandle<Netlink>,
-    protector: JoinHandle<()>,
-    stop_protector: Arc<OwnedFd>,
+    followers: [JoinHandle<()>; 2],
+    stop_followers: Arc<OwnedFd>,
 }
 
 /// What the main thread waits for.
@@ -394,7 +395,16 @@ impl Engine {
         }
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
 
-        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, failure_sender);
+        // Listens from before the first ban is added; what was lost before that, start itself has put right.
+        let table_watch = TableWatch::open(netlink.portid())?;
+        let enforcer = Enforcer::new(
+            netlink,
+            sets,
+            Arc::clone(&expected),
+            job_receiver,
+            failure_sender,
+            commands.clone(),
+        );
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -414,9 +424,9 @@ impl Engine {
             failures,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
-        let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
-            let (commands, stop) = (commands.clone(), Arc::clone(&stop_protector));
+            let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
             let first = protection.reasons.to_vec();
             spawn("protector", &alarm, move || {
                 protect::follow(watch, first, commands, stop)
@@ -427,6 +437,12 @@ impl Engine {
             config: config.clone(),
             backend,
         });
+        let reconciler = {
+            let (jobs, stop) = (jobs.clone(), Arc::clone(&stop_followers));
+            spawn("reconciler", &alarm, move || {
+                reconciler::follow(table_watch, jobs, stop)
+            })?
+        };
         let handler = EngineHandler {
             running: running.clone(),
             events: alarm.clone(),
@@ -450,8 +466,8 @@ impl Engine {
             analyst,
             jobs,
             enforcer,
-            protector,
-            stop_protector,
+            followers: [protector, reconciler],
+            stop_followers,
         })
     }
 
@@ -510,8 +526,10 @@ impl Engine {
         for (_, thread) in self.workers {
             join(thread);
         }
-        let _ = rustix::io::write(&self.stop_protector, &1u64.to_ne_bytes());
-        join(self.protector);
+        let _ = rustix::io::write(&self.stop_followers, &1u64.to_ne_bytes());
+        for thread in self.followers {
+            join(thread);
+        }
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
         let _ = self.jobs.send(Job::Stop);

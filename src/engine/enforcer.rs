@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use tracing::error;
+use tracing::{error, warn};
 
+use super::analyst::Command;
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
@@ -21,6 +22,8 @@ use crate::kernel::sets::{BanSets, Change};
 pub enum Job {
     /// Something to change.
     Change(Work),
+    /// Somebody touched the table: put right what is not as it should be.
+    Verify,
     /// The table as it is to be from now on; how it went.
     Load(Box<Spec>, Sender<Result<(), RulesetError>>),
     /// Carry out what came before, then leave.
@@ -62,6 +65,7 @@ pub struct Enforcer {
     expected: Expected,
     jobs: Receiver<Job>,
     failures: Sender<Failure>,
+    commands: Sender<Command>,
 }
 
 impl Enforcer {
@@ -72,6 +76,7 @@ impl Enforcer {
         expected: Expected,
         jobs: Receiver<Job>,
         failures: Sender<Failure>,
+        commands: Sender<Command>,
     ) -> Enforcer {
         Enforcer {
             netlink,
@@ -79,6 +84,7 @@ impl Enforcer {
             expected,
             jobs,
             failures,
+            commands,
         }
     }
 
@@ -89,6 +95,7 @@ impl Enforcer {
             self.carry_out(work);
             match last {
                 Some(Job::Stop) => break,
+                Some(Job::Verify) => self.verify(),
                 Some(Job::Load(spec, done)) => drop(done.send(self.reload(*spec))),
                 Some(Job::Change(_)) | None => {}
             }
@@ -159,6 +166,30 @@ impl Enforcer {
         if let Err(error) = self.load(&spec) {
             error!("cannot add a set for another prefix length: {error}");
         }
+    }
+
+    /// Loads the table again if it is gone or different, and has every ban asserted: a table that looks right may
+    /// be a new one, with empty sets.
+    fn verify(&mut self) {
+        let noticed = Instant::now();
+        let expected = self.expected();
+        let found = match ruleset::read(&mut self.netlink) {
+            Ok(Some(loaded)) => loaded.differences(&expected),
+            Ok(None) => vec!["it is gone".to_owned()],
+            Err(error) => vec![format!("it cannot be read: {error}")],
+        };
+        if !found.is_empty() {
+            warn!("somebody changed table inet verdictd: {}", found.join("; "));
+            match self.load(expected.spec()) {
+                Ok(()) => warn!(
+                    "table inet verdictd is loaded again, {} ms later",
+                    noticed.elapsed().as_millis()
+                ),
+                Err(error) => error!("table inet verdictd cannot be loaded again: {error}"),
+            }
+        }
+        // The analyst leaves only at shutdown.
+        let _ = self.commands.send(Command::Reassert);
     }
 
     /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.

@@ -14,5 +14,6 @@ pub mod enforcer;
 pub mod handler;
 pub mod notify;
 pub mod protect;
+pub mod reconciler;
 pub mod reload;
 pub mod worker;

@@ -4,6 +4,7 @@ mod bind;
 pub mod host;
 mod log;
 pub mod netlink;
+mod notices;
 pub mod preflight;
 pub mod queue;
 mod queue_proc;

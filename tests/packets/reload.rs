@@ -80,6 +80,13 @@ fn reloads_under_traffic_lose_no_connection_and_leak_no_banned_packet() {
     }
 
     let going = AtomicBool::new(true);
+    // Also when an assertion fails: the scope waits for its threads.
+    struct StopAtEnd<'a>(&'a AtomicBool);
+    impl Drop for StopAtEnd<'_> {
+        fn drop(&mut self) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
     let (made, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -99,6 +106,7 @@ fn reloads_under_traffic_lose_no_connection_and_leak_no_banned_packet() {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         });
+        let _stop = StopAtEnd(&going);
         let other = FIREWALL
             .replace("443]", "443, 6000]")
             .replace("standard", "lenient");
@@ -108,7 +116,6 @@ fn reloads_under_traffic_lose_no_connection_and_leak_no_banned_packet() {
                 .write_config(if turn % 2 == 0 { &other } else { FIREWALL });
             engine.must(&["reload"]);
         }
-        going.store(false, Ordering::Relaxed);
     });
     assert_eq!(failed.load(Ordering::Relaxed), 0, "{}", engine.log());
     assert!(made.load(Ordering::Relaxed) > 20, "the client hardly connected");
