@@ -5,7 +5,7 @@
 . tests/vm/guest.sh
 connections=400
 
-ip netns add host && ip netns add peer || fail "no namespaces"
+{ ip netns add host && ip netns add peer; } || fail "no namespaces"
 ip link add lan0 netns host type veth peer name lan0 netns peer
 ip -n host address add 10.77.0.2/24 dev lan0
 ip -n peer address add 10.77.0.1/24 dev lan0

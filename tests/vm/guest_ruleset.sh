@@ -8,7 +8,7 @@ listing() { table "$1" | sed -E 's/seed 0x[0-9a-f]+/seed S/; s/packets [0-9]+ by
 
 # same TEXT CONFIG WHAT: TEXT loaded by nft lists as the table of an engine with CONFIG.
 same() {
-    ip netns add text && ip netns add engine || fail "no namespaces"
+    { ip netns add text && ip netns add engine; } || fail "no namespaces"
     ip -n text link set lo up && ip -n engine link set lo up
     ip netns exec text nft -f "$1" || fail "$3: nft does not load the text"
     start_engine engine "$2"

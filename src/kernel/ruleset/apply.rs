@@ -69,13 +69,7 @@ fn apply_once(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, Rules
     keep(&ruleset, &found, &mut applied)?;
     replace(&ruleset, &found).send(netlink)?;
     let now = read(netlink)?.unwrap_or_default();
-    let mut differences = now.differences(&ruleset);
-    differences.retain(|text| {
-        !applied
-            .kept
-            .iter()
-            .any(|set| text.starts_with(&format!("set \"{}\" has", set.name)))
-    });
+    let differences = now.differences(&ruleset);
     if differences.is_empty() {
         Ok(applied)
     } else {

@@ -63,7 +63,7 @@ pub(super) struct LoadedRule {
 /// Reads our table back; `None` if there is none.
 ///
 /// # Errors
-/// [`RulesetError::Foreign`] if a table of our name is not marked as ours.
+/// [`RulesetError::Foreign`] or [`RulesetError::Owned`] if a table of our name is not marked as ours.
 pub fn read(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     let mut tries = 0;
     loop {
@@ -83,7 +83,7 @@ fn read_once(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     let mut loaded = Loaded::default();
     match read_table(netlink, &mut loaded) {
         Ok(true) => {}
-        Ok(false) => return Err(RulesetError::Foreign),
+        Ok(false) => return Err(not_ours(netlink, &loaded)),
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
         Err(error) if error.errno() == Some(libc::EPERM) => return Err(RulesetError::NotPermitted),
         Err(error) => return Err(error.into()),
@@ -93,6 +93,14 @@ fn read_once(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     read_rules(netlink, &mut loaded)?;
     loaded.learn();
     Ok(Some(loaded))
+}
+
+/// Who could remove a table that is not ours: its owner alone, or anybody.
+fn not_ours(netlink: &Netlink, loaded: &Loaded) -> RulesetError {
+    match loaded.owner {
+        Some(portid) if portid != netlink.portid() => RulesetError::Owned { portid },
+        _ => RulesetError::Foreign,
+    }
 }
 
 /// Whether the table is marked as ours.
@@ -261,6 +269,8 @@ impl Loaded {
     }
 
     /// How the table differs from `ruleset`, in words; nothing if it does the same.
+    ///
+    /// Sizes of sets of bans do not count: they are kept as they are found, and [`super::apply`] tells.
     pub fn differences(&self, ruleset: &Ruleset) -> Vec<String> {
         let mut found = Vec::new();
         if self.flags & NFT_TABLE_F_DORMANT != 0 {
@@ -292,10 +302,6 @@ impl Loaded {
             ));
         }
         match &set.kind {
-            SetKind::Bans { size } if loaded.size != Some(*size) => Some(match loaded.size {
-                Some(other) => format!("set \"{name}\" has size {other} instead of {size}"),
-                None => format!("set \"{name}\" has no size instead of {size}"),
-            }),
             SetKind::Filter(intervals) => {
                 let wanted = bounds(intervals)
                     .into_iter()
