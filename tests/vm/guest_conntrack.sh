@@ -40,7 +40,9 @@ while read -r word; do
     for fd in "${fds[@]}"; do
         heard=
         while read -r -t "$2" heard <&"$fd" && [ "$heard" != "$word" ]; do :; done
-        [ "$heard" = "$word" ] && alive=$((alive + 1))
+        [ "$heard" = "$word" ] && alive=$((alive + 1)) && continue
+        # One is enough to know that the limit bites.
+        [ "$word" != trapped ] || break
     done
     echo "$word $alive"
 done
@@ -73,4 +75,4 @@ echo "ok: $connections connections, nf_conntrack_max 200, observing: none is los
 ip netns exec host nft 'table inet trap { chain c { type filter hook prerouting priority 0; ct state new counter; }; }'
 trapped=$(alive trapped)
 [ "$trapped" -lt $connections ] || fail "one ct rule loses none: this test proves nothing here"
-echo "ok: with one ct rule instead, $trapped of $connections are left"
+echo "ok: with one ct rule instead, connections are lost"
