@@ -259,7 +259,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 /// A duration as [`parse_duration`] reads it, in the greatest unit that divides it; parts of a second are left out.
 pub fn duration_text(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let fits = |(_, unit): &(&str, u64)| seconds >= *unit && seconds % *unit == 0;
+    let fits = |(_, unit): &(&str, u64)| seconds >= *unit && seconds.is_multiple_of(*unit);
     let (word, unit) = UNITS.into_iter().find(fits).unwrap_or(("s", 1));
     format!("{}{word}", seconds / unit)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
-use super::enforcer::{Answer, Failure, Job, RETRY};
+use super::enforcer::{Answer, Failure, Job, RETRY, Work};
 use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::control::wire::{BanView, Reply};
@@ -354,7 +354,7 @@ impl Analyst {
 
     fn submit(&self, changes: Vec<Change>, done: Option<Answer>) {
         // The enforcer leaves only after the analyst.
-        let _ = self.jobs.send(Job::Change { changes, done });
+        let _ = self.jobs.send(Job::Change(Work { changes, done }));
     }
 
     fn release(&self, source: Prefix) {

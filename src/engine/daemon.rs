@@ -450,7 +450,7 @@ impl Engine {
         loop {
             match self.events.recv() {
                 Ok(Event::Stop(signal)) => {
-                    info!("{signal}: stopping; bans and rules stay in the kernel");
+                    info!("{signal}: stopping");
                     return Ok(());
                 }
                 Ok(Event::Reload) => {

@@ -18,15 +18,19 @@ use crate::kernel::ruleset::{self, Family, Ruleset};
 use crate::kernel::sets::{BanSets, Change};
 
 /// Work for the enforcer.
-#[allow(missing_docs, reason = "fields are what their variant's sentence says")]
 pub enum Job {
-    /// Set elements to add, renew or remove, and who is told once the kernel has acknowledged them.
-    Change {
-        changes: Vec<Change>,
-        done: Option<Answer>,
-    },
+    /// Something to change.
+    Change(Work),
     /// Carry out what came before, then leave.
     Stop,
+}
+
+/// Set elements to add, renew or remove.
+pub struct Work {
+    /// In this order.
+    pub changes: Vec<Change>,
+    /// Who is told once the kernel has acknowledged them all.
+    pub done: Option<Answer>,
 }
 
 /// A reply that is held back until the kernel has done what it reports.
@@ -89,28 +93,28 @@ impl Enforcer {
     }
 
     /// Everything that queued up meanwhile goes into the same transaction.
-    fn gather(&self, first: Job) -> (Vec<(Vec<Change>, Option<Answer>)>, bool) {
+    fn gather(&self, first: Job) -> (Vec<Work>, bool) {
         let mut gathered = Vec::new();
         for job in std::iter::once(first).chain(self.jobs.try_iter()) {
             match job {
-                Job::Change { changes, done } => gathered.push((changes, done)),
+                Job::Change(work) => gathered.push(work),
                 Job::Stop => return (gathered, true),
             }
         }
         (gathered, false)
     }
 
-    fn carry_out(&mut self, jobs: Vec<(Vec<Change>, Option<Answer>)>) {
+    fn carry_out(&mut self, jobs: Vec<Work>) {
         let changes: Vec<Change> = jobs
             .iter()
-            .flat_map(|(changes, _)| changes.iter().copied())
+            .flat_map(|work| work.changes.iter().copied())
             .collect();
         if changes.is_empty() {
             return;
         }
         self.make_room(&changes);
         let refused = self.sets.apply(&changes);
-        for (changes, done) in jobs {
+        for Work { changes, done } in jobs {
             let Some(answer) = done else { continue };
             let failed = refused
                 .iter()

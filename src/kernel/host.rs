@@ -315,7 +315,7 @@ mod tests {
             (vec![], 3)
         );
         assert_eq!(
-            found("\0\u{fffd}\nnameserver\0192.0.2.1\n"),
+            found("\0\u{fffd}\nnameserver\x00192.0.2.1\n"),
             (vec!["192.0.2.1".to_owned()], 0)
         );
     }

@@ -8,6 +8,20 @@ pub(crate) fn bind(builder: &mut Builder, seq: u32, group: u16, copy_range: u32)
     let mut mode = [0; 6];
     mode[..4].copy_from_slice(&copy_range.to_be_bytes());
     mode[4] = libc::NFULNL_COPY_PACKET as u8;
+    command(builder, seq, group, libc::NFULNL_CFG_CMD_BIND);
+    builder
+        .put(libc::NFULA_CFG_MODE as u16, &mode)
+        .put_be32(libc::NFULA_CFG_NLBUFSIZ as u16, DATAGRAM_BYTES as u32)
+        .put_be32(libc::NFULA_CFG_TIMEOUT as u16, FLUSH_AFTER)
+        .put_be32(libc::NFULA_CFG_QTHRESH as u16, FLUSH_AT);
+}
+
+/// Appends the message that lets go of log group `group`.
+pub(crate) fn unbind(builder: &mut Builder, seq: u32, group: u16) {
+    command(builder, seq, group, libc::NFULNL_CFG_CMD_UNBIND);
+}
+
+fn command(builder: &mut Builder, seq: u32, group: u16, command: i32) {
     builder
         .nfnetlink(
             nfnl_type(libc::NFNL_SUBSYS_ULOG, libc::NFULNL_MSG_CONFIG),
@@ -16,11 +30,7 @@ pub(crate) fn bind(builder: &mut Builder, seq: u32, group: u16, copy_range: u32)
             libc::AF_UNSPEC,
             group,
         )
-        .put(libc::NFULA_CFG_CMD as u16, &[libc::NFULNL_CFG_CMD_BIND as u8])
-        .put(libc::NFULA_CFG_MODE as u16, &mode)
-        .put_be32(libc::NFULA_CFG_NLBUFSIZ as u16, DATAGRAM_BYTES as u32)
-        .put_be32(libc::NFULA_CFG_TIMEOUT as u16, FLUSH_AFTER)
-        .put_be32(libc::NFULA_CFG_QTHRESH as u16, FLUSH_AT);
+        .put(libc::NFULA_CFG_CMD as u16, &[command as u8]);
 }
 
 /// The copy of one packet.

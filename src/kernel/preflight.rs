@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::netlink::{Builder, Netlink, NetlinkError, nfnl_type};
 use super::queue::{FeedError, free_queues};
-use super::ruleset::Backend;
+pub use super::ruleset::Backend;
 
 /// Why this host cannot run the verdict loop as it is.
 #[derive(Debug, Error)]
@@ -90,7 +90,13 @@ pub fn judge_one_packet() -> Result<Backend, PreflightError> {
         }
     }
     arrived(&receiver)?;
-    Ok(table.backend)
+    let backend = table.backend;
+    drop(table);
+    // Nobody is to find the number taken because a closed socket is not yet torn down.
+    queue
+        .unbind(number)
+        .map_err(|error| PreflightError::Serve { number, error })?;
+    Ok(backend)
 }
 
 /// Two sockets that know only each other.
@@ -414,7 +420,7 @@ mod tests {
         assert!(
             PreflightError::NotQueued(Backend::Xt)
                 .to_string()
-                .contains("xt rule")
+                .contains("by the xt NFQUEUE rule")
         );
     }
 }

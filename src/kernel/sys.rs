@@ -32,8 +32,12 @@ unsafe impl Send for Line {}
 
 impl Line {
     /// Opens a socket on `bus` in the network namespace of the calling thread.
+    ///
+    /// libmnl leaves it open across exec; a child that kept it would keep the queues bound after our death.
     pub(crate) fn open(bus: mnl::Bus) -> io::Result<Line> {
-        mnl::Socket::new(bus).map(Line)
+        let line = Line(mnl::Socket::new(bus)?);
+        rustix::io::fcntl_setfd(&line, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(line)
     }
 
     /// The kernel's name for this socket.
