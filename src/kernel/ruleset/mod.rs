@@ -5,7 +5,10 @@
 //! ([`encode`]), so that what people read is what runs.
 
 mod apply;
+mod compare;
 mod encode;
+mod expression;
+mod messages;
 mod model;
 mod readback;
 mod shape;
