@@ -375,11 +375,8 @@ impl Analyst {
     }
 
     fn count(&self) {
-        let active = self.ledger.active() as u64;
-        self.stats.bans_active.set(active);
-        self.stats
-            .bans_observed
-            .set(self.ledger.bans().count() as u64 - active);
+        self.stats.bans_active.set(self.ledger.active() as u64);
+        self.stats.bans_observed.set(self.ledger.observed() as u64);
     }
 }
 
