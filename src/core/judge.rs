@@ -164,7 +164,7 @@ impl Judge {
         }
     }
 
-    /// Forgets some sources whose window is over; to be called now and then while no packet comes.
+    /// Forgets some sources whose window is over; to be called now and then, also while no packet comes.
     pub fn expire(&mut self, now: Instant) {
         self.sources.expire(self.limits.window, now, 1000);
     }
