@@ -25,12 +25,14 @@ use super::enforcer::{Enforcer, Expected, Job};
 use super::handler::{EngineHandler, on_loss};
 use super::notify::notify;
 use super::protect::{self, Protection};
+use super::room;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
 use crate::control::server::{Server, ServerError};
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
 use crate::core::verdict::Class;
+use crate::kernel::conntrack::Conntrack;
 use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
@@ -163,6 +165,8 @@ struct Opened {
     backend: Option<Backend>,
     spec: Spec,
     adopted: bool,
+    /// Why the table is stateless though the configuration asks for more.
+    stateless: Option<String>,
 }
 
 fn open(config: &Config) -> Result<Opened, DaemonError> {
@@ -177,17 +181,21 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
     let sets = BanSets::open()?;
     let loaded = ruleset::read(&mut netlink)?;
-    let backend = match policy.observes_only() {
+    let manner = Manner::of(config, loaded.as_ref());
+    let backend = match manner.observing {
         true => None,
         false => Some(preflight::judge_one_packet()?),
     };
-    let (layout, feeds) = feeds(config, loaded.as_ref())?;
-    let spec = spec(
+    let (layout, feeds) = feeds(config, &manner, loaded.as_ref())?;
+    let mut spec = spec(
         config,
         layout,
         backend.unwrap_or(Backend::Native),
         facts.local_ports,
     );
+    if manner.observing {
+        (spec.observing, spec.filter_ports) = (true, false);
+    }
     Ok(Opened {
         netlink,
         sets,
@@ -197,19 +205,67 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         backend,
         spec,
         adopted: loaded.is_some(),
+        stateless: manner.stateless,
     })
+}
+
+/// How packets are watched, after a look at what this host has room for.
+struct Manner {
+    /// By copies: nothing is held, and conntrack sleeps on.
+    observing: bool,
+    /// Why so, if the configuration asks for more.
+    stateless: Option<String>,
+    /// The most packets that each queue holds.
+    queue_length: u32,
+}
+
+impl Manner {
+    fn of(config: &Config, loaded: Option<&Loaded>) -> Manner {
+        let mut manner = Manner {
+            observing: config.policy.observes_only(),
+            stateless: None,
+            queue_length: config.engine.queue_length,
+        };
+        if manner.observing {
+            return manner;
+        }
+        // Where conntrack cannot be asked, the rules that need it are refused with the kernel's own words.
+        let Some(conntrack) = Conntrack::look() else {
+            return manner;
+        };
+        let awake = loaded.is_some_and(|loaded| !loaded.observing);
+        if !awake && let Some(why) = room::too_small(&conntrack) {
+            manner.observing = true;
+            manner.stateless = Some(why);
+            return manner;
+        }
+        let queues = 2 * config.engine.workers as u32;
+        manner.queue_length = room::queue_length(config.engine.queue_length, queues, &conntrack);
+        if manner.queue_length < config.engine.queue_length {
+            info!(
+                "each of {queues} queues holds {} packets instead of engine.queue_length = {}: what waits may fill \
+                 an eighth of net.netfilter.nf_conntrack_max = {}",
+                manner.queue_length, config.engine.queue_length, conntrack.max
+            );
+        }
+        manner
+    }
 }
 
 /// Binds every queue and log group, before any rule leads there. The numbers of a loaded table are kept, so that
 /// an adopted table needs no moment without a listener.
-fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>), DaemonError> {
+fn feeds(
+    config: &Config,
+    manner: &Manner,
+    loaded: Option<&Loaded>,
+) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
     let seed = match loaded.and_then(|loaded| loaded.seed) {
         Some(seed) => seed,
         None => draw_seed()?,
     };
-    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config)) {
-        return match bind(config, &kept) {
+    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config, manner)) {
+        return match bind(config, manner, &kept) {
             Ok(feeds) => Ok((kept, feeds)),
             Err(error @ FeedError::Taken { .. }) => Err(DaemonError::Served(error)),
             Err(error) => Err(error.into()),
@@ -217,7 +273,7 @@ fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>)
     }
     let queue_base = match config.engine.queue_base {
         Some(fixed) => fixed,
-        None if config.policy.observes_only() => FIRST_NUMBER,
+        None if manner.observing => FIRST_NUMBER,
         None => free_queues(FIRST_NUMBER, 2 * workers)?,
     };
     let log_base = match config.engine.log_base {
@@ -230,14 +286,13 @@ fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>)
         workers,
         seed,
     };
-    let feeds = bind(config, &layout)?;
+    let feeds = bind(config, manner, &layout)?;
     Ok((layout, feeds))
 }
 
 /// The numbers of a loaded table, if they are all that this configuration needs and asks for.
-fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
-    let observing = config.policy.observes_only();
-    let queue_base = loaded.queue_base.or(observing.then_some(FIRST_NUMBER))?;
+fn kept_layout(loaded: &Loaded, seed: u32, config: &Config, manner: &Manner) -> Option<Layout> {
+    let queue_base = loaded.queue_base.or(manner.observing.then_some(FIRST_NUMBER))?;
     let layout = Layout {
         queue_base,
         log_base: loaded.log_base?,
@@ -251,8 +306,8 @@ fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
     asked.then_some(layout)
 }
 
-fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
-    let observing = config.policy.observes_only();
+fn bind(config: &Config, manner: &Manner, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
+    let observing = manner.observing;
     (0..layout.workers)
         .map(|worker| {
             Feed::open(&FeedConfig {
@@ -264,7 +319,7 @@ fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
                 } else {
                     Class::Refused
                 },
-                queue_length: config.engine.queue_length,
+                queue_length: manner.queue_length,
                 fail_open: config.engine.on_loss == OnLoss::Open,
                 copy_range: COPY_RANGE,
             })
@@ -346,6 +401,7 @@ impl Engine {
             backend,
             spec,
             adopted,
+            stateless,
         } = opened;
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
@@ -427,11 +483,19 @@ impl Engine {
             commands: commands.clone(),
             workers: handles,
             expected,
+            stateless: stateless.clone(),
             netlink: Mutex::new(Netlink::open(mnl::Bus::Netfilter)?),
         };
         let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
         follow_signals(alarm)?;
-        introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
+        introduce(
+            &policy,
+            stateless.as_deref(),
+            config.engine.on_loss,
+            backend,
+            &layout,
+        );
+        info!("control socket {}", server.path().display());
         Ok(Engine {
             events,
             server,
@@ -520,13 +584,22 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
 }
 
 /// Says in plain words what happens from now on.
-fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &Layout, socket: &Path) {
+fn introduce(
+    policy: &Policy,
+    stateless: Option<&str>,
+    loss: OnLoss,
+    backend: Option<Backend>,
+    layout: &Layout,
+) {
+    if let Some(why) = stateless {
+        warn!("DEGRADED: {why}");
+    }
     if !policy.enforce {
         warn!(
             "OBSERVING: offenders are recorded, none is banned and no ban drops anything (bans.enforce = false)"
         );
     }
-    match policy.mode.filters_ports() {
+    match policy.mode.filters_ports() && stateless.is_none() {
         true => info!(
             "mode {}: open are tcp {} and udp {}; every other port is refused by the kernel",
             policy.mode, policy.tcp_allowed, policy.udp_allowed
@@ -544,13 +617,12 @@ fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &L
             "{} workers on queues {}..{} ({}), on_loss = {}",
             layout.workers,
             layout.queue_base,
-            layout.queue_base + 2 * layout.workers - 1,
+            layout.queue_base + (2 * layout.workers - 1),
             backend,
             on_loss(loss)
         ),
         None => info!("{} workers on log copies, nothing is held", layout.workers),
     }
-    info!("control socket {}", socket.display());
 }
 
 /// Queue numbers and log groups are looked for from here on: far from 0, which Suricata and OpenSnitch take.

@@ -42,6 +42,8 @@ pub struct EngineHandler {
     pub workers: Box<[Handle]>,
     /// What the table should be.
     pub expected: Expected,
+    /// Why ports are not filtered and packets not held, though the policy asks for it.
+    pub stateless: Option<String>,
     /// A socket for reading the table.
     pub netlink: Mutex<Netlink>,
 }
@@ -202,9 +204,7 @@ impl EngineHandler {
     fn queues(&self) -> Vec<u16> {
         match self.backend {
             None => Vec::new(),
-            Some(_) => (0..2 * self.layout.workers)
-                .map(|offset| self.layout.queue_base + offset)
-                .collect(),
+            Some(_) => self.layout.queues().collect(),
         }
     }
 
@@ -227,6 +227,13 @@ impl EngineHandler {
 
     /// What is loaded against what should be.
     fn table(&self) -> TableState {
+        let mut table = self.loaded();
+        table.protected &= self.stateless.is_none();
+        table.degraded.extend(self.stateless.clone());
+        table
+    }
+
+    fn loaded(&self) -> TableState {
         let expected = Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner));
         let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
         match ruleset::read(&mut netlink) {

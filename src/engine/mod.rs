@@ -14,4 +14,5 @@ pub mod enforcer;
 pub mod handler;
 pub mod notify;
 pub mod protect;
+pub mod room;
 pub mod worker;
