@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use tracing::info;
 
-use super::analyst::Command;
+use super::analyst::{Command, Target};
 use super::enforcer::Expected;
 use super::worker::{Handle, Order};
 use crate::control::server::{Handler, Peer};
@@ -60,7 +60,7 @@ impl Handler for EngineHandler {
                 reason,
             } => {
                 let length = duration_seconds.map(Duration::from_secs);
-                self.for_target(&target, |target| {
+                Self::for_target(&target, |target| {
                     info!("uid {} (pid {}) bans {target}", peer.uid, peer.pid);
                     let note = reason.map(String::into_boxed_str);
                     self.ask(|to| Command::Ban {
@@ -71,7 +71,7 @@ impl Handler for EngineHandler {
                     })
                 })
             }
-            Request::Unban { target } => self.for_target(&target, |target| {
+            Request::Unban { target } => Self::for_target(&target, |target| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
             }),
@@ -81,14 +81,14 @@ impl Handler for EngineHandler {
 
 impl EngineHandler {
     /// A plain address means its source (an IPv6 address its prefix); one with a length means just that.
-    fn for_target(&self, text: &str, act: impl FnOnce(Prefix) -> Reply) -> Reply {
+    fn for_target(text: &str, act: impl FnOnce(Target) -> Reply) -> Reply {
         match Prefix::parse(text) {
             Err(error) => Reply::refused(error),
             Ok((_, true)) => Reply::refused(format!(
                 "{text} has bits beyond its prefix length; write the network's own address, or the address alone"
             )),
-            Ok((prefix, false)) if text.contains('/') => act(prefix),
-            Ok((prefix, false)) => act(self.policy.source_of(prefix.addr())),
+            Ok((prefix, false)) if text.contains('/') => act(Target::Prefix(prefix)),
+            Ok((prefix, false)) => act(Target::Address(prefix.addr())),
         }
     }
 
