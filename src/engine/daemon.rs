@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
@@ -36,7 +36,7 @@ use crate::kernel::conntrack::Conntrack;
 use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
-use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
+use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
 use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
@@ -74,6 +74,9 @@ pub enum DaemonError {
     /// Another process answers for our table.
     #[error("table inet verdictd is served by another process: {0}")]
     Served(FeedError),
+    /// The same, by the first number of the table.
+    #[error("table inet verdictd is served by another process ({kind} {number} is taken), stop that engine first", kind = .0.word(), number = .1)]
+    Answered(Numbered, u16),
     /// Queues or log groups.
     #[error(transparent)]
     Feed(#[from] FeedError),
@@ -110,8 +113,10 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     make_dir(&options.runtime_dir)?;
     let opened = open(&config)?;
     let engine = Engine::start(options, &config, opened)?;
-    println!("ready");
-    io::stdout().flush()?;
+    // Whoever started us may have hung up; that is no reason to stop protecting.
+    if let Err(error) = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush()) {
+        warn!("cannot print that we are ready: {error}");
+    }
     if let Err(error) = notify("READY=1") {
         warn!("cannot tell the service manager that we are ready: {error}");
     }
@@ -181,6 +186,9 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
     let sets = BanSets::open()?;
     let loaded = ruleset::read(&mut netlink)?;
+    if let Some(loaded) = &loaded {
+        unanswered(loaded)?;
+    }
     let manner = Manner::of(config, loaded.as_ref());
     let backend = match manner.observing {
         true => None,
@@ -207,6 +215,33 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         adopted: loaded.is_some(),
         stateless: manner.stateless,
     })
+}
+
+/// Makes sure that no living engine answers for a loaded table: whatever numbers ours would take, loading its
+/// rules would leave the other one deaf. A holder that has just died is given a moment.
+fn unanswered(loaded: &Loaded) -> Result<(), DaemonError> {
+    let until = Instant::now() + DYING;
+    loop {
+        let queue = loaded
+            .queue_base
+            .map(|base| (Numbered::Queue, base, free_queues(base, 1)));
+        let group = loaded
+            .log_base
+            .map(|base| (Numbered::LogGroup, base, free_groups(base, 1)));
+        let mut taken = None;
+        for (kind, base, free) in queue.into_iter().chain(group) {
+            match free {
+                Ok(free) if free == base => {}
+                Ok(_) | Err(FeedError::Exhausted { .. }) => taken = Some(DaemonError::Answered(kind, base)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match taken {
+            None => return Ok(()),
+            Some(error) if Instant::now() >= until => return Err(error),
+            Some(_) => thread::sleep(DYING / 50),
+        }
+    }
 }
 
 /// How packets are watched, after a look at what this host has room for.
@@ -399,10 +434,14 @@ impl Engine {
             protection,
             feeds,
             backend,
-            spec,
+            mut spec,
             adopted,
             stateless,
         } = opened;
+        // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
+        let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
+        let asking = Netlink::open(mnl::Bus::Netfilter)?;
+        let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
@@ -432,8 +471,10 @@ impl Engine {
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
         let live = if adopted { sets.dump()? } else { Vec::new() };
+        let applied = ruleset::apply(&mut netlink, &Ruleset::build(&spec))?;
+        spec.prefix_sets.extend(applied.adopted);
         let ruleset = Ruleset::build(&spec);
-        for kept in ruleset::apply(&mut netlink, &ruleset)?.kept {
+        for kept in applied.kept {
             warn!(
                 "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
                 kept.name, kept.size, kept.wanted
@@ -461,7 +502,6 @@ impl Engine {
             failures,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
-        let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
             let (trusted, commands, stop) = (
                 policy.trusted.clone(),
@@ -484,9 +524,9 @@ impl Engine {
             workers: handles,
             expected,
             stateless: stateless.clone(),
-            netlink: Mutex::new(Netlink::open(mnl::Bus::Netfilter)?),
+            netlink: Mutex::new(asking),
         };
-        let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
+        let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
         introduce(
             &policy,
@@ -627,6 +667,8 @@ fn introduce(
 
 /// Queue numbers and log groups are looked for from here on: far from 0, which Suricata and OpenSnitch take.
 pub const FIRST_NUMBER: u16 = 4100;
+/// How long a number may stay taken after its holder was killed; see `kernel::queue`.
+const DYING: Duration = Duration::from_secs(1);
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
 /// packet carries the offence again.
 const OFFENCE_CHANNEL: usize = 4096;
