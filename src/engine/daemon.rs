@@ -71,6 +71,11 @@ pub enum DaemonError {
     /// Another engine has this state directory.
     #[error("another engine runs on state directory {}; stop it, or give --state-dir another directory", .0.display())]
     Running(PathBuf),
+    /// The operator loads the table, which this version cannot take as it is.
+    #[error(
+        "engine.manage_ruleset = false is not carried out by this version, which would load its own table: leave the key out"
+    )]
+    Unmanaged,
     /// Another process answers for our table.
     #[error("table inet verdictd is served by another process: {0}")]
     Served(FeedError),
@@ -176,6 +181,9 @@ struct Opened {
 
 fn open(config: &Config) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
+    if !config.engine.manage_ruleset {
+        return Err(DaemonError::Unmanaged);
+    }
     // Watched first, so that no change between reading and watching is missed.
     let watch = Watch::open()?;
     let facts = host::gather()?;
