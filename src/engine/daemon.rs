@@ -22,22 +22,24 @@ use tracing::{error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
 use super::enforcer::{Enforcer, Expected, Job};
-use super::handler::{EngineHandler, on_loss};
+use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::notify::notify;
 use super::protect::{self, Protection};
-use super::room;
+use super::reconciler;
+use super::reload::Reloader;
+use super::room::Manner;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
 use crate::control::server::{Server, ServerError};
+use crate::control::wire::Reply;
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
 use crate::core::verdict::Class;
-use crate::kernel::conntrack::Conntrack;
 use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
-use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
+use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch};
 use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
 
@@ -197,7 +199,8 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     if let Some(loaded) = &loaded {
         unanswered(loaded)?;
     }
-    let manner = Manner::of(config, loaded.as_ref());
+    let awake = loaded.as_ref().is_some_and(|loaded| !loaded.observing);
+    let manner = Manner::of(config, awake);
     let backend = match manner.observing {
         true => None,
         false => Some(preflight::judge_one_packet()?),
@@ -209,9 +212,7 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         backend.unwrap_or(Backend::Native),
         facts.local_ports,
     );
-    if manner.observing {
-        (spec.observing, spec.filter_ports) = (true, false);
-    }
+    manner.shape(&mut spec);
     Ok(Opened {
         netlink,
         sets,
@@ -249,49 +250,6 @@ fn unanswered(loaded: &Loaded) -> Result<(), DaemonError> {
             Some(error) if Instant::now() >= until => return Err(error),
             Some(_) => thread::sleep(DYING / 50),
         }
-    }
-}
-
-/// How packets are watched, after a look at what this host has room for.
-struct Manner {
-    /// By copies: nothing is held, and conntrack sleeps on.
-    observing: bool,
-    /// Why so, if the configuration asks for more.
-    stateless: Option<String>,
-    /// The most packets that each queue holds.
-    queue_length: u32,
-}
-
-impl Manner {
-    fn of(config: &Config, loaded: Option<&Loaded>) -> Manner {
-        let mut manner = Manner {
-            observing: config.policy.observes_only(),
-            stateless: None,
-            queue_length: config.engine.queue_length,
-        };
-        if manner.observing {
-            return manner;
-        }
-        // Where conntrack cannot be asked, the rules that need it are refused with the kernel's own words.
-        let Some(conntrack) = Conntrack::look() else {
-            return manner;
-        };
-        let awake = loaded.is_some_and(|loaded| !loaded.observing);
-        if !awake && let Some(why) = room::too_small(&conntrack) {
-            manner.observing = true;
-            manner.stateless = Some(why);
-            return manner;
-        }
-        let queues = 2 * config.engine.workers as u32;
-        manner.queue_length = room::queue_length(config.engine.queue_length, queues, &conntrack);
-        if manner.queue_length < config.engine.queue_length {
-            info!(
-                "each of {queues} queues holds {} packets instead of engine.queue_length = {}: what waits may fill \
-                 an eighth of net.netfilter.nf_conntrack_max = {}",
-                manner.queue_length, config.engine.queue_length, conntrack.max
-            );
-        }
-        manner
     }
 }
 
@@ -350,24 +308,27 @@ fn kept_layout(loaded: &Loaded, seed: u32, config: &Config, manner: &Manner) -> 
 }
 
 fn bind(config: &Config, manner: &Manner, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
-    let observing = manner.observing;
     (0..layout.workers)
-        .map(|worker| {
-            Feed::open(&FeedConfig {
-                new_queue: (!observing).then(|| layout.new_queue(worker)),
-                odd_queue: (!observing).then(|| layout.odd_queue(worker)),
-                log_group: layout.log_group(worker),
-                log_class: if observing {
-                    Class::Observed
-                } else {
-                    Class::Refused
-                },
-                queue_length: manner.queue_length,
-                fail_open: config.engine.on_loss == OnLoss::Open,
-                copy_range: COPY_RANGE,
-            })
-        })
+        .map(|worker| Feed::open(&feed_config(config, manner, layout, worker)))
         .collect()
+}
+
+/// What worker number `worker` listens to.
+pub fn feed_config(config: &Config, manner: &Manner, layout: &Layout, worker: u16) -> FeedConfig {
+    let observing = manner.observing;
+    FeedConfig {
+        new_queue: (!observing).then(|| layout.new_queue(worker)),
+        odd_queue: (!observing).then(|| layout.odd_queue(worker)),
+        log_group: layout.log_group(worker),
+        log_class: if observing {
+            Class::Observed
+        } else {
+            Class::Refused
+        },
+        queue_length: manner.queue_length,
+        fail_open: config.engine.on_loss == OnLoss::Open,
+        copy_range: COPY_RANGE,
+    }
 }
 
 fn draw_seed() -> io::Result<u32> {
@@ -404,6 +365,8 @@ pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: Rang
 
 /// The engine while it runs.
 struct Engine {
+    running: Shared,
+    layout: Layout,
     events: Receiver<Event>,
     server: Server,
     workers: Vec<(Handle, JoinHandle<()>)>,
@@ -411,14 +374,16 @@ struct Engine {
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
     enforcer: JoinHandle<Netlink>,
-    protector: JoinHandle<()>,
-    stop_protector: Arc<OwnedFd>,
+    followers: [JoinHandle<()>; 2],
+    stop_followers: Arc<OwnedFd>,
 }
 
 /// What the main thread waits for.
-enum Event {
+pub enum Event {
+    /// The signal that says so.
     Stop(&'static str),
-    Reload,
+    /// Read the configuration again; whoever asked is told.
+    Reload(Option<Sender<Reply>>),
     /// A thread ended, which none may before it is told to.
     Ended(String),
 }
@@ -449,7 +414,7 @@ impl Engine {
         // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
         let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
         let asking = Netlink::open(mnl::Bus::Netfilter)?;
-        let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
@@ -490,7 +455,16 @@ impl Engine {
         }
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
 
-        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, failure_sender);
+        // Listens from before the first ban is added; what was lost before that, start itself has put right.
+        let table_watch = TableWatch::open(netlink.portid())?;
+        let enforcer = Enforcer::new(
+            netlink,
+            sets,
+            Arc::clone(&expected),
+            job_receiver,
+            failure_sender,
+            commands.clone(),
+        );
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -511,27 +485,32 @@ impl Engine {
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
         let protector = {
-            let (trusted, commands, stop) = (
-                policy.trusted.clone(),
-                commands.clone(),
-                Arc::clone(&stop_protector),
-            );
-            let first = protection.clone();
+            let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
+            let first = protection.reasons.to_vec();
             spawn("protector", &alarm, move || {
-                protect::follow(watch, trusted, first, commands, stop)
+                protect::follow(watch, first, commands, stop)
+            })?
+        };
+        let running = Shared::new(Running {
+            path: options.config.clone(),
+            config: config.clone(),
+            backend,
+            stateless: stateless.clone(),
+        });
+        let reconciler = {
+            let (jobs, stop) = (jobs.clone(), Arc::clone(&stop_followers));
+            spawn("reconciler", &alarm, move || {
+                reconciler::follow(table_watch, jobs, stop)
             })?
         };
         let handler = EngineHandler {
-            config: options.config.clone(),
-            policy: Arc::clone(&policy),
-            on_loss: config.engine.on_loss,
-            backend,
+            running: running.clone(),
+            events: alarm.clone(),
             layout,
             stats,
             commands: commands.clone(),
             workers: handles,
             expected,
-            stateless: stateless.clone(),
             netlink: Mutex::new(asking),
         };
         let server = control.serve(Arc::new(handler))?;
@@ -545,6 +524,8 @@ impl Engine {
         );
         info!("control socket {}", server.path().display());
         Ok(Engine {
+            running,
+            layout,
             events,
             server,
             workers,
@@ -552,8 +533,8 @@ impl Engine {
             analyst,
             jobs,
             enforcer,
-            protector,
-            stop_protector,
+            followers: [protector, reconciler],
+            stop_followers,
         })
     }
 
@@ -562,14 +543,43 @@ impl Engine {
         loop {
             match self.events.recv() {
                 Ok(Event::Stop(signal)) => {
-                    info!("{signal}: stopping; bans and rules stay in the kernel");
+                    info!("{signal}: stopping");
                     return Ok(());
                 }
-                Ok(Event::Reload) => {
-                    warn!("SIGHUP: this version takes a changed configuration at restart only")
+                Ok(Event::Reload(asker)) => {
+                    let reply = self.reload();
+                    // Whoever asked may have hung up.
+                    if let Some(asker) = asker {
+                        let _ = asker.send(reply);
+                    }
                 }
                 Ok(Event::Ended(thread)) => return Err(DaemonError::Lost(thread)),
                 Err(_) => return Err(DaemonError::Lost("every thread".into())),
+            }
+        }
+    }
+
+    /// Another configuration, or everything as it was; told to the log and to whoever asked.
+    fn reload(&self) -> Reply {
+        let handles: Vec<Handle> = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let reloader = Reloader {
+            running: &self.running,
+            layout: self.layout,
+            workers: &handles,
+            jobs: &self.jobs,
+            commands: &self.commands,
+        };
+        match reloader.reload() {
+            Ok(changes) => {
+                for change in &changes {
+                    info!("reload: {change}");
+                }
+                info!("reloaded, settings that changed: {}", changes.len());
+                Reply::Reloaded(changes)
+            }
+            Err(error) => {
+                error!("reload refused, everything stays as it was: {error}");
+                Reply::refused(error)
             }
         }
     }
@@ -583,8 +593,10 @@ impl Engine {
         for (_, thread) in self.workers {
             join(thread);
         }
-        let _ = rustix::io::write(&self.stop_protector, &1u64.to_ne_bytes());
-        join(self.protector);
+        let _ = rustix::io::write(&self.stop_followers, &1u64.to_ne_bytes());
+        for thread in self.followers {
+            join(thread);
+        }
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
         let _ = self.jobs.send(Job::Stop);
@@ -619,7 +631,7 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             let event = match signal {
-                SIGHUP => Event::Reload,
+                SIGHUP => Event::Reload(None),
                 SIGINT => Event::Stop("SIGINT"),
                 _ => Event::Stop("SIGTERM"),
             };

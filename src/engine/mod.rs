@@ -14,5 +14,7 @@ pub mod enforcer;
 pub mod handler;
 pub mod notify;
 pub mod protect;
+pub mod reconciler;
+pub mod reload;
 pub mod room;
 pub mod worker;

@@ -1,7 +1,61 @@
-//! What conntrack leaves room for: whether it may be woken, and how much our queues may hold. Pure arithmetic, so
-//! that it is tested where the limit, which all namespaces share, must not be touched.
+//! What conntrack leaves room for: whether it may be woken, and how much our queues may hold. The arithmetic is
+//! pure, so that it is tested where the limit, which all namespaces share, must not be touched.
 
+use tracing::info;
+
+use crate::config::Config;
 use crate::kernel::conntrack::Conntrack;
+use crate::kernel::ruleset::Spec;
+
+/// How packets are watched, after a look at what this host has room for.
+pub struct Manner {
+    /// By copies: nothing is held, and conntrack sleeps on.
+    pub observing: bool,
+    /// Why so, if the configuration asks for more.
+    pub stateless: Option<String>,
+    /// The most packets that each queue holds.
+    pub queue_length: u32,
+}
+
+impl Manner {
+    /// Looks in the network namespace of the calling thread. `awake`: rules of ours woke conntrack long ago.
+    pub fn of(config: &Config, awake: bool) -> Manner {
+        let mut manner = Manner {
+            observing: config.policy.observes_only(),
+            stateless: None,
+            queue_length: config.engine.queue_length,
+        };
+        if manner.observing {
+            return manner;
+        }
+        // Where conntrack cannot be asked, the rules that need it are refused with the kernel's own words.
+        let Some(conntrack) = Conntrack::look() else {
+            return manner;
+        };
+        if !awake && let Some(why) = too_small(&conntrack) {
+            manner.observing = true;
+            manner.stateless = Some(why);
+            return manner;
+        }
+        let queues = 2 * config.engine.workers as u32;
+        manner.queue_length = queue_length(config.engine.queue_length, queues, &conntrack);
+        if manner.queue_length < config.engine.queue_length {
+            info!(
+                "each of {queues} queues holds {} packets instead of engine.queue_length = {}: what waits may fill \
+                 an eighth of net.netfilter.nf_conntrack_max = {}",
+                manner.queue_length, config.engine.queue_length, conntrack.max
+            );
+        }
+        manner
+    }
+
+    /// Makes the table of a configuration that of this manner.
+    pub fn shape(&self, spec: &mut Spec) {
+        if self.observing {
+            (spec.observing, spec.filter_ports) = (true, false);
+        }
+    }
+}
 
 /// Why conntrack must not be woken here, and what to do about it; `None` if it is awake or has room.
 ///

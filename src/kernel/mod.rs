@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod host;
 mod log;
 pub mod netlink;
+mod notices;
 pub mod preflight;
 pub mod queue;
 mod queue_proc;

@@ -10,5 +10,7 @@ mod bad_input;
 mod bans;
 mod continuity;
 mod lab;
+mod mission;
+mod reload;
 mod scans;
 mod traffic;
