@@ -2,6 +2,8 @@
 //! and deadlines come in one at a time; orders to workers and jobs for the enforcer go out.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,18 +23,36 @@ use crate::kernel::host::Why;
 use crate::kernel::sets::{Change, LiveBan};
 use crate::stats::Stats;
 
+/// Whom an operator means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The source that an address belongs to.
+    Address(IpAddr),
+    /// Just this.
+    Prefix(Prefix),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(addr) => addr.fmt(f),
+            Target::Prefix(prefix) => prefix.fmt(f),
+        }
+    }
+}
+
 /// What others ask of the analyst.
 #[allow(missing_docs, reason = "fields are what their variant's sentence says")]
 pub enum Command {
     /// An operator's ban; the reply comes when the kernel has the element.
     Ban {
-        target: Prefix,
+        target: Target,
         length: Option<Duration>,
         note: Option<Box<str>>,
         to: Sender<Reply>,
     },
     /// Lift whatever bans `target`.
-    Unban { target: Prefix, to: Sender<Reply> },
+    Unban { target: Target, to: Sender<Reply> },
     /// Every live ban.
     List { to: Sender<Reply> },
     /// These addresses are protected from now on, and why.
@@ -125,8 +145,9 @@ impl Analyst {
                     Ok(Command::Stop) | Err(_) => return,
                     Ok(command) => self.obey(command, Instant::now()),
                 },
-                recv(inbox.failures) -> failure => if let Ok(failure) = failure {
-                    self.note_failure(failure, Instant::now());
+                recv(inbox.failures) -> failure => match failure {
+                    Ok(failure) => self.note_failure(failure, Instant::now()),
+                    Err(_) => return,
                 },
                 recv(inbox.offences) -> offence => match offence {
                     Ok(offence) => self.judge(&offence, Instant::now()),
@@ -242,7 +263,7 @@ impl Analyst {
                 note,
                 to,
             } => self.ban(target, length, note, to, now),
-            Command::Unban { target, to } => self.unban(&target, to, now),
+            Command::Unban { target, to } => self.unban(target, to, now),
             Command::List { to } => {
                 let bans = self.ledger.bans().map(|ban| view(ban, now)).collect();
                 let _ = to.send(Reply::List(bans));
@@ -257,12 +278,13 @@ impl Analyst {
 
     fn ban(
         &mut self,
-        target: Prefix,
+        target: Target,
         length: Option<Duration>,
         note: Option<Box<str>>,
         to: Sender<Reply>,
         now: Instant,
     ) {
+        let target = self.source_of(target);
         if let Some(why) = self.protection.forbids(&target) {
             let _ = to.send(Reply::refused(why));
             return;
@@ -272,13 +294,25 @@ impl Analyst {
         self.enact(&ban, now, Some(Answer { to, reply }));
     }
 
+    /// What is banned when an operator says `target`: the same unit that an offender there is banned as.
+    fn source_of(&self, target: Target) -> Prefix {
+        match target {
+            Target::Address(addr) => self.protection.guard.source_of(addr, &self.policy),
+            Target::Prefix(prefix) => prefix,
+        }
+    }
+
     /// Lifts the ban of `target` itself, else the one that covers it.
-    fn unban(&mut self, target: &Prefix, to: Sender<Reply>, now: Instant) {
-        let covering = || self.ledger.covering(target.addr()).map(|ban| ban.source);
-        let banned = match self.ledger.get(target) {
-            Some(_) => Some(*target),
-            None if target.is_host() => covering(),
-            None => None,
+    fn unban(&mut self, target: Target, to: Sender<Reply>, now: Instant) {
+        let source = self.source_of(target);
+        let one = match target {
+            Target::Address(addr) => Some(addr),
+            Target::Prefix(prefix) => prefix.is_host().then(|| prefix.addr()),
+        };
+        let covering = || self.ledger.covering(one?).map(|ban| ban.source);
+        let banned = match self.ledger.get(&source) {
+            Some(_) => Some(source),
+            None => covering(),
         };
         let Some(ban) = banned.and_then(|source| self.ledger.lift(&source)) else {
             let _ = to.send(Reply::refused(format!("{target} is not banned")));
@@ -421,11 +455,8 @@ impl Analyst {
     }
 
     fn count(&self) {
-        let active = self.ledger.active() as u64;
-        self.stats.bans_active.set(active);
-        self.stats
-            .bans_observed
-            .set(self.ledger.bans().count() as u64 - active);
+        self.stats.bans_active.set(self.ledger.active() as u64);
+        self.stats.bans_observed.set(self.ledger.observed() as u64);
     }
 }
 

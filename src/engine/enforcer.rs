@@ -200,9 +200,10 @@ impl Enforcer {
     }
 
     fn load(&mut self, spec: &Spec) -> Result<(), RulesetError> {
-        let ruleset = Ruleset::build(spec);
-        ruleset::apply(&mut self.netlink, &ruleset)?;
-        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset);
+        let applied = ruleset::apply(&mut self.netlink, &Ruleset::build(spec))?;
+        let mut spec = spec.clone();
+        spec.prefix_sets.extend(applied.adopted);
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Ruleset::build(&spec));
         Ok(())
     }
 

@@ -332,6 +332,11 @@ fn a_scanner_on_the_hosts_own_ipv6_link_never_takes_its_neighbours_along() {
         "a neighbour in the host's own /64 is cut: {:?}",
         engine.bans()
     );
+    // The operator means the same by the address as the engine does.
+    engine.must(&["unban", ATTACKER6_ON_LINK]);
+    assert!(engine.bans().is_empty(), "{:?}", engine.bans());
+    engine.must(&["ban", ATTACKER6_ON_LINK]);
+    assert_eq!(engine.kernel_bans("banned6_128"), [ATTACKER6_ON_LINK]);
 }
 
 #[test]
