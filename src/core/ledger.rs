@@ -219,6 +219,11 @@ impl Ledger {
         self.active
     }
 
+    /// How many would-be bans are live.
+    pub fn observed(&self) -> usize {
+        self.bans.len() - self.active
+    }
+
     /// How many enforced bans were ever granted here, adopted ones not among them.
     pub fn total(&self) -> u64 {
         self.total
