@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use verdictd::control::server::{Handler, Peer, Server};
+use verdictd::control::server::{Handler, Peer, Reserved, Server};
 use verdictd::control::wire::{
     BanCounts, BanView, Latency, Losses, ProtectedSource, QueueView, Reply, Request, SourceRow, Sources,
     StatsView, StatusReport, Verdicts,
@@ -181,7 +181,11 @@ impl Engine {
     fn run(canned: Canned) -> Engine {
         let folder = tempfile::tempdir().unwrap();
         let canned = Arc::new(canned);
-        let server = Server::start(&folder.path().join("control.sock"), canned.clone()).unwrap();
+        let server = Server::start(
+            Reserved::bind(&folder.path().join("control.sock")).unwrap(),
+            canned.clone(),
+        )
+        .unwrap();
         Engine {
             canned,
             server: Some(server),

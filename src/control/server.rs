@@ -45,13 +45,25 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
-    /// Binds `path` (0660, in a folder made 0750 if there is none) and answers on a thread of its own.
+/// The socket in its place, before anybody answers on it: who connects meanwhile waits. Gone again if dropped.
+#[derive(Debug)]
+pub struct Reserved(Socket);
+
+impl Reserved {
+    /// Binds `path` (0660, in a folder made 0750 if there is none).
     ///
     /// A socket that a dead engine left is replaced; one that is answered is not.
-    pub fn start(path: &Path, handler: Arc<dyn Handler>) -> Result<Server, ServerError> {
+    pub fn bind(path: &Path) -> Result<Reserved, ServerError> {
+        Socket::bind(path).map(Reserved)
+    }
+}
+
+impl Server {
+    /// Answers on a thread of its own.
+    pub fn start(Reserved(socket): Reserved, handler: Arc<dyn Handler>) -> Result<Server, ServerError> {
+        let path = socket.path().to_owned();
         let shared = Arc::new(Shared {
-            socket: Socket::bind(path)?,
+            socket,
             stopping: AtomicBool::new(false),
             clients: Mutex::new(0),
             left: Condvar::new(),
@@ -60,7 +72,7 @@ impl Server {
         let thread = thread::Builder::new()
             .name("control".into())
             .spawn(move || accept_clients(&theirs, &handler))
-            .map_err(|error| ServerError::io("start a thread for", path, error))?;
+            .map_err(|error| ServerError::io("start a thread for", &path, error))?;
         Ok(Server {
             shared,
             thread: Some(thread),
@@ -300,7 +312,11 @@ mod tests {
     impl Fixture {
         fn new() -> Fixture {
             let folder = tempfile::tempdir().unwrap();
-            let server = Server::start(&folder.path().join("run/control.sock"), Arc::new(Echo)).unwrap();
+            let server = Server::start(
+                Reserved::bind(&folder.path().join("run/control.sock")).unwrap(),
+                Arc::new(Echo),
+            )
+            .unwrap();
             Fixture { server, folder }
         }
 
@@ -352,7 +368,7 @@ mod tests {
         let path = server.path().to_owned();
         server.stop();
         assert!(!path.exists());
-        let again = Server::start(&path, Arc::new(Echo)).unwrap();
+        let again = Server::start(Reserved::bind(&path).unwrap(), Arc::new(Echo)).unwrap();
         assert!(path.exists());
         drop(again);
         assert!(!path.exists());

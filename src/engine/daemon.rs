@@ -27,7 +27,7 @@ use super::notify::notify;
 use super::protect::{self, Protection};
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
-use crate::control::server::{Server, ServerError};
+use crate::control::server::{Reserved, Server, ServerError};
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
 use crate::core::verdict::Class;
@@ -106,8 +106,9 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     }
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
+    let socket = Reserved::bind(&options.runtime_dir.join("control.sock"))?;
     let opened = open(&config)?;
-    let engine = Engine::start(options, &config, opened)?;
+    let engine = Engine::start(options, &config, opened, socket)?;
     println!("ready");
     io::stdout().flush()?;
     if let Err(error) = notify("READY=1") {
@@ -336,7 +337,12 @@ impl Drop for Alarm {
 }
 
 impl Engine {
-    fn start(options: &Options, config: &Config, opened: Opened) -> Result<Engine, DaemonError> {
+    fn start(
+        options: &Options,
+        config: &Config,
+        opened: Opened,
+        socket: Reserved,
+    ) -> Result<Engine, DaemonError> {
         let Opened {
             mut netlink,
             mut sets,
@@ -429,7 +435,7 @@ impl Engine {
             expected,
             netlink: Mutex::new(Netlink::open(mnl::Bus::Netfilter)?),
         };
-        let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
+        let server = Server::start(socket, Arc::new(handler))?;
         follow_signals(alarm)?;
         introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
         Ok(Engine {
