@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
-use super::enforcer::{Answer, Failure, Job, RETRY, Work};
+use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
 use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::control::wire::{BanView, Reply};
@@ -49,7 +49,7 @@ pub struct Inbox {
     /// From control socket and protector.
     pub commands: Receiver<Command>,
     /// From the enforcer.
-    pub failures: Receiver<Failure>,
+    pub reports: Receiver<Report>,
 }
 
 /// The analyst before it runs; see [`Analyst::run`].
@@ -114,14 +114,15 @@ impl Analyst {
             let deadline = self
                 .deadline()
                 .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
-            // Commands first: an operator's unban must not wait behind a storm of offences.
+            // What the kernel said first, before what somebody makes of it; then commands: an operator's unban
+            // must not wait behind a storm of offences.
             select_biased! {
+                recv(inbox.reports) -> report => if let Ok(report) = report {
+                    self.note(report, Instant::now());
+                },
                 recv(inbox.commands) -> command => match command {
                     Ok(Command::Stop) | Err(_) => return,
                     Ok(command) => self.obey(command, Instant::now()),
-                },
-                recv(inbox.failures) -> failure => if let Ok(failure) = failure {
-                    self.note_failure(failure, Instant::now());
                 },
                 recv(inbox.offences) -> offence => match offence {
                     Ok(offence) => self.judge(&offence, Instant::now()),
@@ -324,14 +325,41 @@ impl Analyst {
         debug!("the ban of {} ended: {why}", ban.source);
     }
 
+    fn note(&mut self, report: Report, now: Instant) {
+        match report {
+            Report::Refused(failure) => self.note_failure(failure, now),
+            Report::Emptied => self.rebuild(now),
+        }
+    }
+
     fn note_failure(&mut self, failure: Failure, now: Instant) {
         self.stats.enforcement_errors.add(1);
         error!(
             "the kernel refused a change for {}: {}",
             failure.target, failure.error
         );
+        if failure.withdrawn
+            && let Some(ban) = self.ledger.lift(&failure.target)
+        {
+            self.announce_end(&ban, "refused");
+            self.release(ban.source);
+        }
         self.refused.insert(failure.target);
         self.retry_at.get_or_insert(now + RETRY);
+    }
+
+    /// Every ban of the ledger goes into the kernel's sets again, which are empty.
+    fn rebuild(&mut self, now: Instant) {
+        warn!(
+            "the table was gone and is made anew; {} bans go back into it",
+            self.ledger.active()
+        );
+        let bans = self.ledger.bans().filter(|ban| ban.enforced);
+        let changes = bans.map(|ban| Change::Renew {
+            target: ban.source,
+            timeout: ban.remaining(now),
+        });
+        self.submit(changes.collect(), None);
     }
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
@@ -377,9 +405,7 @@ impl Analyst {
     fn count(&self) {
         let active = self.ledger.active() as u64;
         self.stats.bans_active.set(active);
-        self.stats
-            .bans_observed
-            .set(self.ledger.bans().count() as u64 - active);
+        self.stats.bans_observed.set(self.ledger.observed() as u64);
     }
 }
 

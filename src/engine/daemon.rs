@@ -163,7 +163,7 @@ struct Opened {
     feeds: Vec<Feed>,
     backend: Option<Backend>,
     spec: Spec,
-    adopted: bool,
+    loaded: Option<Loaded>,
 }
 
 fn open(config: &Config) -> Result<Opened, DaemonError> {
@@ -197,7 +197,7 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         feeds,
         backend,
         spec,
-        adopted: loaded.is_some(),
+        loaded,
     })
 }
 
@@ -351,7 +351,7 @@ impl Engine {
             feeds,
             backend,
             spec,
-            adopted,
+            loaded,
         } = opened;
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
@@ -361,7 +361,7 @@ impl Engine {
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
-        let (failure_sender, failures) = unbounded();
+        let (report_sender, reports) = unbounded();
 
         // Workers answer before the first rule leads to them.
         let capacity = policy.max_sources.div_ceil(feeds.len());
@@ -381,17 +381,22 @@ impl Engine {
         drop(offence_sender);
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
-        let live = if adopted { sets.dump()? } else { Vec::new() };
+        let live = if loaded.is_some() {
+            sets.dump()?
+        } else {
+            Vec::new()
+        };
         let ruleset = Ruleset::build(&spec);
-        for kept in ruleset::apply(&mut netlink, &ruleset)?.kept {
+        let applied = ruleset::apply_over(&mut netlink, &ruleset, loaded.as_ref())?;
+        for kept in applied.kept {
             warn!(
                 "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
                 kept.name, kept.size, kept.wanted
             );
         }
-        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
+        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset.with_ban_sets(&applied.adopted))));
 
-        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, failure_sender);
+        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, report_sender);
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -408,7 +413,7 @@ impl Engine {
         let inbox = Inbox {
             offences,
             commands: command_receiver,
-            failures,
+            reports,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
         let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);

@@ -10,5 +10,6 @@ mod bad_input;
 mod bans;
 mod continuity;
 mod lab;
+mod mishaps;
 mod scans;
 mod traffic;
