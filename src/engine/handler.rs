@@ -1,5 +1,6 @@
 //! Answers to `verdictctl`: reads counters and kernel tables itself, asks the analyst for what the ledger knows.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use tracing::info;
 
 use super::analyst::Command;
 use super::enforcer::Expected;
+use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
@@ -58,7 +60,12 @@ impl Handler for EngineHandler {
                 reason,
             } => {
                 let length = duration_seconds.map(Duration::from_secs);
-                self.for_target(&target, |target| {
+                self.for_target(&target, |target, whole| {
+                    let target = if whole {
+                        target
+                    } else {
+                        self.source_of(target.addr())
+                    };
                     info!("uid {} (pid {}) bans {target}", peer.uid, peer.pid);
                     let note = reason.map(String::into_boxed_str);
                     self.ask(|to| Command::Ban {
@@ -69,7 +76,8 @@ impl Handler for EngineHandler {
                     })
                 })
             }
-            Request::Unban { target } => self.for_target(&target, |target| {
+            // An address alone lifts what bans it, whatever its length.
+            Request::Unban { target } => self.for_target(&target, |target, _| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
             }),
@@ -78,16 +86,32 @@ impl Handler for EngineHandler {
 }
 
 impl EngineHandler {
-    /// A plain address means its source (an IPv6 address its prefix); one with a length means just that.
-    fn for_target(&self, text: &str, act: impl FnOnce(Prefix) -> Reply) -> Reply {
+    /// Hands on the target and whether it was given with a length; then just that is meant.
+    fn for_target(&self, text: &str, act: impl FnOnce(Prefix, bool) -> Reply) -> Reply {
         match Prefix::parse(text) {
             Err(error) => Reply::refused(error),
             Ok((_, true)) => Reply::refused(format!(
                 "{text} has bits beyond its prefix length; write the network's own address, or the address alone"
             )),
-            Ok((prefix, false)) if text.contains('/') => act(prefix),
-            Ok((prefix, false)) => act(self.policy.source_of(prefix.addr())),
+            Ok((prefix, false)) => act(prefix, text.contains('/')),
         }
+    }
+
+    /// What a ban of this address alone bans: its source (of an IPv6 address the prefix), but only the address
+    /// itself where the prefix holds somebody protected, as the workers do it.
+    fn source_of(&self, addr: IpAddr) -> Prefix {
+        let source = self.policy.source_of(addr);
+        if source.is_host() || !self.protection().is_some_and(|known| known.guard.spares(&source)) {
+            source
+        } else {
+            Prefix::host(addr)
+        }
+    }
+
+    fn protection(&self) -> Option<Protection> {
+        let (to, protection) = bounded(1);
+        self.commands.send(Command::Protected { to }).ok()?;
+        protection.recv_timeout(PATIENCE).ok()
     }
 
     fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
@@ -104,11 +128,7 @@ impl EngineHandler {
     }
 
     fn status(&self) -> Reply {
-        let (to, protection) = bounded(1);
-        let protection = match self.commands.send(Command::Protected { to }) {
-            Ok(()) => protection.recv_timeout(PATIENCE).ok(),
-            Err(_) => None,
-        };
+        let protection = self.protection();
         let table = self.table();
         let counts = self.stats.snapshot(Instant::now());
         let mut report = StatusReport {
