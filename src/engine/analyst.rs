@@ -341,10 +341,13 @@ impl Analyst {
         if failure.withdrawn
             && let Some(ban) = self.ledger.lift(&failure.target)
         {
-            self.announce_end(&ban, "refused");
+            // Should the kernel hold an older one, that ends as well: ledger and kernel are to agree.
+            self.lift_in_kernel(&ban, "refused");
             self.release(ban.source);
+            return;
         }
         self.refused.insert(failure.target);
+        self.count_refused();
         self.retry_at.get_or_insert(now + RETRY);
     }
 
@@ -364,7 +367,9 @@ impl Analyst {
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
     fn retry(&mut self, now: Instant) {
-        self.retry_at = None;
+        // What was not refused again since the last try is in force: status hears of it now.
+        self.count_refused();
+        self.retry_at = (!self.refused.is_empty()).then(|| now + RETRY);
         let changes: Vec<Change> = std::mem::take(&mut self.refused)
             .into_iter()
             .map(
@@ -378,6 +383,10 @@ impl Analyst {
             )
             .collect();
         self.submit(changes, None);
+    }
+
+    fn count_refused(&self) {
+        self.stats.bans_refused.set(self.refused.len() as u64);
     }
 
     fn submit(&self, changes: Vec<Change>, done: Option<Answer>) {

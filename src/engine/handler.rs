@@ -9,7 +9,7 @@ use crossbeam_channel::{Sender, bounded};
 use tracing::info;
 
 use super::analyst::Command;
-use super::enforcer::Expected;
+use super::enforcer::{Expected, RETRY};
 use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::control::server::{Handler, Peer};
@@ -162,7 +162,7 @@ impl EngineHandler {
                 total: counts.bans_total,
                 observed: counts.bans_observed,
             },
-            degraded: table.degraded,
+            degraded: self.degraded(table.degraded),
             ..StatusReport::default()
         };
         match protection {
@@ -178,6 +178,18 @@ impl EngineHandler {
         Reply::Status(Box::new(report))
     }
 
+    /// What is wrong with the table, and what it does not take.
+    fn degraded(&self, mut of_table: Vec<String>) -> Vec<String> {
+        let refused = self.stats.bans_refused.get();
+        if refused > 0 {
+            of_table.push(format!(
+                "the kernel refuses {refused} changes of its sets of bans, see the log; they are tried again every {} s",
+                RETRY.as_secs()
+            ));
+        }
+        of_table
+    }
+
     fn stats(&self, top: usize) -> Reply {
         let table = self.table();
         let view = StatsView {
@@ -186,7 +198,7 @@ impl EngineHandler {
             enforce: self.policy.enforce,
             queues: self.queue_views(),
             top_sources: self.top(top),
-            degraded: table.degraded,
+            degraded: self.degraded(table.degraded),
             ..StatsView::of(&self.stats.snapshot(Instant::now()))
         };
         Reply::Stats(Box::new(view))

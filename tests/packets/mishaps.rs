@@ -7,9 +7,10 @@ use std::thread;
 
 use crate::common::engine::{DETECTION, Engine, FIREWALL, Home, table};
 use crate::common::flow::talks;
-use crate::common::lab::{HOST, Lab};
+use crate::common::lab::{ATTACKER, HOST, Lab};
 use crate::common::namespace::Namespace;
 use crate::common::service::Echo;
+use crate::common::wire::Gun;
 use crate::common::{count, ms, secs, within};
 
 #[test]
@@ -170,4 +171,38 @@ fn a_state_directory_that_is_a_file_is_named() {
         output.text()
     );
     assert_eq!(table(&ns), "");
+}
+
+#[test]
+fn a_ban_that_finds_the_set_full_holds_in_the_worker_and_is_told_by_status() {
+    let lab = Lab::new();
+    let _echo = Echo::tcp(&lab.host, &[80]);
+    let engine = Engine::start(&lab.host, &format!("{DETECTION}\n[engine]\nban_set_size = 2\n"));
+    engine.must(&["ban", "20.0.0.1", "--for", "1h"]);
+    engine.must(&["ban", "20.0.0.2", "--for", "1h"]);
+    let third = engine.ctl(&["ban", "20.0.0.3", "--for", "1h"]);
+    assert!(
+        third.code() == 1 && third.stderr.contains("full"),
+        "{}",
+        third.text()
+    );
+    assert_eq!(engine.ctl(&["status"]).code(), 0, "nothing is left undone");
+
+    Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5012);
+    engine.wait_ban(ATTACKER);
+    assert!(
+        !talks(&lab.attacker, HOST, 80),
+        "the worker drops what the kernel does not"
+    );
+    let told = || engine.ctl(&["status"]);
+    assert!(within(secs(2), || told().code() == 4), "{}", told().text());
+    engine.must(&["unban", "20.0.0.1"]);
+    assert!(
+        within(secs(8), || engine
+            .kernel_bans("banned4")
+            .contains(&ATTACKER.into())),
+        "{}",
+        engine.log()
+    );
+    assert!(within(secs(8), || told().code() == 0), "{}", told().text());
 }

@@ -378,7 +378,8 @@ fn tie(batch: &mut Vec<u8>, generation: u32) {
 const BATCH_BEGIN: u32 = 20;
 /// linux/netfilter/nfnetlink.h, enum nfnl_batch_attributes.
 const NFNL_BATCH_GENID: u16 = 1;
-/// How often an apply that was overtaken by another's change is begun anew.
-const TRIES: u32 = 5;
+/// How often an apply that was overtaken by another's change is begun anew: some milliseconds each, while a
+/// container runtime may change its own tables a hundred times a second.
+const TRIES: u32 = 50;
 /// Identifiers of named sets within a batch, clear of those of anonymous ones.
 const NAMED_SET_IDS: u32 = 1 << 16;
