@@ -76,15 +76,19 @@ pub fn read(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
 }
 
 /// The number of the kernel's ruleset, which every change of any table makes another.
-pub(super) fn generation(netlink: &mut Netlink) -> Result<u32, NetlinkError> {
+pub(super) fn generation(netlink: &mut Netlink) -> Result<u32, RulesetError> {
     let request = request(netlink, libc::NFT_MSG_GETGEN, libc::NLM_F_ACK, |_| {});
     let mut generation = 0;
-    netlink.dump(&request, |_, payload| {
+    let asked = netlink.dump(&request, |_, payload| {
         let id = Attributes::after_nfgen(payload).find(|(kind, _)| *kind == NFTA_GEN_ID);
         generation = id.and_then(|(_, value)| be32(value)).unwrap_or_default();
         Ok(())
-    })?;
-    Ok(generation)
+    });
+    match asked {
+        Ok(()) => Ok(generation),
+        Err(error) if error.errno() == Some(libc::EPERM) => Err(RulesetError::NotPermitted),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn interrupted(error: &NetlinkError) -> bool {
