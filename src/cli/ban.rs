@@ -72,7 +72,11 @@ fn target_of(text: &str, screen: &mut Screen<'_>) -> Result<String, CliError> {
             plain(text)
         )?;
     }
-    Ok(prefix.to_string())
+    // An address with its full length means just that address; alone it means its source.
+    Ok(match text.contains('/') {
+        true => format!("{}/{}", prefix.addr(), prefix.len()),
+        false => prefix.to_string(),
+    })
 }
 
 fn for_how_long(ban: &BanView) -> String {

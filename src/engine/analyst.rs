@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
-use super::enforcer::{Answer, Failure, Job, RETRY, Work};
+use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
 use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::control::wire::{BanView, Reply};
@@ -61,8 +61,6 @@ pub enum Command {
     Policy(Arc<Policy>),
     /// The protected addresses as they are now.
     Protected { to: Sender<Protection> },
-    /// The kernel's sets may have been emptied: say every ban again.
-    Reassert,
     /// Leave.
     Stop,
 }
@@ -74,7 +72,7 @@ pub struct Inbox {
     /// From control socket and protector.
     pub commands: Receiver<Command>,
     /// From the enforcer.
-    pub failures: Receiver<Failure>,
+    pub reports: Receiver<Report>,
 }
 
 /// The analyst before it runs; see [`Analyst::run`].
@@ -139,15 +137,15 @@ impl Analyst {
             let deadline = self
                 .deadline()
                 .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
-            // Commands first: an operator's unban must not wait behind a storm of offences.
+            // What the kernel said first, before what somebody makes of it; then commands: an operator's unban
+            // must not wait behind a storm of offences.
             select_biased! {
+                recv(inbox.reports) -> report => if let Ok(report) = report {
+                    self.note(report, Instant::now());
+                },
                 recv(inbox.commands) -> command => match command {
                     Ok(Command::Stop) | Err(_) => return,
                     Ok(command) => self.obey(command, Instant::now()),
-                },
-                recv(inbox.failures) -> failure => match failure {
-                    Ok(failure) => self.note_failure(failure, Instant::now()),
-                    Err(_) => return,
                 },
                 recv(inbox.offences) -> offence => match offence {
                     Ok(offence) => self.judge(&offence, Instant::now()),
@@ -271,7 +269,6 @@ impl Analyst {
             Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
             Command::Policy(policy) => self.go_over_to(policy, now),
             Command::Protected { to } => drop(to.send(self.protection.clone())),
-            Command::Reassert => self.reassert(now),
             Command::Stop => {}
         }
     }
@@ -356,20 +353,6 @@ impl Analyst {
         }
     }
 
-    fn reassert(&self, now: Instant) {
-        let enforced = self.ledger.bans().filter(|ban| ban.enforced);
-        let changes: Vec<Change> = enforced
-            .map(|ban| Change::Renew {
-                target: ban.source,
-                timeout: ban.remaining(now),
-            })
-            .collect();
-        if !changes.is_empty() {
-            info!("{} bans are asserted again", changes.len());
-            self.submit(changes, None);
-        }
-    }
-
     /// Who becomes protected is unbanned at once.
     fn protect(&mut self, protection: Protection) {
         self.protection = protection;
@@ -404,19 +387,53 @@ impl Analyst {
         debug!("the ban of {} ended: {why}", ban.source);
     }
 
+    fn note(&mut self, report: Report, now: Instant) {
+        match report {
+            Report::Refused(failure) => self.note_failure(failure, now),
+            Report::Emptied => self.rebuild(now),
+        }
+    }
+
     fn note_failure(&mut self, failure: Failure, now: Instant) {
         self.stats.enforcement_errors.add(1);
         error!(
             "the kernel refused a change for {}: {}",
             failure.target, failure.error
         );
+        if failure.withdrawn
+            && let Some(ban) = self.ledger.lift(&failure.target)
+        {
+            // Should the kernel hold an older one, that ends as well: ledger and kernel are to agree.
+            self.lift_in_kernel(&ban, "refused");
+            self.release(ban.source);
+            return;
+        }
         self.refused.insert(failure.target);
+        self.count_refused();
         self.retry_at.get_or_insert(now + RETRY);
+    }
+
+    /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
+    fn rebuild(&mut self, now: Instant) {
+        let bans = self.ledger.bans().filter(|ban| ban.enforced);
+        let changes: Vec<Change> = bans
+            .map(|ban| Change::Renew {
+                target: ban.source,
+                timeout: ban.remaining(now),
+            })
+            .collect();
+        warn!(
+            "the sets of bans may be empty: {} bans go into them again",
+            changes.len()
+        );
+        self.submit(changes, None);
     }
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
     fn retry(&mut self, now: Instant) {
-        self.retry_at = None;
+        // What was not refused again since the last try is in force: status hears of it now.
+        self.count_refused();
+        self.retry_at = (!self.refused.is_empty()).then(|| now + RETRY);
         let changes: Vec<Change> = std::mem::take(&mut self.refused)
             .into_iter()
             .map(
@@ -430,6 +447,10 @@ impl Analyst {
             )
             .collect();
         self.submit(changes, None);
+    }
+
+    fn count_refused(&self) {
+        self.stats.bans_refused.set(self.refused.len() as u64);
     }
 
     fn submit(&self, changes: Vec<Change>, done: Option<Answer>) {

@@ -30,7 +30,7 @@ use super::reload::Reloader;
 use super::room::Manner;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
-use crate::control::server::{Server, ServerError};
+use crate::control::server::{Bound, Server, ServerError};
 use crate::control::wire::Reply;
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
@@ -118,8 +118,9 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     }
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
+    let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
     let opened = open(&config)?;
-    let engine = Engine::start(options, &config, opened)?;
+    let engine = Engine::start(options, &config, opened, control)?;
     // Whoever started us may have hung up; that is no reason to stop protecting.
     if let Err(error) = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush()) {
         warn!("cannot print that we are ready: {error}");
@@ -176,7 +177,7 @@ struct Opened {
     feeds: Vec<Feed>,
     backend: Option<Backend>,
     spec: Spec,
-    adopted: bool,
+    loaded: Option<Loaded>,
     /// Why the table is stateless though the configuration asks for more.
     stateless: Option<String>,
 }
@@ -221,7 +222,7 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         feeds,
         backend,
         spec,
-        adopted: loaded.is_some(),
+        loaded,
         stateless: manner.stateless,
     })
 }
@@ -399,7 +400,12 @@ impl Drop for Alarm {
 }
 
 impl Engine {
-    fn start(options: &Options, config: &Config, opened: Opened) -> Result<Engine, DaemonError> {
+    fn start(
+        options: &Options,
+        config: &Config,
+        opened: Opened,
+        control: Bound,
+    ) -> Result<Engine, DaemonError> {
         let Opened {
             mut netlink,
             mut sets,
@@ -407,12 +413,11 @@ impl Engine {
             protection,
             feeds,
             backend,
-            mut spec,
-            adopted,
+            spec,
+            loaded,
             stateless,
         } = opened;
         // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
-        let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
         let asking = Netlink::open(mnl::Bus::Netfilter)?;
         let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let now = Instant::now();
@@ -423,7 +428,7 @@ impl Engine {
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
-        let (failure_sender, failures) = unbounded();
+        let (report_sender, reports) = unbounded();
 
         // Workers answer before the first rule leads to them.
         let capacity = policy.max_sources.div_ceil(feeds.len());
@@ -443,28 +448,24 @@ impl Engine {
         drop(offence_sender);
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
-        let live = if adopted { sets.dump()? } else { Vec::new() };
-        let applied = ruleset::apply(&mut netlink, &Ruleset::build(&spec))?;
-        spec.prefix_sets.extend(applied.adopted);
+        let live = if loaded.is_some() {
+            sets.dump()?
+        } else {
+            Vec::new()
+        };
         let ruleset = Ruleset::build(&spec);
+        let applied = ruleset::apply_over(&mut netlink, &ruleset, loaded.as_ref())?;
         for kept in applied.kept {
             warn!(
                 "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
                 kept.name, kept.size, kept.wanted
             );
         }
-        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
+        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset.with_ban_sets(&applied.adopted))));
 
         // Listens from before the first ban is added; what was lost before that, start itself has put right.
         let table_watch = TableWatch::open(netlink.portid())?;
-        let enforcer = Enforcer::new(
-            netlink,
-            sets,
-            Arc::clone(&expected),
-            job_receiver,
-            failure_sender,
-            commands.clone(),
-        );
+        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, report_sender);
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -481,7 +482,7 @@ impl Engine {
         let inbox = Inbox {
             offences,
             commands: command_receiver,
-            failures,
+            reports,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
         let protector = {

@@ -9,7 +9,8 @@ use tracing::info;
 
 use super::analyst::{Command, Target};
 use super::daemon::Event;
-use super::enforcer::Expected;
+use super::enforcer::{Expected, RETRY};
+use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
@@ -125,6 +126,12 @@ impl EngineHandler {
         }
     }
 
+    fn protection(&self) -> Option<Protection> {
+        let (to, protection) = bounded(1);
+        self.commands.send(Command::Protected { to }).ok()?;
+        protection.recv_timeout(PATIENCE).ok()
+    }
+
     fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
         self.answered(|to| self.commands.send(command(to)).is_ok())
     }
@@ -143,11 +150,7 @@ impl EngineHandler {
     }
 
     fn status(&self) -> Reply {
-        let (to, protection) = bounded(1);
-        let protection = match self.commands.send(Command::Protected { to }) {
-            Ok(()) => protection.recv_timeout(PATIENCE).ok(),
-            Err(_) => None,
-        };
+        let protection = self.protection();
         let table = self.table();
         let running = self.running.get();
         let policy = &running.config.policy;
@@ -178,7 +181,7 @@ impl EngineHandler {
                 total: counts.bans_total,
                 observed: counts.bans_observed,
             },
-            degraded: table.degraded,
+            degraded: self.degraded(table.degraded),
             ..StatusReport::default()
         };
         match protection {
@@ -194,6 +197,18 @@ impl EngineHandler {
         Reply::Status(Box::new(report))
     }
 
+    /// What is wrong with the table, and what it does not take.
+    fn degraded(&self, mut of_table: Vec<String>) -> Vec<String> {
+        let refused = self.stats.bans_refused.get();
+        if refused > 0 {
+            of_table.push(format!(
+                "the kernel refuses {refused} changes of its sets of bans, see the log; they are tried again every {} s",
+                RETRY.as_secs()
+            ));
+        }
+        of_table
+    }
+
     fn stats(&self, top: usize) -> Reply {
         let table = self.table();
         let running = self.running.get();
@@ -204,7 +219,7 @@ impl EngineHandler {
             enforce: policy.enforce,
             queues: self.queue_views(),
             top_sources: self.top(top),
-            degraded: table.degraded,
+            degraded: self.degraded(table.degraded),
             ..StatsView::of(&self.stats.snapshot(Instant::now()))
         };
         Reply::Stats(Box::new(view))
