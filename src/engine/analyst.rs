@@ -299,32 +299,35 @@ impl Analyst {
         }
     }
 
-    /// Lifts the ban of `target` itself, else the one that covers it.
+    /// A prefix means the ban of just that; an address alone means every ban that holds it, so that it is free
+    /// afterwards.
     fn unban(&mut self, target: Target, to: Sender<Reply>, now: Instant) {
-        let source = self.source_of(target);
-        let one = match target {
-            Target::Address(addr) => Some(addr),
-            Target::Prefix(prefix) => prefix.is_host().then(|| prefix.addr()),
-        };
-        let covering = || self.ledger.covering(one?).map(|ban| ban.source);
-        let banned = match self.ledger.get(&source) {
-            Some(_) => Some(source),
-            None => covering(),
-        };
-        let Some(ban) = banned.and_then(|source| self.ledger.lift(&source)) else {
+        let mut lifted = Vec::new();
+        match target {
+            Target::Prefix(prefix) => lifted.extend(self.ledger.lift(&prefix)),
+            Target::Address(addr) => {
+                while let Some(source) = self.ledger.covering(addr).map(|ban| ban.source) {
+                    lifted.extend(self.ledger.lift(&source));
+                }
+            }
+        }
+        if lifted.is_empty() {
             let _ = to.send(Reply::refused(format!("{target} is not banned")));
             return;
-        };
-        let reply = Reply::Unbanned(vec![view(&ban, now)]);
-        self.announce_end(&ban, "manual");
-        self.release(ban.source);
-        if ban.enforced {
-            self.submit(
-                vec![Change::Remove { target: ban.source }],
-                Some(Answer { to, reply }),
-            );
-        } else {
+        }
+        let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
+        for ban in &lifted {
+            self.announce_end(ban, "manual");
+            self.release(ban.source);
+        }
+        let enforced = lifted.iter().filter(|ban| ban.enforced);
+        let changes: Vec<Change> = enforced
+            .map(|ban| Change::Remove { target: ban.source })
+            .collect();
+        if changes.is_empty() {
             let _ = to.send(reply);
+        } else {
+            self.submit(changes, Some(Answer { to, reply }));
         }
     }
 

@@ -358,8 +358,11 @@ fn an_operator_bans_and_frees_single_machines_of_the_hosts_own_ipv6_link() {
     engine.must(&["ban", "2001:db8::6/128"]);
     assert_eq!(engine.kernel_bans("banned6"), ["2001:db8::"]);
     assert_eq!(engine.kernel_bans("banned6_128"), ["2001:db8::6"]);
+    // A prefix lifts just that ban, an address alone whatever holds it.
+    engine.must(&["unban", "2001:db8::6/128"]);
+    assert_eq!(engine.bans().len(), 1, "{:?}", engine.bans());
+    engine.must(&["ban", "2001:db8::6/128"]);
     engine.must(&["unban", "2001:db8::6"]);
-    engine.must(&["unban", "2001:db8::7"]);
     assert!(engine.bans().is_empty(), "{:?}", engine.bans());
     let protected = engine.ctl(&["ban", HOST6]);
     assert_eq!(protected.code(), 1);
