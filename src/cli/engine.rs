@@ -137,7 +137,7 @@ fn ruleset(path: &Path) -> ExitCode {
                 queue_base: config.engine.queue_base.unwrap_or(daemon::FIRST_NUMBER),
                 log_base: config.engine.log_base.unwrap_or(daemon::FIRST_NUMBER),
                 workers: config.engine.workers as u16,
-                seed: SHOWN_SEED,
+                seed: config.engine.seed.unwrap_or(SHOWN_SEED),
             };
             print!(
                 "{}",
@@ -173,5 +173,5 @@ fn chain(error: &dyn Error) -> String {
 const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
-/// A printed ruleset is the same for the same configuration; a running engine draws its seed.
+/// A printed ruleset is the same for the same configuration; without `engine.seed` a running engine draws one.
 const SHOWN_SEED: u32 = 0x5eed;

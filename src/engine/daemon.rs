@@ -204,7 +204,7 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
 /// an adopted table needs no moment without a listener.
 fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
-    let seed = match loaded.and_then(|loaded| loaded.seed) {
+    let seed = match config.engine.seed.or(loaded.and_then(|loaded| loaded.seed)) {
         Some(seed) => seed,
         None => draw_seed()?,
     };
