@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use super::analyst::{Analyst, Command, Inbox};
 use super::enforcer::{Enforcer, Expected, Job};
 use super::handler::{EngineHandler, on_loss};
+use super::lockout;
 use super::notify::notify;
 use super::protect::{self, Protection};
 use super::worker::{Handle, Order, Worker};
@@ -36,6 +37,7 @@ use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
 use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
+use crate::kernel::sessions;
 use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
 
@@ -75,6 +77,9 @@ pub enum DaemonError {
     /// Queues or log groups.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// The policy would refuse the port of somebody's SSH session; one sentence each.
+    #[error("nothing was changed, or these would be locked out: {}", .0.join("; "))]
+    Lockout(Vec<String>),
     /// The kernel cannot do what is needed.
     #[error("preflight: {0}")]
     Preflight(#[from] PreflightError),
@@ -104,6 +109,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     for note in &config.notes {
         warn!("{}: {note}", options.config.display());
     }
+    spare_sessions(&config)?;
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
     let opened = open(&config)?;
@@ -119,6 +125,16 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     }
     engine.stop(options.ephemeral);
     outcome
+}
+
+/// Refuses a policy that would lock out who is logged in by SSH, unless that is meant.
+fn spare_sessions(config: &Config) -> Result<(), DaemonError> {
+    let locked = lockout::locked_out(&config.policy, &sessions::ssh_sessions());
+    if config.engine.allow_lockout || locked.is_empty() {
+        locked.iter().for_each(|who| warn!("allow_lockout = true: {who}"));
+        return Ok(());
+    }
+    Err(DaemonError::Lockout(locked))
 }
 
 /// Holds the state directory for this process; released by the kernel when it ends, however it ends.

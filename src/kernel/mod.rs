@@ -3,13 +3,16 @@
 mod bind;
 pub mod host;
 mod log;
+mod logins;
 pub mod netlink;
 pub mod preflight;
+pub mod processes;
 pub mod queue;
 mod queue_proc;
 mod queue_wire;
 mod route;
 pub mod ruleset;
+pub mod sessions;
 mod setelem;
 pub mod sets;
 pub mod sockets;
