@@ -35,6 +35,7 @@ impl Handler for Canned {
             Request::Status {} => Reply::Status(Box::new(self.status.clone())),
             Request::Stats { .. } => Reply::Stats(Box::new(self.stats.clone())),
             Request::List {} => Reply::List(self.bans.clone()),
+            Request::Reload {} => Reply::Reloaded(vec!["ports tolerated: 7 → 3".into()]),
             Request::Ban { target, .. } if target == "127.0.0.1" => {
                 Reply::refused("127.0.0.1 is protected: loopback\x1b[2J")
             }

@@ -10,6 +10,7 @@ mod client;
 pub mod engine;
 mod list;
 mod print;
+mod reload;
 mod span;
 mod stats;
 mod status;
@@ -78,6 +79,7 @@ fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
             length,
             reason,
         } => ban::ban(&client, &target, length.as_deref(), reason, screen),
+        Verb::Reload => reload::run(&client, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
     }
 }

@@ -151,6 +151,29 @@ impl Ledger {
         self.put(ban);
     }
 
+    /// Enforcement was switched on or off: every earned ban goes along with its time left, operators' bans stay
+    /// enforced. Returns those that changed.
+    ///
+    /// A ban that was only ever observed becomes the source's first offence, and lasts no longer than that earns.
+    pub fn switch(&mut self, enforced: bool, policy: &Policy, now: Instant) -> Vec<Ban> {
+        let earned = |ban: &&Ban| ban.reason != BanReason::Manual && ban.enforced != enforced;
+        let mut changed: Vec<Ban> = self.bans().filter(earned).cloned().collect();
+        for ban in &mut changed {
+            ban.enforced = enforced;
+            if enforced && self.offences_of(&ban.source) == 0 {
+                let (step, longest) = policy.ladder.duration(1);
+                ban.step = step;
+                ban.offences = self.climb(ban.source, true, true, policy.forgive_after, now);
+                ban.until = ban
+                    .until
+                    .min(now.checked_add(longest))
+                    .or(now.checked_add(longest));
+            }
+            self.put(ban.clone());
+        }
+        changed
+    }
+
     /// Ends the ban of exactly this target.
     pub fn lift(&mut self, target: &Prefix) -> Option<Ban> {
         let ban = self.bans.remove(target)?;
@@ -395,6 +418,42 @@ mod tests {
             let ban = self.offend(source).unwrap();
             (ban.step, ban.remaining(self.now).unwrap().as_secs())
         }
+    }
+
+    #[test]
+    fn switching_enforcement_takes_earned_bans_along_and_leaves_operators_bans() {
+        let mut bench = Bench::new();
+        let real = bench.offend("203.0.113.1").unwrap();
+        let target = "203.0.113.2".parse().unwrap();
+        bench.ledger.manual(target, None, None, &bench.policy, bench.now);
+
+        let off = bench.ledger.switch(false, &bench.policy, bench.now);
+        assert_eq!(
+            off.iter().map(|ban| ban.source).collect::<Vec<_>>(),
+            [real.source]
+        );
+        assert_eq!(bench.ledger.active(), 1, "the operator's ban stays");
+
+        bench.wait(60);
+        let on = bench.ledger.switch(true, &bench.policy, bench.now);
+        assert_eq!(on, [real], "the same ban, to the same end");
+    }
+
+    #[test]
+    fn an_observed_ban_that_becomes_real_is_a_first_offence() {
+        let mut bench = Bench::new();
+        for _ in 0..3 {
+            bench.observe("203.0.113.1").unwrap();
+            bench.wait(DAY * 8);
+        }
+        let observed = bench.observe("203.0.113.1").unwrap();
+        assert_eq!(observed.step, 4);
+        let on = bench.ledger.switch(true, &bench.policy, bench.now);
+        assert_eq!((on[0].step, on[0].offences), (1, 1));
+        assert_eq!(
+            on[0].remaining(bench.now),
+            Some(bench.policy.ladder.duration(1).1)
+        );
     }
 
     fn offence(source: &str, udp_only: bool) -> Offence {

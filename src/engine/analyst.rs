@@ -17,6 +17,7 @@ use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
 use crate::core::verdict::{Ban, BanReason, Offence};
+use crate::kernel::host::Why;
 use crate::kernel::sets::{Change, LiveBan};
 use crate::stats::Stats;
 
@@ -34,10 +35,14 @@ pub enum Command {
     Unban { target: Prefix, to: Sender<Reply> },
     /// Every live ban.
     List { to: Sender<Reply> },
-    /// Other protected addresses from now on.
-    Protect(Protection),
+    /// These addresses are protected from now on, and why.
+    Protect(Vec<(Prefix, Why)>),
+    /// Another policy from now on.
+    Policy(Arc<Policy>),
     /// The protected addresses as they are now.
     Protected { to: Sender<Protection> },
+    /// The kernel's sets may have been emptied: say every ban again.
+    Reassert,
     /// Leave.
     Stop,
 }
@@ -242,8 +247,10 @@ impl Analyst {
                 let bans = self.ledger.bans().map(|ban| view(ban, now)).collect();
                 let _ = to.send(Reply::List(bans));
             }
-            Command::Protect(protection) => self.protect(protection),
+            Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
+            Command::Policy(policy) => self.go_over_to(policy, now),
             Command::Protected { to } => drop(to.send(self.protection.clone())),
+            Command::Reassert => self.reassert(now),
             Command::Stop => {}
         }
     }
@@ -287,6 +294,45 @@ impl Analyst {
             );
         } else {
             let _ = to.send(reply);
+        }
+    }
+
+    /// Evidence, ladder and live bans stay; what the new policy would have done with them in the past is not
+    /// asked. Bans follow the switch of enforcement.
+    fn go_over_to(&mut self, policy: Arc<Policy>, now: Instant) {
+        self.policy = policy;
+        for worker in &self.workers {
+            worker.order(Order::Policy(Arc::clone(&self.policy)));
+        }
+        self.protect(Protection::of(
+            self.protection.reasons.to_vec(),
+            &self.policy.trusted,
+        ));
+        for ban in self.ledger.switch(self.policy.enforce, &self.policy, now) {
+            match ban.enforced {
+                true => self.enact(&ban, now, None),
+                false => {
+                    self.tell(&ban.source, || Order::Ban {
+                        source: ban.source,
+                        enforced: false,
+                    });
+                    self.submit(vec![Change::Remove { target: ban.source }], None);
+                }
+            }
+        }
+    }
+
+    fn reassert(&self, now: Instant) {
+        let enforced = self.ledger.bans().filter(|ban| ban.enforced);
+        let changes: Vec<Change> = enforced
+            .map(|ban| Change::Renew {
+                target: ban.source,
+                timeout: ban.remaining(now),
+            })
+            .collect();
+        if !changes.is_empty() {
+            info!("{} bans are asserted again", changes.len());
+            self.submit(changes, None);
         }
     }
 

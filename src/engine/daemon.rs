@@ -22,13 +22,16 @@ use tracing::{error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
 use super::enforcer::{Enforcer, Expected, Job};
-use super::handler::{EngineHandler, on_loss};
-use super::lockout;
+use super::handler::{EngineHandler, Running, Shared, on_loss};
+use super::lockout::{self, Lockout};
 use super::notify::notify;
 use super::protect::{self, Protection};
+use super::reconciler;
+use super::reload::Reloader;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
 use crate::control::server::{Server, ServerError};
+use crate::control::wire::Reply;
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
 use crate::core::verdict::Class;
@@ -36,8 +39,7 @@ use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
-use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
-use crate::kernel::sessions;
+use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch};
 use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
 
@@ -77,9 +79,9 @@ pub enum DaemonError {
     /// Queues or log groups.
     #[error(transparent)]
     Feed(#[from] FeedError),
-    /// The policy would refuse the port of somebody's SSH session; one sentence each.
-    #[error("nothing was changed, or these would be locked out: {}", .0.join("; "))]
-    Lockout(Vec<String>),
+    /// The policy would lock somebody out.
+    #[error(transparent)]
+    Lockout(#[from] Lockout),
     /// The kernel cannot do what is needed.
     #[error("preflight: {0}")]
     Preflight(#[from] PreflightError),
@@ -109,7 +111,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     for note in &config.notes {
         warn!("{}: {note}", options.config.display());
     }
-    spare_sessions(&config)?;
+    lockout::spare_sessions(&config, None)?;
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
     let opened = open(&config)?;
@@ -125,16 +127,6 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     }
     engine.stop(options.ephemeral);
     outcome
-}
-
-/// Refuses a policy that would lock out who is logged in by SSH, unless that is meant.
-fn spare_sessions(config: &Config) -> Result<(), DaemonError> {
-    let locked = lockout::locked_out(&config.policy, &sessions::ssh_sessions());
-    if config.engine.allow_lockout || locked.is_empty() {
-        locked.iter().for_each(|who| warn!("allow_lockout = true: {who}"));
-        return Ok(());
-    }
-    Err(DaemonError::Lockout(locked))
 }
 
 /// Holds the state directory for this process; released by the kernel when it ends, however it ends.
@@ -268,24 +260,27 @@ fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
 }
 
 fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
-    let observing = config.policy.observes_only();
     (0..layout.workers)
-        .map(|worker| {
-            Feed::open(&FeedConfig {
-                new_queue: (!observing).then(|| layout.new_queue(worker)),
-                odd_queue: (!observing).then(|| layout.odd_queue(worker)),
-                log_group: layout.log_group(worker),
-                log_class: if observing {
-                    Class::Observed
-                } else {
-                    Class::Refused
-                },
-                queue_length: config.engine.queue_length,
-                fail_open: config.engine.on_loss == OnLoss::Open,
-                copy_range: COPY_RANGE,
-            })
-        })
+        .map(|worker| Feed::open(&feed_config(config, layout, worker)))
         .collect()
+}
+
+/// What worker number `worker` listens to.
+pub fn feed_config(config: &Config, layout: &Layout, worker: u16) -> FeedConfig {
+    let observing = config.policy.observes_only();
+    FeedConfig {
+        new_queue: (!observing).then(|| layout.new_queue(worker)),
+        odd_queue: (!observing).then(|| layout.odd_queue(worker)),
+        log_group: layout.log_group(worker),
+        log_class: if observing {
+            Class::Observed
+        } else {
+            Class::Refused
+        },
+        queue_length: config.engine.queue_length,
+        fail_open: config.engine.on_loss == OnLoss::Open,
+        copy_range: COPY_RANGE,
+    }
 }
 
 fn draw_seed() -> io::Result<u32> {
@@ -322,6 +317,8 @@ pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: Rang
 
 /// The engine while it runs.
 struct Engine {
+    running: Shared,
+    layout: Layout,
     events: Receiver<Event>,
     server: Server,
     workers: Vec<(Handle, JoinHandle<()>)>,
@@ -329,14 +326,16 @@ struct Engine {
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
     enforcer: JoinHandle<Netlink>,
-    protector: JoinHandle<()>,
-    stop_protector: Arc<OwnedFd>,
+    followers: [JoinHandle<()>; 2],
+    stop_followers: Arc<OwnedFd>,
 }
 
 /// What the main thread waits for.
-enum Event {
+pub enum Event {
+    /// The signal that says so.
     Stop(&'static str),
-    Reload,
+    /// Read the configuration again; whoever asked is told.
+    Reload(Option<Sender<Reply>>),
     /// A thread ended, which none may before it is told to.
     Ended(String),
 }
@@ -401,7 +400,16 @@ impl Engine {
         }
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
 
-        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, failure_sender);
+        // Listens from before the first ban is added; what was lost before that, start itself has put right.
+        let table_watch = TableWatch::open(netlink.portid())?;
+        let enforcer = Enforcer::new(
+            netlink,
+            sets,
+            Arc::clone(&expected),
+            job_receiver,
+            failure_sender,
+            commands.clone(),
+        );
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -421,23 +429,28 @@ impl Engine {
             failures,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
-        let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
-            let (trusted, commands, stop) = (
-                policy.trusted.clone(),
-                commands.clone(),
-                Arc::clone(&stop_protector),
-            );
-            let first = protection.clone();
+            let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
+            let first = protection.reasons.to_vec();
             spawn("protector", &alarm, move || {
-                protect::follow(watch, trusted, first, commands, stop)
+                protect::follow(watch, first, commands, stop)
+            })?
+        };
+        let running = Shared::new(Running {
+            path: options.config.clone(),
+            config: config.clone(),
+            backend,
+        });
+        let reconciler = {
+            let (jobs, stop) = (jobs.clone(), Arc::clone(&stop_followers));
+            spawn("reconciler", &alarm, move || {
+                reconciler::follow(table_watch, jobs, stop)
             })?
         };
         let handler = EngineHandler {
-            config: options.config.clone(),
-            policy: Arc::clone(&policy),
-            on_loss: config.engine.on_loss,
-            backend,
+            running: running.clone(),
+            events: alarm.clone(),
             layout,
             stats,
             commands: commands.clone(),
@@ -449,6 +462,8 @@ impl Engine {
         follow_signals(alarm)?;
         introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
         Ok(Engine {
+            running,
+            layout,
             events,
             server,
             workers,
@@ -456,8 +471,8 @@ impl Engine {
             analyst,
             jobs,
             enforcer,
-            protector,
-            stop_protector,
+            followers: [protector, reconciler],
+            stop_followers,
         })
     }
 
@@ -469,11 +484,40 @@ impl Engine {
                     info!("{signal}: stopping");
                     return Ok(());
                 }
-                Ok(Event::Reload) => {
-                    warn!("SIGHUP: this version takes a changed configuration at restart only")
+                Ok(Event::Reload(asker)) => {
+                    let reply = self.reload();
+                    // Whoever asked may have hung up.
+                    if let Some(asker) = asker {
+                        let _ = asker.send(reply);
+                    }
                 }
                 Ok(Event::Ended(thread)) => return Err(DaemonError::Lost(thread)),
                 Err(_) => return Err(DaemonError::Lost("every thread".into())),
+            }
+        }
+    }
+
+    /// Another configuration, or everything as it was; told to the log and to whoever asked.
+    fn reload(&self) -> Reply {
+        let handles: Vec<Handle> = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let reloader = Reloader {
+            running: &self.running,
+            layout: self.layout,
+            workers: &handles,
+            jobs: &self.jobs,
+            commands: &self.commands,
+        };
+        match reloader.reload() {
+            Ok(changes) => {
+                for change in &changes {
+                    info!("reload: {change}");
+                }
+                info!("reloaded, settings that changed: {}", changes.len());
+                Reply::Reloaded(changes)
+            }
+            Err(error) => {
+                error!("reload refused, everything stays as it was: {error}");
+                Reply::refused(error)
             }
         }
     }
@@ -487,8 +531,10 @@ impl Engine {
         for (_, thread) in self.workers {
             join(thread);
         }
-        let _ = rustix::io::write(&self.stop_protector, &1u64.to_ne_bytes());
-        join(self.protector);
+        let _ = rustix::io::write(&self.stop_followers, &1u64.to_ne_bytes());
+        for thread in self.followers {
+            join(thread);
+        }
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
         let _ = self.jobs.send(Job::Stop);
@@ -523,7 +569,7 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             let event = match signal {
-                SIGHUP => Event::Reload,
+                SIGHUP => Event::Reload(None),
                 SIGINT => Event::Stop("SIGINT"),
                 _ => Event::Stop("SIGTERM"),
             };

@@ -6,21 +6,26 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use tracing::error;
+use tracing::{error, warn};
 
+use super::analyst::Command;
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ruleset::{self, Family, Ruleset};
+use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::{BanSets, Change};
 
 /// Work for the enforcer.
 pub enum Job {
     /// Something to change.
     Change(Work),
+    /// Somebody touched the table: put right what is not as it should be.
+    Verify,
+    /// The table as it is to be from now on; how it went.
+    Load(Box<Spec>, Sender<Result<(), RulesetError>>),
     /// Carry out what came before, then leave.
     Stop,
 }
@@ -60,6 +65,7 @@ pub struct Enforcer {
     expected: Expected,
     jobs: Receiver<Job>,
     failures: Sender<Failure>,
+    commands: Sender<Command>,
 }
 
 impl Enforcer {
@@ -70,6 +76,7 @@ impl Enforcer {
         expected: Expected,
         jobs: Receiver<Job>,
         failures: Sender<Failure>,
+        commands: Sender<Command>,
     ) -> Enforcer {
         Enforcer {
             netlink,
@@ -77,31 +84,35 @@ impl Enforcer {
             expected,
             jobs,
             failures,
+            commands,
         }
     }
 
     /// Does what is asked until told to stop; returns the netlink socket for whoever cleans up.
     pub fn run(mut self) -> Netlink {
         while let Ok(job) = self.jobs.recv() {
-            let (jobs, stop) = self.gather(job);
-            self.carry_out(jobs);
-            if stop {
-                break;
+            let (work, last) = self.gather(job);
+            self.carry_out(work);
+            match last {
+                Some(Job::Stop) => break,
+                Some(Job::Verify) => self.verify(),
+                Some(Job::Load(spec, done)) => drop(done.send(self.reload(*spec))),
+                Some(Job::Change(_)) | None => {}
             }
         }
         self.netlink
     }
 
-    /// Everything that queued up meanwhile goes into the same transaction.
-    fn gather(&self, first: Job) -> (Vec<Work>, bool) {
+    /// Everything that queued up meanwhile goes into the same transaction, up to a job of another kind.
+    fn gather(&self, first: Job) -> (Vec<Work>, Option<Job>) {
         let mut gathered = Vec::new();
         for job in std::iter::once(first).chain(self.jobs.try_iter()) {
             match job {
                 Job::Change(work) => gathered.push(work),
-                Job::Stop => return (gathered, true),
+                other => return (gathered, Some(other)),
             }
         }
-        (gathered, false)
+        (gathered, None)
     }
 
     fn carry_out(&mut self, jobs: Vec<Work>) {
@@ -152,11 +163,47 @@ impl Enforcer {
             return;
         }
         spec.prefix_sets.extend(missing);
-        let ruleset = Ruleset::build(&spec);
-        match ruleset::apply(&mut self.netlink, &ruleset) {
-            Ok(_) => *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset),
-            Err(error) => error!("cannot add a set for another prefix length: {error}"),
+        if let Err(error) = self.load(&spec) {
+            error!("cannot add a set for another prefix length: {error}");
         }
+    }
+
+    /// Loads the table again if it is gone or different, and has every ban asserted: a table that looks right may
+    /// be a new one, with empty sets.
+    fn verify(&mut self) {
+        let noticed = Instant::now();
+        let expected = self.expected();
+        let found = match ruleset::read(&mut self.netlink) {
+            Ok(Some(loaded)) => loaded.differences(&expected),
+            Ok(None) => vec!["it is gone".to_owned()],
+            Err(error) => vec![format!("it cannot be read: {error}")],
+        };
+        if !found.is_empty() {
+            warn!("somebody changed table inet verdictd: {}", found.join("; "));
+            match self.load(expected.spec()) {
+                Ok(()) => warn!(
+                    "table inet verdictd is loaded again, {} ms later",
+                    noticed.elapsed().as_millis()
+                ),
+                Err(error) => error!("table inet verdictd cannot be loaded again: {error}"),
+            }
+        }
+        // The analyst leaves only at shutdown.
+        let _ = self.commands.send(Command::Reassert);
+    }
+
+    /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.
+    fn reload(&mut self, mut spec: Spec) -> Result<(), RulesetError> {
+        spec.prefix_sets
+            .extend(self.expected().spec().prefix_sets.iter().copied());
+        self.load(&spec)
+    }
+
+    fn load(&mut self, spec: &Spec) -> Result<(), RulesetError> {
+        let ruleset = Ruleset::build(spec);
+        ruleset::apply(&mut self.netlink, &ruleset)?;
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset);
+        Ok(())
     }
 
     fn expected(&self) -> Arc<Ruleset> {

@@ -8,14 +8,16 @@ use crossbeam_channel::{Sender, bounded};
 use tracing::info;
 
 use super::analyst::Command;
+use super::daemon::Event;
 use super::enforcer::Expected;
 use super::worker::{Handle, Order};
+use crate::config::Config;
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
     BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView, StatusReport,
 };
 use crate::core::judge::SourceView;
-use crate::core::policy::{OnLoss, Policy};
+use crate::core::policy::OnLoss;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
@@ -24,14 +26,10 @@ use crate::stats::Stats;
 
 /// Everything an answer may need.
 pub struct EngineHandler {
-    /// Where the configuration came from.
-    pub config: PathBuf,
-    /// The policy in force.
-    pub policy: Arc<Policy>,
-    /// What happens to allowed ports while nobody answers.
-    pub on_loss: OnLoss,
-    /// How the kernel hands packets over; none: nothing is held.
-    pub backend: Option<Backend>,
+    /// What is in force.
+    pub running: Shared,
+    /// To the main thread.
+    pub events: Sender<Event>,
     /// The numbers in use.
     pub layout: Layout,
     /// Counters.
@@ -44,6 +42,37 @@ pub struct EngineHandler {
     pub expected: Expected,
     /// A socket for reading the table.
     pub netlink: Mutex<Netlink>,
+}
+
+/// What is in force, as a whole.
+pub struct Running {
+    /// Where the configuration is read from.
+    pub path: PathBuf,
+    /// The configuration in force.
+    pub config: Config,
+    /// How the kernel hands packets over; none: nothing is held.
+    pub backend: Option<Backend>,
+}
+
+/// What is in force, for all who look at it; only a reload replaces it.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Arc<Running>>>);
+
+impl Shared {
+    /// Begins with `running`.
+    pub fn new(running: Running) -> Shared {
+        Shared(Arc::new(Mutex::new(Arc::new(running))))
+    }
+
+    /// What is in force now.
+    pub fn get(&self) -> Arc<Running> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `running` in its place.
+    pub fn set(&self, running: Running) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(running);
+    }
 }
 
 impl Handler for EngineHandler {
@@ -69,6 +98,10 @@ impl Handler for EngineHandler {
                     })
                 })
             }
+            Request::Reload {} => {
+                info!("uid {} (pid {}) asks for a reload", peer.uid, peer.pid);
+                self.answered(|to| self.events.send(Event::Reload(Some(to))).is_ok())
+            }
             Request::Unban { target } => self.for_target(&target, |target| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
@@ -86,13 +119,17 @@ impl EngineHandler {
                 "{text} has bits beyond its prefix length; write the network's own address, or the address alone"
             )),
             Ok((prefix, false)) if text.contains('/') => act(prefix),
-            Ok((prefix, false)) => act(self.policy.source_of(prefix.addr())),
+            Ok((prefix, false)) => act(self.running.get().config.policy.source_of(prefix.addr())),
         }
     }
 
     fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
+        self.answered(|to| self.commands.send(command(to)).is_ok())
+    }
+
+    fn answered(&self, send: impl FnOnce(Sender<Reply>) -> bool) -> Reply {
         let (to, reply) = bounded(1);
-        if self.commands.send(command(to)).is_err() {
+        if !send(to) {
             return Reply::refused("the engine is stopping");
         }
         reply.recv_timeout(PATIENCE).unwrap_or_else(|_| {
@@ -110,18 +147,20 @@ impl EngineHandler {
             Err(_) => None,
         };
         let table = self.table();
+        let running = self.running.get();
+        let policy = &running.config.policy;
         let counts = self.stats.snapshot(Instant::now());
         let mut report = StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: counts.uptime.as_secs(),
-            config: Some(self.config.display().to_string()),
-            mode: self.policy.mode.word().to_owned(),
-            preset: self.policy.preset.to_string(),
-            enforce: self.policy.enforce,
+            config: Some(running.path.display().to_string()),
+            mode: policy.mode.word().to_owned(),
+            preset: policy.preset.to_string(),
+            enforce: policy.enforce,
             protected: table.protected,
-            on_loss: on_loss(self.on_loss).to_owned(),
-            backend: self
+            on_loss: on_loss(running.config.engine.on_loss).to_owned(),
+            backend: running
                 .backend
                 .map_or_else(|| "none (observing)".to_owned(), |backend| backend.to_string()),
             table: table.words,
@@ -131,12 +170,7 @@ impl EngineHandler {
                 .map(|worker| self.layout.log_group(worker))
                 .collect(),
             seed: self.layout.seed,
-            trusted: self
-                .policy
-                .trusted
-                .iter()
-                .map(|prefix| prefix.to_string())
-                .collect(),
+            trusted: policy.trusted.iter().map(|prefix| prefix.to_string()).collect(),
             bans: BanCounts {
                 active: counts.bans_active,
                 total: counts.bans_total,
@@ -160,10 +194,12 @@ impl EngineHandler {
 
     fn stats(&self, top: usize) -> Reply {
         let table = self.table();
+        let running = self.running.get();
+        let policy = &running.config.policy;
         let view = StatsView {
             protected: table.protected,
-            mode: self.policy.mode.word().to_owned(),
-            enforce: self.policy.enforce,
+            mode: policy.mode.word().to_owned(),
+            enforce: policy.enforce,
             queues: self.queue_views(),
             top_sources: self.top(top),
             degraded: table.degraded,
@@ -200,7 +236,7 @@ impl EngineHandler {
     }
 
     fn queues(&self) -> Vec<u16> {
-        match self.backend {
+        match self.running.get().backend {
             None => Vec::new(),
             Some(_) => (0..2 * self.layout.workers)
                 .map(|offset| self.layout.queue_base + offset)

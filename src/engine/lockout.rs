@@ -3,23 +3,40 @@
 
 use std::ops::RangeInclusive;
 
+use thiserror::Error;
+use tracing::warn;
+
+use crate::config::Config;
 use crate::core::policy::Policy;
 use crate::core::verdict::Proto;
-use crate::kernel::sessions::Session;
+use crate::kernel::sessions::{self, Session};
 use crate::kernel::sockets::Listener;
+
+/// A policy that is not put into force: it would refuse the ports of these SSH sessions, one sentence each.
+#[derive(Debug, Error)]
+#[error("nothing was changed: {}", .0.join("; "))]
+pub struct Lockout(pub Vec<String>);
+
+/// Refuses a configuration that would lock out who is logged in by SSH and whom the `running` policy does not refuse,
+/// unless that is meant.
+pub fn spare_sessions(config: &Config, running: Option<&Policy>) -> Result<(), Lockout> {
+    let mut sessions = sessions::ssh_sessions();
+    sessions.retain(|session| !running.is_some_and(|policy| refuses(policy, session)));
+    let locked = locked_out(&config.policy, &sessions);
+    if config.engine.allow_lockout || locked.is_empty() {
+        locked.iter().for_each(|who| warn!("allow_lockout = true: {who}"));
+        return Ok(());
+    }
+    Err(Lockout(locked))
+}
 
 /// Each session whose port `policy` would refuse, in words that say what to write; empty: nobody is locked out.
 ///
 /// An open session goes on, whatever the policy; what would be refused is its next connection.
 pub fn locked_out(policy: &Policy, sessions: &[Session]) -> Vec<String> {
-    let refused = |session: &&Session| {
-        policy.mode.filters_ports()
-            && !policy.tcp_allowed.contains(session.local_port)
-            && !session.peer.is_loopback()
-    };
     sessions
         .iter()
-        .filter(refused)
+        .filter(|session| refuses(policy, session))
         .map(|Session { peer, local_port, how }| {
             format!(
                 "{peer} is logged in through TCP port {local_port} ({how}), which mode \"{}\" would refuse from now on; \
@@ -28,6 +45,12 @@ pub fn locked_out(policy: &Policy, sessions: &[Session]) -> Vec<String> {
             )
         })
         .collect()
+}
+
+fn refuses(policy: &Policy, session: &Session) -> bool {
+    policy.mode.filters_ports()
+        && !policy.tcp_allowed.contains(session.local_port)
+        && !session.peer.is_loopback()
 }
 
 /// Whether strangers can reach `listener` now and could not under `policy`. `local_ports`: where the host's own

@@ -15,4 +15,6 @@ pub mod handler;
 pub mod lockout;
 pub mod notify;
 pub mod protect;
+pub mod reconciler;
+pub mod reload;
 pub mod worker;

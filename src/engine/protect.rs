@@ -51,33 +51,28 @@ impl Protection {
 }
 
 /// Follows addresses, routes and resolvers until `stop` becomes readable; tells the analyst what changed.
-pub fn follow(
-    watch: Watch,
-    trusted: PrefixSet,
-    first: Protection,
-    commands: Sender<Command>,
-    stop: Arc<OwnedFd>,
-) {
+pub fn follow(watch: Watch, first: Vec<(Prefix, Why)>, commands: Sender<Command>, stop: Arc<OwnedFd>) {
     let mut watch = watch;
     let mut known = first;
     while wait(&watch, &stop) {
+        // A host with a full routing table hears of changes without end: one look for all of a moment.
+        std::thread::sleep(SETTLE);
         watch.drain();
-        let current = match host::gather() {
-            Ok(facts) => Protection::of(facts.protected, &trusted),
+        match host::gather() {
+            Ok(facts) if facts.protected == known => {}
+            Ok(facts) => {
+                debug!(
+                    "{} addresses and networks are protected now",
+                    facts.protected.len()
+                );
+                known = facts.protected;
+                if commands.send(Command::Protect(known.clone())).is_err() {
+                    return;
+                }
+            }
             // The known addresses stay protected: an unreadable kernel table must not unprotect anybody.
             Err(error) => {
                 warn!("cannot read this host's addresses and routes, the known ones stay protected: {error}");
-                continue;
-            }
-        };
-        if current.reasons != known.reasons {
-            debug!(
-                "{} addresses and networks are protected now",
-                current.reasons.len()
-            );
-            known = current.clone();
-            if commands.send(Command::Protect(current)).is_err() {
-                return;
             }
         }
     }
@@ -94,5 +89,7 @@ fn wait(watch: &Watch, stop: &OwnedFd) -> bool {
     !ready[1].revents().contains(PollFlags::IN)
 }
 
+/// How long changes are gathered before they are looked at.
+const SETTLE: Duration = Duration::from_millis(20);
 /// resolv.conf announces nothing; it is read again this often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::probe;
 use crate::core::verdict::{Offence, Verdict};
-use crate::kernel::queue::{Feed, FeedError, Packet};
+use crate::kernel::queue::{Feed, FeedConfig, FeedError, Packet};
 use crate::stats::{Stats, WorkerStats};
 
 /// What the slow path tells a worker.
@@ -29,6 +29,8 @@ pub enum Order {
     Guard(Arc<Guard>),
     /// The `n` sources with the most ports, please.
     Top(usize, Sender<Vec<SourceView>>),
+    /// Go over to these queues and settings; how it went.
+    Retune(FeedConfig, Sender<Result<(), FeedError>>),
     /// Leave.
     Stop,
 }
@@ -138,6 +140,7 @@ impl Worker {
                 Order::Guard(guard) => self.judge.set_guard(guard),
                 // The asker may have given up waiting.
                 Order::Top(count, reply) => drop(reply.send(self.judge.top(count, Instant::now()))),
+                Order::Retune(config, reply) => drop(reply.send(self.feed.retune(&config))),
                 Order::Stop => return false,
             }
         }

@@ -5,6 +5,7 @@ pub mod host;
 mod log;
 mod logins;
 pub mod netlink;
+mod notices;
 pub mod preflight;
 pub mod processes;
 pub mod queue;

@@ -241,3 +241,33 @@ fn set_handles(lab: &Lab) -> Vec<String> {
         .filter(|line| line.trim_start().starts_with("set banned"));
     sets.map(|line| line.trim().to_string()).collect()
 }
+
+#[test]
+fn a_table_that_somebody_wipes_comes_back_with_its_bans() {
+    let lab = Lab::new().with_client();
+    let _echo = Echo::tcp(&lab.host, &[80, 3306]);
+    let engine = Engine::start(&lab.host, FIREWALL);
+    engine.must(&["ban", ATTACKER, "--for", "1h"]);
+    engine.must(&["ban", "198.51.100.0/24", "--for", "1h"]);
+    let whole = engine.table();
+    for wipe in [
+        &["flush", "ruleset"][..],
+        &["delete", "table", "inet", "verdictd"],
+        &["flush", "table", "inet", "verdictd"],
+        &["flush", "chain", "inet", "verdictd", "pre"],
+        &["flush", "ruleset"],
+    ] {
+        lab.host.must("nft", wipe);
+        let back = || {
+            engine.kernel_bans("banned4") == [ATTACKER]
+                && engine.kernel_bans("banned4_24").len() == 1
+                && engine.json("status")["protected"] == true
+        };
+        assert!(within(secs(2), back), "after nft {wipe:?}\n{}", engine.log());
+        assert!(!talks(&lab.attacker, HOST, 80), "after nft {wipe:?}");
+        assert!(!talks(lab.client(), HOST, 3306), "after nft {wipe:?}");
+        assert!(talks(lab.client(), HOST, 80), "after nft {wipe:?}");
+    }
+    let rules = |table: &str| table.lines().filter(|line| line.contains("comment")).count();
+    assert_eq!(rules(&engine.table()), rules(&whole));
+}

@@ -10,5 +10,8 @@ mod bad_input;
 mod bans;
 mod continuity;
 mod lab;
+mod lockout;
+mod mission;
+mod reload;
 mod scans;
 mod traffic;

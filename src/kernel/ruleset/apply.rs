@@ -8,7 +8,9 @@ use std::ops::Range;
 
 use nftnl::{Batch, MsgType, ProtoFamily, Rule, Table};
 
-use super::encode::{self, Encoder, c_string};
+use super::encode::Encoder;
+use super::expression::c_string;
+use super::messages;
 use super::model::{Chain, SetKind, Step};
 use super::readback::{Loaded, read};
 use super::spec::{Backend, Family};
@@ -69,13 +71,7 @@ fn apply_once(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, Rules
     keep(&ruleset, &found, &mut applied)?;
     replace(&ruleset, &found).send(netlink)?;
     let now = read(netlink)?.unwrap_or_default();
-    let mut differences = now.differences(&ruleset);
-    differences.retain(|text| {
-        !applied
-            .kept
-            .iter()
-            .any(|set| text.starts_with(&format!("set \"{}\" has", set.name)))
-    });
+    let differences = now.differences(&ruleset);
     if differences.is_empty() {
         Ok(applied)
     } else {
@@ -92,7 +88,7 @@ pub fn delete(netlink: &mut Netlink) -> Result<(), RulesetError> {
         return Ok(());
     }
     let mut batch = Transaction::new();
-    batch.add(&encode::delete_table(TABLE), || {
+    batch.add(&messages::delete_table(TABLE), || {
         format!("delete table inet {TABLE}")
     });
     batch.send(netlink)
@@ -139,10 +135,10 @@ fn probe(netlink: &mut Netlink, backend: Backend) -> Result<(), RulesetError> {
     }
     let mut batch = Transaction::new();
     let part = || format!("a rule that queues ({backend})");
-    batch.add(&encode::add_table(&name), part);
+    batch.add(&messages::add_table(&name), part);
     batch.add(&chain, part);
     batch.add(&rule, part);
-    batch.add(&encode::delete_table(&name), part);
+    batch.add(&messages::delete_table(&name), part);
     batch.send(netlink)
 }
 
@@ -200,24 +196,28 @@ fn keep(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Result<(), 
 /// The transaction that makes `ruleset` of what was found.
 fn replace(ruleset: &Ruleset, found: &Loaded) -> Transaction {
     let mut batch = Transaction::new();
-    batch.add(&encode::add_table(TABLE), || format!("table inet {TABLE}"));
+    batch.add(&messages::add_table(TABLE), || format!("table inet {TABLE}"));
     for chain in &ruleset.chains {
-        batch.add(&encode::add_chain(chain), || format!("chain \"{}\"", chain.name));
+        batch.add(&messages::add_chain(chain), || {
+            format!("chain \"{}\"", chain.name)
+        });
     }
     for name in found.chains.keys() {
-        batch.add(&encode::flush_chain(name), || format!("flush chain \"{name}\""));
+        batch.add(&messages::flush_chain(name), || format!("flush chain \"{name}\""));
     }
     add_sets(&mut batch, ruleset, found);
     add_rules(&mut batch, ruleset);
     for (name, chain) in &found.chains {
         let wanted = ruleset.chains.iter().any(|chain| chain.name == *name);
         if !wanted && chain.hook.is_none() {
-            batch.add(&encode::delete_chain(name), || format!("delete chain \"{name}\""));
+            batch.add(&messages::delete_chain(name), || {
+                format!("delete chain \"{name}\"")
+            });
         }
     }
     for name in found.sets.keys() {
         if !ruleset.sets.iter().any(|set| set.name == *name) {
-            batch.add(&encode::delete_set(name), || format!("delete set \"{name}\""));
+            batch.add(&messages::delete_set(name), || format!("delete set \"{name}\""));
         }
     }
     batch
@@ -229,16 +229,16 @@ fn add_sets(batch: &mut Transaction, ruleset: &Ruleset, found: &Loaded) {
         let there = found.sets.get(&set.name);
         let stays = there.is_some_and(|there| there.fits(set));
         if there.is_some() && !stays {
-            batch.add(&encode::delete_set(&set.name), part);
+            batch.add(&messages::delete_set(&set.name), part);
         }
         if !stays {
-            batch.add(&encode::add_set(set, id), part);
+            batch.add(&messages::add_set(set, id), part);
         }
         if let SetKind::Filter(intervals) = &set.kind {
             if stays {
-                batch.add(&encode::flush_set(&set.name), part);
+                batch.add(&messages::flush_set(&set.name), part);
             }
-            for message in encode::fill_set(&set.name, intervals) {
+            for message in messages::fill_set(&set.name, intervals) {
                 batch.add(&message, part);
             }
         }

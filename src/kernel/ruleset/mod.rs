@@ -5,7 +5,10 @@
 //! ([`encode`]), so that what people read is what runs.
 
 mod apply;
+mod compare;
 mod encode;
+mod expression;
+mod messages;
 mod model;
 mod readback;
 mod shape;
@@ -13,12 +16,14 @@ mod spec;
 mod sys;
 mod text;
 mod uapi;
+mod watch;
 
 use thiserror::Error;
 
 pub use self::apply::{Applied, KeptSet, apply, delete, probe_backend};
 pub use self::readback::{Loaded, read};
 pub use self::spec::{Backend, Family, Layout, Spec, ban_set_name, parse_ban_set_name};
+pub use self::watch::TableWatch;
 use super::netlink::NetlinkError;
 
 /// Name of our table, of family inet.

@@ -1,5 +1,4 @@
 //! Numbers of the kernel's and of nft's interfaces that libc does not have.
-#![allow(missing_docs)]
 
 // include/uapi/linux/netfilter/nf_tables.h: attributes
 pub(super) const NFTA_LIST_ELEM: u16 = 1;
