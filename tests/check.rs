@@ -190,7 +190,7 @@ fn listeners_that_would_close_are_named_with_their_process() {
 
 #[test]
 fn the_ruleset_for_include_states_the_seed_and_numbers_of_the_file() {
-    let numbers = "[engine]\nmanage_ruleset = false\nworkers = 2\nqueue_base = 5000\nlog_base = 6000\n";
+    let numbers = "[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [22]\n[engine]\nmanage_ruleset = false\nworkers = 2\nqueue_base = 5000\nlog_base = 6000\n";
     let printed = |text: &str| {
         let output = run(&mut File::new(text).command("ruleset"), secs(20));
         assert_eq!(output.code(), 0, "{}", output.text());

@@ -17,7 +17,7 @@ use crate::core::ports::PortSet;
 use crate::core::verdict::Proto;
 use crate::engine::lockout;
 use crate::kernel::sockets::{self, Listener};
-use crate::kernel::{host, processes, sessions};
+use crate::kernel::{host, processes};
 
 /// Checks the file at `path`: exit code 0, or 2 with every problem in it.
 pub(super) fn check(path: &Path) -> ExitCode {
@@ -31,7 +31,7 @@ pub(super) fn check(path: &Path) -> ExitCode {
             Ok(closing) => closing_words(&closing),
             Err(why) => format!("which listeners of this host would close is not known: {why}\n"),
         };
-        for locked in lockout::locked_out(&config.policy, &sessions::ssh_sessions()) {
+        for locked in lockout::locked_out(&config.policy, &lockout::filtered_sessions(&config)) {
             let outcome = match config.engine.allow_lockout {
                 true => "allow_lockout = true",
                 false => "start and reload refuse this configuration",

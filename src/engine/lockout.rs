@@ -1,14 +1,17 @@
 //! What a policy would shut that is in use now: the port of somebody's SSH session, the listeners of this host. Said
 //! before it is done.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use thiserror::Error;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, InterfaceName};
 use crate::core::policy::Policy;
+use crate::core::prefix::Prefix;
 use crate::core::verdict::Proto;
+use crate::kernel::host;
 use crate::kernel::sessions::{self, Session};
 use crate::kernel::sockets::Listener;
 
@@ -20,7 +23,7 @@ pub struct Lockout(pub Vec<String>);
 /// Refuses a configuration that would lock out who is logged in by SSH and whom the `running` policy does not refuse,
 /// unless that is meant.
 pub fn spare_sessions(config: &Config, running: Option<&Policy>) -> Result<(), Lockout> {
-    let mut sessions = sessions::ssh_sessions();
+    let mut sessions = filtered_sessions(config);
     sessions.retain(|session| !running.is_some_and(|policy| refuses(policy, session)));
     let locked = locked_out(&config.policy, &sessions);
     if config.engine.allow_lockout || locked.is_empty() {
@@ -28,6 +31,24 @@ pub fn spare_sessions(config: &Config, running: Option<&Policy>) -> Result<(), L
         return Ok(());
     }
     Err(Lockout(locked))
+}
+
+/// The SSH sessions that a port filter concerns: all but those of guests, which come in on internal interfaces.
+pub fn filtered_sessions(config: &Config) -> Vec<Session> {
+    let mut sessions = sessions::ssh_sessions();
+    if !sessions.is_empty() {
+        // Unknown networks are nobody's: rather one session too many is spared.
+        let networks = host::networks().unwrap_or_default();
+        sessions.retain(|session| !is_guest(session.peer, &networks, &config.engine.internal_interfaces));
+    }
+    sessions
+}
+
+/// Whether `peer` lives on a network of an internal interface; of several networks the closest counts.
+fn is_guest(peer: IpAddr, networks: &[(Prefix, String)], internal: &[InterfaceName]) -> bool {
+    let around = networks.iter().filter(|(network, _)| network.contains(peer));
+    let closest = around.max_by_key(|(network, _)| network.len());
+    closest.is_some_and(|(_, interface)| internal.iter().any(|name| name.matches(interface)))
 }
 
 /// Each session whose port `policy` would refuse, in words that say what to write; empty: nobody is locked out.
@@ -110,6 +131,26 @@ mod tests {
                  would refuse from now on; add 2222 to allowed_ports.tcp, or write allow_lockout = true under [engine]"
             ]
         );
+    }
+
+    #[test]
+    fn guests_on_internal_networks_are_not_locked_out() {
+        let config = config::parse("", Path::new("f.toml")).unwrap();
+        let networks = [
+            ("10.0.0.0/8", "eth0"),
+            ("10.1.0.0/16", "virbr0"),
+            ("192.0.2.0/24", "br-lan"),
+        ]
+        .map(|(text, name)| (Prefix::parse(text).unwrap().0, name.to_owned()));
+        let guest = |peer: &str| {
+            is_guest(
+                peer.parse().unwrap(),
+                &networks,
+                &config.engine.internal_interfaces,
+            )
+        };
+        assert!(guest("10.1.2.3") && guest("192.0.2.9"));
+        assert!(!guest("10.2.2.3") && !guest("198.51.100.1"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{fs, thread};
 use crate::common::command::Output;
 use crate::common::engine::{Engine, FIREWALL, Home, table};
 use crate::common::flow::{connect, echoes, talks};
-use crate::common::lab::{ATTACKER6, CLIENT, HOST, HOST6, Lab};
+use crate::common::lab::{CLIENT, HOST, HOST6, Lab};
 use crate::common::namespace::Namespace;
 use crate::common::service::Echo;
 use crate::common::{secs, within};
@@ -30,7 +30,7 @@ fn with_logins(command: &Command, records: &Path) -> Command {
     let mut wrapped = Command::new("unshare");
     wrapped
         .args(["--mount", "sh", "-ec"])
-        .arg("mount -t tmpfs none /run; cp \"$0\" /run/utmp; exec \"$@\"")
+        .arg("mount -t tmpfs none /run; ln -s \"$0\" /run/utmp; exec \"$@\"")
         .arg(records)
         .arg(command.get_program())
         .args(command.get_args());
@@ -55,12 +55,13 @@ fn a_start_that_would_refuse_a_sessions_port_changes_nothing() {
     let _echo = Echo::tcp(&lab.host, &[22, 2222, 2223]);
     let mut session = connect(lab.client(), HOST, 2222).expect("nothing is filtered yet");
     let mut other = connect(&lab.attacker, HOST6, 2223).expect("nothing is filtered yet");
+    let from = other.local_addr().expect("an end").ip().to_string();
     let home = Home::new(FIREWALL);
-    let output = refusal(&lab.host, &home, &[CLIENT, ATTACKER6, "198.51.100.7"]);
+    let output = refusal(&lab.host, &home, &[CLIENT, &from, "198.51.100.7"]);
     assert_eq!(output.code(), 1, "{}", output.text());
     for words in [
         &*format!("{CLIENT} is logged in through TCP port 2222"),
-        &*format!("{ATTACKER6} is logged in through TCP port 2223"),
+        &*format!("{from} is logged in through TCP port 2223"),
         "nothing was changed",
         "add 2222 to allowed_ports.tcp, or write allow_lockout = true under [engine]",
     ] {
@@ -89,8 +90,38 @@ fn a_start_that_would_refuse_a_sessions_port_changes_nothing() {
     );
 }
 
+/// Internal interfaces are not filtered: who comes in there is not locked out.
+#[test]
+fn a_guests_session_stops_no_start() {
+    started(
+        &format!("{FIREWALL}\n[engine]\ninternal_interfaces = [\"lan1\"]\n"),
+        |lab, _| assert!(talks(lab.client(), HOST, 2222)),
+    );
+}
+
+#[test]
+fn a_reload_that_would_refuse_a_sessions_port_changes_nothing() {
+    let open = FIREWALL.replace("22, 80", "22, 2222, 80");
+    started(&open, |lab, home| {
+        let before = table(&lab.host);
+        home.write_config(FIREWALL);
+        let refused = home.ctl(&["reload"]);
+        assert_eq!(refused.code(), 1, "{}", refused.text());
+        let words = format!("{CLIENT} is logged in through TCP port 2222");
+        assert!(refused.text().contains(&words), "{}", refused.text());
+        assert_eq!(table(&lab.host), before);
+        assert!(talks(lab.client(), HOST, 2222));
+
+        // Who has logged out is locked out of nothing.
+        records(home, &[]);
+        let done = home.ctl(&["reload"]);
+        assert_eq!(done.code(), 0, "{}", done.text());
+        assert!(!talks(lab.client(), HOST, 2222));
+    });
+}
+
 /// Starts the engine with `CLIENT` logged in through 2222, runs `look` while it is up, and lets it end with the test.
-fn started(config: &str, look: impl FnOnce(&Lab)) {
+fn started(config: &str, look: impl FnOnce(&Lab, &Home)) {
     let lab = Lab::new().with_client();
     let _echo = Echo::tcp(&lab.host, &[22, 2222]);
     let mut session = connect(lab.client(), HOST, 2222).expect("nothing is filtered yet");
@@ -103,22 +134,25 @@ fn started(config: &str, look: impl FnOnce(&Lab)) {
         "not up: {}",
         running.finish(secs(1)).text()
     );
-    look(&lab);
+    look(&lab, &home);
     assert!(echoes(&mut session), "an open session goes on");
 }
 
 #[test]
 fn a_policy_that_leaves_the_port_open_starts() {
-    started(&FIREWALL.replace("22, 80", "22, 2222, 80"), |lab| {
+    started(&FIREWALL.replace("22, 80", "22, 2222, 80"), |lab, _| {
         assert!(talks(lab.client(), HOST, 2222));
     });
 }
 
 #[test]
 fn a_lockout_that_is_meant_starts_and_open_sessions_go_on() {
-    started(&format!("{FIREWALL}\n[engine]\nallow_lockout = true\n"), |lab| {
-        assert!(!talks(lab.client(), HOST, 2222) && talks(lab.client(), HOST, 22));
-    });
+    started(
+        &format!("{FIREWALL}\n[engine]\nallow_lockout = true\n"),
+        |lab, _| {
+            assert!(!talks(lab.client(), HOST, 2222) && talks(lab.client(), HOST, 22));
+        },
+    );
 }
 
 #[test]
