@@ -12,6 +12,9 @@ use verdictd::core::policy::Mode;
 /// Name, text and blocks of a document: each by the line of its fence, with what is expected of it.
 type Document = (&'static str, &'static str, &'static [(usize, Expected)]);
 
+/// Name of an example, all that is said of it, its effect.
+type Example = (&'static str, &'static [&'static str], fn(&Config));
+
 enum Expected {
     /// It loads, says exactly this, and has this effect.
     Loads(&'static [&'static str], fn(&Config)),
@@ -233,7 +236,7 @@ fn blocks_are_found_by_their_fences() {
 
 #[test]
 fn the_examples_give_what_their_titles_promise() {
-    const STATED: [(&str, &[&str], fn(&Config)); 6] = [
+    const STATED: [Example; 6] = [
         (
             "corporate.toml",
             &["line 16: webhooks.enabled = true: webhooks are not delivered by this version"],

@@ -188,7 +188,7 @@ mod tests {
             fs::write(&path, &file[..length]).unwrap();
             let whole = (length / RECORD).checked_sub(1);
             assert_eq!(
-                of_utmp(&[path.clone()]).map(|found| found.len()),
+                of_utmp(std::slice::from_ref(&path)).map(|found| found.len()),
                 whole,
                 "{length}"
             );
