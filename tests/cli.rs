@@ -582,7 +582,9 @@ fn nonsense_is_2_and_never_asked() {
         &["ban", "192.0.2.1", "192.0.2.2"],
         &["ban", "192.0.2.1", "--for", "soon"],
         &["ban", "192.0.2.1", "--for", "0s"],
-        &["ban", "192.0.2.1", "--for", "53w"],
+        &["ban", "192.0.2.1", "--for", "366d"],
+        &["ban", "192.0.2.1", "--for", "1h30m"],
+        &["ban", "192.0.2.1", "--for", "99999999999999999999d"],
         &["ban", "192.0.2.1", "--reason", &long],
         &["ban", "192.0.2.1", "--reason", "two\nlines"],
         &["unban", "everybody"],
@@ -598,6 +600,10 @@ fn nonsense_is_2_and_never_asked() {
         assert!(!ended.err.contains('\x1b'), "{args:?} prints {}", ended.err);
     }
     assert!(engine.ctl(&["ban", "10.0.0.0/33"]).err.contains("33"));
+    assert_eq!(
+        engine.ctl(&["ban", "192.0.2.1", "--for", "soon"]).err,
+        "verdictctl: --for \"soon\" does not begin with a number, write 90s, 10m, 2h or 1d\n"
+    );
     assert_eq!(engine.asked(), []);
 }
 

@@ -242,6 +242,11 @@ impl Ledger {
         self.active
     }
 
+    /// How many would-be bans are live: recorded, not enforced.
+    pub fn observed(&self) -> usize {
+        self.bans.len() - self.active
+    }
+
     /// How many enforced bans were ever granted here, adopted ones not among them.
     pub fn total(&self) -> u64 {
         self.total
@@ -572,6 +577,7 @@ mod tests {
             bench.wait(DAY);
         }
         assert_eq!((bench.ledger.active(), bench.ledger.total()), (0, 0));
+        assert_eq!(bench.ledger.observed(), 0);
         assert_eq!(bench.earned("192.0.2.7"), (1, 600));
     }
 
@@ -579,8 +585,11 @@ mod tests {
     fn a_real_ban_replaces_one_that_was_only_observed() {
         let mut bench = Bench::new();
         bench.observe("192.0.2.7").unwrap();
+        bench.observe("192.0.2.8").unwrap();
+        assert_eq!((bench.ledger.active(), bench.ledger.observed()), (0, 2));
         assert_eq!(bench.earned("192.0.2.7"), (1, 600));
-        assert_eq!((bench.ledger.active(), bench.ledger.bans().count()), (1, 1));
+        assert_eq!((bench.ledger.active(), bench.ledger.observed()), (1, 1));
+        assert_eq!(bench.ledger.bans().count(), 2);
     }
 
     #[test]

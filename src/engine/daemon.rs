@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
@@ -28,9 +28,10 @@ use super::notify::notify;
 use super::protect::{self, Protection};
 use super::reconciler;
 use super::reload::Reloader;
+use super::room::Manner;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
-use crate::control::server::{Server, ServerError};
+use crate::control::server::{Bound, Server, ServerError};
 use crate::control::wire::Reply;
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
@@ -38,7 +39,7 @@ use crate::core::verdict::Class;
 use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
-use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
+use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
 use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch};
 use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
@@ -73,9 +74,17 @@ pub enum DaemonError {
     /// Another engine has this state directory.
     #[error("another engine runs on state directory {}; stop it, or give --state-dir another directory", .0.display())]
     Running(PathBuf),
+    /// The operator loads the table, which this version cannot take as it is.
+    #[error(
+        "engine.manage_ruleset = false is not carried out by this version, which would load its own table: leave the key out"
+    )]
+    Unmanaged,
     /// Another process answers for our table.
     #[error("table inet verdictd is served by another process: {0}")]
     Served(FeedError),
+    /// The same, by the first number of the table.
+    #[error("table inet verdictd is served by another process ({kind} {number} is taken), stop that engine first", kind = .0.word(), number = .1)]
+    Answered(Numbered, u16),
     /// Queues or log groups.
     #[error(transparent)]
     Feed(#[from] FeedError),
@@ -114,10 +123,13 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     lockout::spare_sessions(&config, None)?;
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
+    let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
     let opened = open(&config)?;
-    let engine = Engine::start(options, &config, opened)?;
-    println!("ready");
-    io::stdout().flush()?;
+    let engine = Engine::start(options, &config, opened, control)?;
+    // Whoever started us may have hung up; that is no reason to stop protecting.
+    if let Err(error) = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush()) {
+        warn!("cannot print that we are ready: {error}");
+    }
     if let Err(error) = notify("READY=1") {
         warn!("cannot tell the service manager that we are ready: {error}");
     }
@@ -170,11 +182,16 @@ struct Opened {
     feeds: Vec<Feed>,
     backend: Option<Backend>,
     spec: Spec,
-    adopted: bool,
+    loaded: Option<Loaded>,
+    /// Why the table is stateless though the configuration asks for more.
+    stateless: Option<String>,
 }
 
 fn open(config: &Config) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
+    if !config.engine.manage_ruleset {
+        return Err(DaemonError::Unmanaged);
+    }
     // Watched first, so that no change between reading and watching is missed.
     let watch = Watch::open()?;
     let facts = host::gather()?;
@@ -185,17 +202,23 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
     let sets = BanSets::open()?;
     let loaded = ruleset::read(&mut netlink)?;
-    let backend = match policy.observes_only() {
+    if let Some(loaded) = &loaded {
+        unanswered(loaded)?;
+    }
+    let awake = loaded.as_ref().is_some_and(|loaded| !loaded.observing);
+    let manner = Manner::of(config, awake);
+    let backend = match manner.observing {
         true => None,
         false => Some(preflight::judge_one_packet()?),
     };
-    let (layout, feeds) = feeds(config, loaded.as_ref())?;
-    let spec = spec(
+    let (layout, feeds) = feeds(config, &manner, loaded.as_ref())?;
+    let mut spec = spec(
         config,
         layout,
         backend.unwrap_or(Backend::Native),
         facts.local_ports,
     );
+    manner.shape(&mut spec);
     Ok(Opened {
         netlink,
         sets,
@@ -204,20 +227,52 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         feeds,
         backend,
         spec,
-        adopted: loaded.is_some(),
+        loaded,
+        stateless: manner.stateless,
     })
+}
+
+/// Makes sure that no living engine answers for a loaded table: whatever numbers ours would take, loading its
+/// rules would leave the other one deaf. A holder that has just died is given a moment.
+fn unanswered(loaded: &Loaded) -> Result<(), DaemonError> {
+    let until = Instant::now() + DYING;
+    loop {
+        let queue = loaded
+            .queue_base
+            .map(|base| (Numbered::Queue, base, free_queues(base, 1)));
+        let group = loaded
+            .log_base
+            .map(|base| (Numbered::LogGroup, base, free_groups(base, 1)));
+        let mut taken = None;
+        for (kind, base, free) in queue.into_iter().chain(group) {
+            match free {
+                Ok(free) if free == base => {}
+                Ok(_) | Err(FeedError::Exhausted { .. }) => taken = Some(DaemonError::Answered(kind, base)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match taken {
+            None => return Ok(()),
+            Some(error) if Instant::now() >= until => return Err(error),
+            Some(_) => thread::sleep(DYING / 50),
+        }
+    }
 }
 
 /// Binds every queue and log group, before any rule leads there. The numbers of a loaded table are kept, so that
 /// an adopted table needs no moment without a listener.
-fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>), DaemonError> {
+fn feeds(
+    config: &Config,
+    manner: &Manner,
+    loaded: Option<&Loaded>,
+) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
     let seed = match config.engine.seed.or(loaded.and_then(|loaded| loaded.seed)) {
         Some(seed) => seed,
         None => draw_seed()?,
     };
-    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config)) {
-        return match bind(config, &kept) {
+    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config, manner)) {
+        return match bind(config, manner, &kept) {
             Ok(feeds) => Ok((kept, feeds)),
             Err(error @ FeedError::Taken { .. }) => Err(DaemonError::Served(error)),
             Err(error) => Err(error.into()),
@@ -225,7 +280,7 @@ fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>)
     }
     let queue_base = match config.engine.queue_base {
         Some(fixed) => fixed,
-        None if config.policy.observes_only() => FIRST_NUMBER,
+        None if manner.observing => FIRST_NUMBER,
         None => free_queues(FIRST_NUMBER, 2 * workers)?,
     };
     let log_base = match config.engine.log_base {
@@ -238,14 +293,13 @@ fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>)
         workers,
         seed,
     };
-    let feeds = bind(config, &layout)?;
+    let feeds = bind(config, manner, &layout)?;
     Ok((layout, feeds))
 }
 
 /// The numbers of a loaded table, if they are all that this configuration needs and asks for.
-fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
-    let observing = config.policy.observes_only();
-    let queue_base = loaded.queue_base.or(observing.then_some(FIRST_NUMBER))?;
+fn kept_layout(loaded: &Loaded, seed: u32, config: &Config, manner: &Manner) -> Option<Layout> {
+    let queue_base = loaded.queue_base.or(manner.observing.then_some(FIRST_NUMBER))?;
     let layout = Layout {
         queue_base,
         log_base: loaded.log_base?,
@@ -259,15 +313,15 @@ fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
     asked.then_some(layout)
 }
 
-fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
+fn bind(config: &Config, manner: &Manner, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
     (0..layout.workers)
-        .map(|worker| Feed::open(&feed_config(config, layout, worker)))
+        .map(|worker| Feed::open(&feed_config(config, manner, layout, worker)))
         .collect()
 }
 
 /// What worker number `worker` listens to.
-pub fn feed_config(config: &Config, layout: &Layout, worker: u16) -> FeedConfig {
-    let observing = config.policy.observes_only();
+pub fn feed_config(config: &Config, manner: &Manner, layout: &Layout, worker: u16) -> FeedConfig {
+    let observing = manner.observing;
     FeedConfig {
         new_queue: (!observing).then(|| layout.new_queue(worker)),
         odd_queue: (!observing).then(|| layout.odd_queue(worker)),
@@ -277,7 +331,7 @@ pub fn feed_config(config: &Config, layout: &Layout, worker: u16) -> FeedConfig 
         } else {
             Class::Refused
         },
-        queue_length: config.engine.queue_length,
+        queue_length: manner.queue_length,
         fail_open: config.engine.on_loss == OnLoss::Open,
         copy_range: COPY_RANGE,
     }
@@ -351,7 +405,12 @@ impl Drop for Alarm {
 }
 
 impl Engine {
-    fn start(options: &Options, config: &Config, opened: Opened) -> Result<Engine, DaemonError> {
+    fn start(
+        options: &Options,
+        config: &Config,
+        opened: Opened,
+        control: Bound,
+    ) -> Result<Engine, DaemonError> {
         let Opened {
             mut netlink,
             mut sets,
@@ -360,8 +419,12 @@ impl Engine {
             feeds,
             backend,
             spec,
-            adopted,
+            loaded,
+            stateless,
         } = opened;
+        // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
+        let asking = Netlink::open(mnl::Bus::Netfilter)?;
+        let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
@@ -370,7 +433,7 @@ impl Engine {
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
-        let (failure_sender, failures) = unbounded();
+        let (report_sender, reports) = unbounded();
 
         // Workers answer before the first rule leads to them.
         let capacity = policy.max_sources.div_ceil(feeds.len());
@@ -390,26 +453,24 @@ impl Engine {
         drop(offence_sender);
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
-        let live = if adopted { sets.dump()? } else { Vec::new() };
+        let live = if loaded.is_some() {
+            sets.dump()?
+        } else {
+            Vec::new()
+        };
         let ruleset = Ruleset::build(&spec);
-        for kept in ruleset::apply(&mut netlink, &ruleset)?.kept {
+        let applied = ruleset::apply_over(&mut netlink, &ruleset, loaded.as_ref())?;
+        for kept in applied.kept {
             warn!(
                 "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
                 kept.name, kept.size, kept.wanted
             );
         }
-        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
+        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset.with_ban_sets(&applied.adopted))));
 
         // Listens from before the first ban is added; what was lost before that, start itself has put right.
         let table_watch = TableWatch::open(netlink.portid())?;
-        let enforcer = Enforcer::new(
-            netlink,
-            sets,
-            Arc::clone(&expected),
-            job_receiver,
-            failure_sender,
-            commands.clone(),
-        );
+        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, report_sender);
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -426,10 +487,9 @@ impl Engine {
         let inbox = Inbox {
             offences,
             commands: command_receiver,
-            failures,
+            reports,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
-        let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
             let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
             let first = protection.reasons.to_vec();
@@ -441,6 +501,7 @@ impl Engine {
             path: options.config.clone(),
             config: config.clone(),
             backend,
+            stateless: stateless.clone(),
         });
         let reconciler = {
             let (jobs, stop) = (jobs.clone(), Arc::clone(&stop_followers));
@@ -456,11 +517,18 @@ impl Engine {
             commands: commands.clone(),
             workers: handles,
             expected,
-            netlink: Mutex::new(Netlink::open(mnl::Bus::Netfilter)?),
+            netlink: Mutex::new(asking),
         };
-        let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
+        let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
-        introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
+        introduce(
+            &policy,
+            stateless.as_deref(),
+            config.engine.on_loss,
+            backend,
+            &layout,
+        );
+        info!("control socket {}", server.path().display());
         Ok(Engine {
             running,
             layout,
@@ -582,13 +650,22 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
 }
 
 /// Says in plain words what happens from now on.
-fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &Layout, socket: &Path) {
+fn introduce(
+    policy: &Policy,
+    stateless: Option<&str>,
+    loss: OnLoss,
+    backend: Option<Backend>,
+    layout: &Layout,
+) {
+    if let Some(why) = stateless {
+        warn!("DEGRADED: {why}");
+    }
     if !policy.enforce {
         warn!(
             "OBSERVING: offenders are recorded, none is banned and no ban drops anything (bans.enforce = false)"
         );
     }
-    match policy.mode.filters_ports() {
+    match policy.mode.filters_ports() && stateless.is_none() {
         true => info!(
             "mode {}: open are tcp {} and udp {}; every other port is refused by the kernel",
             policy.mode, policy.tcp_allowed, policy.udp_allowed
@@ -606,17 +683,18 @@ fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &L
             "{} workers on queues {}..{} ({}), on_loss = {}",
             layout.workers,
             layout.queue_base,
-            layout.queue_base + 2 * layout.workers - 1,
+            layout.queue_base + (2 * layout.workers - 1),
             backend,
             on_loss(loss)
         ),
         None => info!("{} workers on log copies, nothing is held", layout.workers),
     }
-    info!("control socket {}", socket.display());
 }
 
 /// Queue numbers and log groups are looked for from here on: far from 0, which Suricata and OpenSnitch take.
 pub const FIRST_NUMBER: u16 = 4100;
+/// How long a number may stay taken after its holder was killed; see `kernel::queue`.
+const DYING: Duration = Duration::from_secs(1);
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
 /// packet carries the offence again.
 const OFFENCE_CHANNEL: usize = 4096;

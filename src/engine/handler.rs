@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use tracing::info;
 
-use super::analyst::Command;
+use super::analyst::{Command, Target};
 use super::daemon::Event;
-use super::enforcer::Expected;
+use super::enforcer::{Expected, RETRY};
+use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
@@ -52,6 +53,8 @@ pub struct Running {
     pub config: Config,
     /// How the kernel hands packets over; none: nothing is held.
     pub backend: Option<Backend>,
+    /// Why ports are not filtered and packets not held, though the configuration asks for it.
+    pub stateless: Option<String>,
 }
 
 /// What is in force, for all who look at it; only a reload replaces it.
@@ -87,7 +90,7 @@ impl Handler for EngineHandler {
                 reason,
             } => {
                 let length = duration_seconds.map(Duration::from_secs);
-                self.for_target(&target, |target| {
+                Self::for_target(&target, |target| {
                     info!("uid {} (pid {}) bans {target}", peer.uid, peer.pid);
                     let note = reason.map(String::into_boxed_str);
                     self.ask(|to| Command::Ban {
@@ -102,7 +105,7 @@ impl Handler for EngineHandler {
                 info!("uid {} (pid {}) asks for a reload", peer.uid, peer.pid);
                 self.answered(|to| self.events.send(Event::Reload(Some(to))).is_ok())
             }
-            Request::Unban { target } => self.for_target(&target, |target| {
+            Request::Unban { target } => Self::for_target(&target, |target| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
             }),
@@ -112,15 +115,21 @@ impl Handler for EngineHandler {
 
 impl EngineHandler {
     /// A plain address means its source (an IPv6 address its prefix); one with a length means just that.
-    fn for_target(&self, text: &str, act: impl FnOnce(Prefix) -> Reply) -> Reply {
+    fn for_target(text: &str, act: impl FnOnce(Target) -> Reply) -> Reply {
         match Prefix::parse(text) {
             Err(error) => Reply::refused(error),
             Ok((_, true)) => Reply::refused(format!(
                 "{text} has bits beyond its prefix length; write the network's own address, or the address alone"
             )),
-            Ok((prefix, false)) if text.contains('/') => act(prefix),
-            Ok((prefix, false)) => act(self.running.get().config.policy.source_of(prefix.addr())),
+            Ok((prefix, false)) if text.contains('/') => act(Target::Prefix(prefix)),
+            Ok((prefix, false)) => act(Target::Address(prefix.addr())),
         }
+    }
+
+    fn protection(&self) -> Option<Protection> {
+        let (to, protection) = bounded(1);
+        self.commands.send(Command::Protected { to }).ok()?;
+        protection.recv_timeout(PATIENCE).ok()
     }
 
     fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
@@ -141,11 +150,7 @@ impl EngineHandler {
     }
 
     fn status(&self) -> Reply {
-        let (to, protection) = bounded(1);
-        let protection = match self.commands.send(Command::Protected { to }) {
-            Ok(()) => protection.recv_timeout(PATIENCE).ok(),
-            Err(_) => None,
-        };
+        let protection = self.protection();
         let table = self.table();
         let running = self.running.get();
         let policy = &running.config.policy;
@@ -176,7 +181,7 @@ impl EngineHandler {
                 total: counts.bans_total,
                 observed: counts.bans_observed,
             },
-            degraded: table.degraded,
+            degraded: self.degraded(table.degraded),
             ..StatusReport::default()
         };
         match protection {
@@ -192,6 +197,18 @@ impl EngineHandler {
         Reply::Status(Box::new(report))
     }
 
+    /// What is wrong with the table, and what it does not take.
+    fn degraded(&self, mut of_table: Vec<String>) -> Vec<String> {
+        let refused = self.stats.bans_refused.get();
+        if refused > 0 {
+            of_table.push(format!(
+                "the kernel refuses {refused} changes of its sets of bans, see the log; they are tried again every {} s",
+                RETRY.as_secs()
+            ));
+        }
+        of_table
+    }
+
     fn stats(&self, top: usize) -> Reply {
         let table = self.table();
         let running = self.running.get();
@@ -202,7 +219,7 @@ impl EngineHandler {
             enforce: policy.enforce,
             queues: self.queue_views(),
             top_sources: self.top(top),
-            degraded: table.degraded,
+            degraded: self.degraded(table.degraded),
             ..StatsView::of(&self.stats.snapshot(Instant::now()))
         };
         Reply::Stats(Box::new(view))
@@ -238,9 +255,7 @@ impl EngineHandler {
     fn queues(&self) -> Vec<u16> {
         match self.running.get().backend {
             None => Vec::new(),
-            Some(_) => (0..2 * self.layout.workers)
-                .map(|offset| self.layout.queue_base + offset)
-                .collect(),
+            Some(_) => self.layout.queues().collect(),
         }
     }
 
@@ -263,6 +278,14 @@ impl EngineHandler {
 
     /// What is loaded against what should be.
     fn table(&self) -> TableState {
+        let mut table = self.loaded();
+        let stateless = self.running.get().stateless.clone();
+        table.protected &= stateless.is_none();
+        table.degraded.extend(stateless);
+        table
+    }
+
+    fn loaded(&self) -> TableState {
         let expected = Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner));
         let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
         match ruleset::read(&mut netlink) {

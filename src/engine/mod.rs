@@ -17,4 +17,5 @@ pub mod notify;
 pub mod protect;
 pub mod reconciler;
 pub mod reload;
+pub mod room;
 pub mod worker;

@@ -39,6 +39,9 @@ impl Protection {
 
     /// Why `target` must not be banned, if so: it touches something protected or trusted.
     pub fn forbids(&self, target: &Prefix) -> Option<String> {
+        if !self.guard.spares(target) {
+            return None; // by bisection: asked for every offence, and for every ban when addresses change
+        }
         if let Some((prefix, why)) = self.reasons.iter().find(|(prefix, _)| prefix.overlaps(target)) {
             return Some(match prefix == target {
                 true => format!("{target} is protected: {why}"),
@@ -93,3 +96,34 @@ fn wait(watch: &Watch, stop: &OwnedFd) -> bool {
 const SETTLE: Duration = Duration::from_millis(20);
 /// resolv.conf announces nothing; it is read again this often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_must_not_be_banned_is_told_with_its_reason() {
+        let trusted = [prefix("198.51.100.0/24")].into_iter().collect();
+        let protection = Protection::of(vec![(prefix("192.0.2.1"), Why::Gateway)], &trusted);
+        for (target, words) in [
+            ("192.0.2.1", "192.0.2.1 is protected: gateway"),
+            (
+                "192.0.2.0/24",
+                "192.0.2.0/24 is protected: it touches 192.0.2.1, gateway",
+            ),
+            (
+                "198.51.100.7",
+                "198.51.100.7 is trusted: trusted networks hold 198.51.100.0/24",
+            ),
+        ] {
+            assert_eq!(protection.forbids(&prefix(target)).as_deref(), Some(words));
+        }
+        for free in ["192.0.2.2", "198.51.101.0/24", "2001:db8::/64"] {
+            assert_eq!(protection.forbids(&prefix(free)), None, "{free}");
+        }
+    }
+}

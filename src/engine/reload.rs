@@ -11,6 +11,7 @@ use super::daemon::{self, feed_config, spec};
 use super::enforcer::Job;
 use super::handler::{Running, Shared, on_loss};
 use super::lockout::{self, Lockout};
+use super::room::Manner;
 use super::worker::{Handle, Order};
 use crate::config::{self, Config, ConfigError, duration_text};
 use crate::core::policy::OtherProtocols;
@@ -65,22 +66,24 @@ impl Reloader<'_> {
         let old = self.running.get();
         let mut new = config::load(&old.path)?;
         lockout::spare_sessions(&new, Some(&old.config.policy))?;
-        let told = changes(&old.config, &new);
+        let mut told = changes(&old.config, &new);
         keep_fixed(&old.config, &mut new);
-        let observing = new.policy.observes_only();
+        let manner = Manner::of(&new, old.backend.is_some());
+        told.extend(manner.stateless.clone());
         // Queues before rules: a rule that leads to a queue nobody reads is a hole or a wall.
-        let backend = match (observing, old.backend) {
+        let backend = match (manner.observing, old.backend) {
             (true, _) => None,
             (false, Some(backend)) => Some(backend),
             (false, None) => Some(preflight::judge_one_packet()?),
         };
-        self.retune(&new)?;
-        let spec = spec(
+        self.retune(&new, &manner)?;
+        let mut spec = spec(
             &new,
             self.layout,
             backend.unwrap_or(Backend::Native),
             host::gather()?.local_ports,
         );
+        manner.shape(&mut spec);
         let (done, loaded) = bounded(1);
         self.jobs
             .send(Job::Load(Box::new(spec), done))
@@ -93,16 +96,17 @@ impl Reloader<'_> {
         self.running.set(Running {
             config: new,
             backend,
+            stateless: manner.stateless,
             path: old.path.clone(),
         });
         Ok(told)
     }
 
-    fn retune(&self, config: &Config) -> Result<(), ReloadError> {
+    fn retune(&self, config: &Config, manner: &Manner) -> Result<(), ReloadError> {
         let (reply, outcomes) = bounded(self.workers.len());
         for (worker, index) in self.workers.iter().zip(0..) {
             worker.order(Order::Retune(
-                feed_config(config, &self.layout, index),
+                feed_config(config, manner, &self.layout, index),
                 reply.clone(),
             ));
         }

@@ -62,8 +62,6 @@ pub struct Facts {
     pub protected: Vec<(Prefix, Why)>,
     /// Ports from which the host's own connections start (net.ipv4.ip_local_port_range).
     pub local_ports: RangeInclusive<u16>,
-    /// How many flows conntrack holds at most; `None` where it is not loaded.
-    pub conntrack_max: Option<u32>,
     /// What could not be read, in words; the rest still holds.
     pub notes: Vec<String>,
 }
@@ -109,7 +107,6 @@ pub fn gather() -> Result<Facts, HostError> {
     Ok(Facts {
         protected,
         local_ports: local_ports(&mut notes),
-        conntrack_max: number("/proc/sys/net/netfilter/nf_conntrack_max"),
         notes,
     })
 }
@@ -246,12 +243,13 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     (first <= last && numbers.next().is_none()).then_some(first..=last)
 }
 
-fn number(path: &str) -> Option<u32> {
+/// The number that a file of one number holds.
+pub(super) fn number(path: &str) -> Option<u32> {
     read(path).ok()?.trim().parse().ok()
 }
 
 /// The beginning of a file that may hold anything.
-fn read(path: &str) -> io::Result<String> {
+pub(super) fn read(path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

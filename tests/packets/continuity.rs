@@ -102,6 +102,7 @@ fn the_next_start_adopts_what_kill_9_left() {
     Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5012);
     engine.wait_ban(ATTACKER);
     engine.must(&["ban", NEIGHBOUR, "--for", "30m"]);
+    engine.must(&["ban", "203.0.113.0/24", "--for", "30m"]);
     let (before, sets) = (seeds(&engine.table()), set_handles(&lab));
     assert!(
         !before.is_empty(),
@@ -116,7 +117,7 @@ fn the_next_start_adopts_what_kill_9_left() {
         "another seed shuffles sources between workers"
     );
     assert_eq!(set_handles(&lab), sets, "the sets were made anew");
-    for source in [ATTACKER, NEIGHBOUR] {
+    for source in [ATTACKER, NEIGHBOUR, "203.0.113.0/24"] {
         let ban = engine
             .ban_of(source)
             .unwrap_or_else(|| panic!("{source} is forgotten\n{}", engine.log()));
@@ -127,7 +128,8 @@ fn the_next_start_adopts_what_kill_9_left() {
             "{ban}"
         );
     }
-    assert_eq!(engine.json("stats")["bans"]["active"], 2);
+    assert_eq!(engine.json("stats")["bans"]["active"], 3);
+    engine.must(&["status"]); // the set of a prefix that was adopted is as it should be
     assert!(!talks(&lab.attacker, HOST, 80));
     assert!(!talks(lab.client(), HOST, 3306));
     assert!(talks(lab.client(), HOST, 80));

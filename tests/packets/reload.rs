@@ -18,7 +18,10 @@ fn a_reload_says_in_words_what_changed() {
     let lab = Lab::new();
     let _echo = Echo::tcp(&lab.host, &[80, 8080]);
     let engine = Engine::start(&lab.host, FIREWALL);
+    engine.must(&["ban", "203.0.113.0/24", "--for", "1h"]);
     assert_eq!(engine.must(&["reload"]).trim(), "reloaded, nothing changed");
+    engine.must(&["status"]); // a set made for a prefix is as it should be
+    assert_eq!(engine.kernel_bans("banned4_24").len(), 1);
     assert!(!talks(&lab.attacker, HOST, 8080));
 
     engine

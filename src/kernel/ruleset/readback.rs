@@ -70,6 +70,22 @@ pub fn read(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     }
 }
 
+/// The number of the kernel's ruleset, which every change of any table makes another.
+pub(super) fn generation(netlink: &mut Netlink) -> Result<u32, RulesetError> {
+    let request = request(netlink, libc::NFT_MSG_GETGEN, libc::NLM_F_ACK, |_| {});
+    let mut generation = 0;
+    let asked = netlink.dump(&request, |_, payload| {
+        let id = Attributes::after_nfgen(payload).find(|(kind, _)| *kind == NFTA_GEN_ID);
+        generation = id.and_then(|(_, value)| be32(value)).unwrap_or_default();
+        Ok(())
+    });
+    match asked {
+        Ok(()) => Ok(generation),
+        Err(error) if error.errno() == Some(libc::EPERM) => Err(RulesetError::NotPermitted),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn interrupted(error: &NetlinkError) -> bool {
     matches!(error.errno(), Some(libc::EINTR | libc::ENOENT))
 }
@@ -253,6 +269,11 @@ fn request(netlink: &mut Netlink, kind: i32, flags: i32, rest: impl FnOnce(&mut 
 }
 
 impl Loaded {
+    /// What tells this table from one that another engine made.
+    pub(super) fn numbers(&self) -> (Option<u32>, Option<u16>, Option<u16>, Option<u16>) {
+        (self.seed, self.workers, self.queue_base, self.log_base)
+    }
+
     /// The numbers of the table; what it does not tell is taken from `otherwise`.
     pub fn layout(&self, otherwise: Layout) -> Layout {
         Layout {
