@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use common::namespace::Namespace;
 use verdictd::core::verdict::Proto;
-use verdictd::kernel::sockets::{Listener, listeners};
+use verdictd::kernel::sockets::{Listener, connections, listeners};
 
 fn listener(proto: Proto, addr: &str, port: u16) -> Listener {
     Listener {
@@ -50,4 +50,27 @@ fn whoever_can_be_reached_is_listed_and_nobody_else() {
     assert_eq!(reachable, [80, 443, 53]);
     drop(open);
     assert_eq!(here.inside(listeners).expect("an answer"), []);
+}
+
+#[test]
+fn open_connections_are_listed_from_both_ends() {
+    let here = Namespace::new("open");
+    let (_listeners, clients) = here.inside(|| {
+        let listeners = ["0.0.0.0:80", "[::]:443"].map(|at| TcpListener::bind(at).expect("a listener"));
+        let clients =
+            ["127.0.0.1:80", "127.0.0.1:443", "[::1]:443"].map(|at| TcpStream::connect(at).expect("a port"));
+        (listeners, clients)
+    });
+    let found = here.inside(connections).expect("an answer");
+    assert_eq!(found.len(), 6, "{found:?}");
+    for client in &clients {
+        let (ours, theirs) = (
+            client.local_addr().expect("an end"),
+            client.peer_addr().expect("an end"),
+        );
+        let end = |local, peer| found.iter().find(|open| open.local == local && open.peer == peer);
+        assert_ne!(end(ours, theirs).expect("the client's end").inode, 0);
+        // Not accepted yet, hence held by no process.
+        assert_eq!(end(theirs, ours).expect("the server's end").inode, 0);
+    }
 }

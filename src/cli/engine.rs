@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, ConfigError};
+use super::check::check;
+use crate::config::{self, ConfigError};
 use crate::engine::daemon::{self, DaemonError, Options};
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
@@ -92,36 +93,6 @@ fn run(run: Run) -> ExitCode {
     }
 }
 
-fn check(path: &Path) -> ExitCode {
-    match config::load(path) {
-        Ok(config) => {
-            print!("{}", summary(path, &config));
-            ExitCode::SUCCESS
-        }
-        Err(problems) => refuse(&problems),
-    }
-}
-
-/// What a good configuration means, the most important first.
-fn summary(path: &Path, config: &Config) -> String {
-    let policy = &config.policy;
-    let mut text = String::new();
-    if !policy.enforce {
-        text += "OBSERVING: offenders are recorded, none is banned (bans.enforce = false)\n";
-    }
-    for note in &config.notes {
-        text += &format!("{}:{note}\n", path.display());
-    }
-    text += &match policy.mode.filters_ports() {
-        true => format!(
-            "mode {}: open are tcp {} and udp {}; every other port is refused\n",
-            policy.mode, policy.tcp_allowed, policy.udp_allowed
-        ),
-        false => format!("mode {}: no port is refused\n", policy.mode),
-    };
-    text + &format!("{}: fine\n", path.display())
-}
-
 /// The table as text. Numbers that are probed at start are shown as the first that would be tried.
 fn ruleset(path: &Path) -> ExitCode {
     match config::load(path) {
@@ -137,7 +108,7 @@ fn ruleset(path: &Path) -> ExitCode {
                 queue_base: config.engine.queue_base.unwrap_or(daemon::FIRST_NUMBER),
                 log_base: config.engine.log_base.unwrap_or(daemon::FIRST_NUMBER),
                 workers: config.engine.workers as u16,
-                seed: SHOWN_SEED,
+                seed: config.engine.seed.unwrap_or(SHOWN_SEED),
             };
             print!(
                 "{}",
@@ -149,13 +120,13 @@ fn ruleset(path: &Path) -> ExitCode {
     }
 }
 
-fn refuse(problems: &ConfigError) -> ExitCode {
+pub(super) fn refuse(problems: &ConfigError) -> ExitCode {
     eprintln!("{problems}");
     ExitCode::from(BAD_CONFIG)
 }
 
 /// An error and all that caused it, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -173,5 +144,5 @@ fn chain(error: &dyn Error) -> String {
 const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
-/// A printed ruleset is the same for the same configuration; a running engine draws its seed.
+/// A printed ruleset is the same for the same configuration; without `engine.seed` a running engine draws one.
 const SHOWN_SEED: u32 = 0x5eed;

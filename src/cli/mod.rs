@@ -5,6 +5,7 @@
 
 mod args;
 mod ban;
+mod check;
 mod client;
 pub mod engine;
 mod list;

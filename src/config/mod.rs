@@ -53,6 +53,8 @@ pub struct EngineConfig {
     pub queue_base: Option<u16>,
     /// The first log group, of `workers`; `None`: free ones are probed for.
     pub log_base: Option<u16>,
+    /// The seed of the hash that gives each source its worker; `None`: a loaded table's own, or one that is drawn.
+    pub seed: Option<u32>,
     /// Packets that wait in one queue before the kernel acts by `on_loss`.
     pub queue_length: u32,
     /// What packets to allowed ports meet while nobody answers.
@@ -82,6 +84,7 @@ impl Default for EngineConfig {
             workers: available_parallelism().map_or(1, |cpus| cpus.get().min(4)),
             queue_base: None,
             log_base: None,
+            seed: None,
             queue_length: 4096,
             on_loss: OnLoss::Open,
             manage_ruleset: true,

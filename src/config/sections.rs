@@ -328,6 +328,7 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, usize) {
     let workers = engine.workers as u16;
     engine.queue_base = section.get("queue_base", units::whole(1..=u16::MAX - 2 * workers + 1));
     engine.log_base = section.get("log_base", units::whole(1..=u16::MAX - workers + 1));
+    engine.seed = section.get("seed", units::whole(0..=u32::MAX));
     engine.queue_length = section
         .get("queue_length", units::whole(16..=1_048_576))
         .unwrap_or(engine.queue_length);
@@ -351,8 +352,25 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, usize) {
     max_sources = section
         .get("max_sources", units::whole(1..=1 << 24))
         .unwrap_or(max_sources);
+    if !engine.manage_ruleset {
+        want_numbers(&section);
+    }
     section.finish(home_but("engine"));
     (engine, max_sources)
+}
+
+/// A table that the admin loads holds its numbers as text: none may be looked for, or depend on this machine's CPUs.
+fn want_numbers(section: &Section<'_>) {
+    for (key, example) in [("workers", 2), ("queue_base", 4100), ("log_base", 4100)] {
+        if !section.has(key) {
+            let wrong = "missing: manage_ruleset = false, and the table that you load holds this number";
+            let right =
+                format!("write the table's own, as in {key} = {example}; verdictd ruleset prints by it");
+            let line = section.line_of("manage_ruleset");
+            let fault = Fault::new("", wrong, right);
+            section.report().problem(line, section.full(key), fault);
+        }
+    }
 }
 
 fn interface(value: &DeValue<'_>) -> Read<InterfaceName> {
@@ -411,6 +429,7 @@ const HOMES: [(&str, &[&str]); 7] = [
             "workers",
             "queue_base",
             "log_base",
+            "seed",
             "queue_length",
             "on_loss",
             "manage_ruleset",

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use super::analyst::{Analyst, Command, Inbox};
 use super::enforcer::{Enforcer, Expected, Job};
 use super::handler::{EngineHandler, Running, Shared, on_loss};
+use super::lockout::{self, Lockout};
 use super::notify::notify;
 use super::protect::{self, Protection};
 use super::reconciler;
@@ -87,6 +88,9 @@ pub enum DaemonError {
     /// Queues or log groups.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// The policy would lock somebody out.
+    #[error(transparent)]
+    Lockout(#[from] Lockout),
     /// The kernel cannot do what is needed.
     #[error("preflight: {0}")]
     Preflight(#[from] PreflightError),
@@ -116,6 +120,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     for note in &config.notes {
         warn!("{}: {note}", options.config.display());
     }
+    lockout::spare_sessions(&config, None)?;
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
     let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
@@ -262,7 +267,7 @@ fn feeds(
     loaded: Option<&Loaded>,
 ) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
-    let seed = match loaded.and_then(|loaded| loaded.seed) {
+    let seed = match config.engine.seed.or(loaded.and_then(|loaded| loaded.seed)) {
         Some(seed) => seed,
         None => draw_seed()?,
     };

@@ -12,6 +12,7 @@ pub mod analyst;
 pub mod daemon;
 pub mod enforcer;
 pub mod handler;
+pub mod lockout;
 pub mod notify;
 pub mod protect;
 pub mod reconciler;

@@ -10,6 +10,7 @@ use super::analyst::Command;
 use super::daemon::{self, feed_config, spec};
 use super::enforcer::Job;
 use super::handler::{Running, Shared, on_loss};
+use super::lockout::{self, Lockout};
 use super::room::Manner;
 use super::worker::{Handle, Order};
 use crate::config::{self, Config, ConfigError, duration_text};
@@ -25,6 +26,9 @@ pub enum ReloadError {
     /// The file.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The policy would lock somebody out.
+    #[error(transparent)]
+    Lockout(#[from] Lockout),
     /// What enforcing needs and observing did not.
     #[error("preflight: {0}")]
     Preflight(#[from] PreflightError),
@@ -61,6 +65,7 @@ impl Reloader<'_> {
     pub fn reload(&self) -> Result<Vec<String>, ReloadError> {
         let old = self.running.get();
         let mut new = config::load(&old.path)?;
+        lockout::spare_sessions(&new, Some(&old.config.policy))?;
         let mut told = changes(&old.config, &new);
         keep_fixed(&old.config, &mut new);
         let manner = Manner::of(&new, old.backend.is_some());
@@ -119,6 +124,7 @@ fn keep_fixed(old: &Config, new: &mut Config) {
     new.engine.workers = kept.workers;
     new.engine.queue_base = kept.queue_base;
     new.engine.log_base = kept.log_base;
+    new.engine.seed = kept.seed;
     new.engine.queue_length = kept.queue_length;
     new.engine.ban_set_size = kept.ban_set_size;
     new.engine.manage_ruleset = kept.manage_ruleset;
@@ -203,6 +209,15 @@ const SETTINGS: &[Setting] = &[
         When::AtStart,
     ),
     ("engine.log_base", |c| optional(c.engine.log_base), When::AtStart),
+    (
+        "engine.seed",
+        |c| {
+            c.engine
+                .seed
+                .map_or_else(|| "the table's own".into(), |seed| format!("{seed:#x}"))
+        },
+        When::AtStart,
+    ),
     (
         "engine.queue_length",
         |c| c.engine.queue_length.to_string(),

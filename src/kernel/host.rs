@@ -173,6 +173,17 @@ fn own_addresses(netlink: &mut Netlink) -> Result<Vec<(Prefix, Why)>, HostError>
     Ok(own.collect())
 }
 
+/// The networks on this host's own links, each with the name of its interface.
+///
+/// # Errors
+/// If the kernel does not list addresses.
+pub fn networks() -> Result<Vec<(Prefix, String)>, HostError> {
+    let mut netlink = Netlink::open(mnl::Bus::Route).map_err(HostError::Addresses)?;
+    let networks = route::networks(&mut netlink).map_err(HostError::Addresses)?;
+    let named = |(index, prefix)| (prefix, interface_name(&netlink, index));
+    Ok(networks.into_iter().map(named).collect())
+}
+
 /// The name of an interface; its number, if it is gone by now.
 fn interface_name(netlink: &Netlink, index: u32) -> String {
     rustix::net::netdevice::index_to_name(netlink, index).unwrap_or_else(|_| format!("interface {index}"))

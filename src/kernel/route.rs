@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::netlink::{Attributes, Builder, Netlink, NetlinkError};
+use crate::core::prefix::Prefix;
 
 /// An address of this host and the index of its interface.
 pub(super) type Address = (u32, IpAddr);
@@ -14,6 +15,14 @@ pub(super) fn addresses(netlink: &mut Netlink) -> Result<Vec<Address>, NetlinkEr
     let request = request(netlink, libc::RTM_GETADDR, libc::AF_UNSPEC, IFADDRMSG);
     netlink.dump_whole(request.bytes(), |addresses: &mut Vec<_>, kind, payload| {
         addresses.extend(read_address(kind, payload));
+    })
+}
+
+/// The networks that this host's addresses make neighbours of, each with the index of its interface.
+pub(super) fn networks(netlink: &mut Netlink) -> Result<Vec<(u32, Prefix)>, NetlinkError> {
+    let request = request(netlink, libc::RTM_GETADDR, libc::AF_UNSPEC, IFADDRMSG);
+    netlink.dump_whole(request.bytes(), |networks: &mut Vec<_>, kind, payload| {
+        networks.extend(read_network(kind, payload));
     })
 }
 
@@ -61,6 +70,14 @@ fn read_address(kind: u16, payload: &[u8]) -> Option<Address> {
     // On a point-to-point link IFA_ADDRESS is the other end; IPv6 has IFA_LOCAL only there.
     let (_, bytes) = attribute(libc::IFA_LOCAL).or_else(|| attribute(libc::IFA_ADDRESS))?;
     Some((index, address(bytes)?))
+}
+
+/// The network in an RTM_NEWADDR: where the address is the near end of a link, its far end.
+fn read_network(kind: u16, payload: &[u8]) -> Option<(u32, Prefix)> {
+    let (index, own) = read_address(kind, payload)?;
+    let far = Attributes::new(payload.get(IFADDRMSG..)?).find(|(kind, _)| *kind == libc::IFA_ADDRESS);
+    let addr = far.and_then(|(_, bytes)| address(bytes)).unwrap_or(own);
+    Some((index, Prefix::new(addr, *payload.get(1)?).ok()?))
 }
 
 /// The gateways in an RTM_NEWROUTE or RTM_NEWNEXTHOP; several if the route has several paths.
@@ -197,6 +214,21 @@ mod tests {
         assert_eq!(read(&payload(&fixed, &[])), None);
         assert_eq!(read(&payload(&fixed, &[(libc::IFA_LOCAL, &[10, 0, 0])])), None);
         assert_eq!(read_address(libc::RTM_DELADDR, &payload(&fixed, both)), None);
+    }
+
+    #[test]
+    fn the_network_of_an_address_is_that_of_its_far_end() {
+        let fixed = [2, 24, 0, 0, 7, 0, 0, 0];
+        let both: &[(u16, &[u8])] = &[
+            (libc::IFA_ADDRESS, &[10, 0, 1, 2]),
+            (libc::IFA_LOCAL, &[10, 0, 0, 1]),
+        ];
+        let read = |fixed: &[u8], attributes| read_network(libc::RTM_NEWADDR, &payload(fixed, attributes));
+        let network = |text| Some((u32::from_ne_bytes([7, 0, 0, 0]), Prefix::parse(text).unwrap().0));
+        assert_eq!(read(&fixed, both), network("10.0.1.0/24"));
+        assert_eq!(read(&fixed, &both[1..]), network("10.0.0.0/24"));
+        assert_eq!(read(&[2, 33, 0, 0, 7, 0, 0, 0], both), None);
+        assert_eq!(read(&fixed[..3], both), None);
     }
 
     #[test]

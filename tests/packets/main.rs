@@ -10,6 +10,7 @@ mod bad_input;
 mod bans;
 mod continuity;
 mod lab;
+mod lockout;
 mod mishaps;
 mod mission;
 mod reload;

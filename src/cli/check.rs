@@ -1,0 +1,264 @@
+//! `verdictd check`: every problem of a configuration, or in plain words what it does, and what it would do to this
+//! host: listeners that it closes, SSH sessions that it would lock out. Changes nothing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::engine::{chain, refuse};
+use super::print::plain;
+use crate::config::{self, Config, duration_text};
+use crate::core::policy::{Mode, OnLoss, OtherProtocols, Policy};
+use crate::core::ports::PortSet;
+use crate::core::verdict::Proto;
+use crate::engine::lockout;
+use crate::kernel::sockets::{self, Listener};
+use crate::kernel::{host, processes};
+
+/// Checks the file at `path`: exit code 0, or 2 with every problem in it.
+pub(super) fn check(path: &Path) -> ExitCode {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(problems) => return refuse(&problems),
+    };
+    let mut text = meaning(path, &config);
+    if config.policy.mode.filters_ports() {
+        text += &match closing(&config.policy) {
+            Ok(closing) => closing_words(&closing),
+            Err(why) => format!("which listeners of this host would close is not known: {why}\n"),
+        };
+        for locked in lockout::locked_out(&config.policy, &lockout::filtered_sessions(&config)) {
+            let outcome = match config.engine.allow_lockout {
+                true => "allow_lockout = true",
+                false => "start and reload refuse this configuration",
+            };
+            text += &format!("{outcome}: {locked}\n");
+        }
+    }
+    text += &format!("{}: fine\n", path.display());
+    // Whoever reads may have seen enough, as `head` does; the exit code counts.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// What a good configuration means, the most important first.
+fn meaning(path: &Path, config: &Config) -> String {
+    let policy = &config.policy;
+    let mut text = String::new();
+    if !policy.enforce {
+        text += OBSERVING;
+        text += match policy.mode.filters_ports() {
+            true => "; the port filter holds all the same\n",
+            false => "; nothing whatever is dropped\n",
+        };
+    }
+    for note in &config.notes {
+        let _ = writeln!(text, "{}:{}: {}", path.display(), note.line, note.text);
+    }
+    text += &mode_words(policy);
+    let _ = writeln!(
+        text,
+        "preset {}: a source may touch {} ports within {}, {} where all are UDP; one more is an offence",
+        policy.preset,
+        policy.ports_threshold,
+        duration_text(policy.window),
+        policy.udp_ports_threshold
+    );
+    if policy.enforce {
+        let steps: Vec<String> = policy
+            .ladder
+            .steps()
+            .iter()
+            .map(|step| duration_text(*step))
+            .collect();
+        let _ = writeln!(
+            text,
+            "bans: {} for the first, second, … offence, the last for any further; offences are forgiven after {}",
+            steps.join(", "),
+            duration_text(policy.forgive_after)
+        );
+    }
+    if !policy.observes_only() {
+        text += match config.engine.on_loss {
+            OnLoss::Open => {
+                "while the engine does not answer, new connections to open ports pass (on_loss = \"open\")\n"
+            }
+            OnLoss::Closed => {
+                "while the engine does not answer, new connections are dropped (on_loss = \"closed\")\n"
+            }
+        };
+    }
+    text
+}
+
+fn mode_words(policy: &Policy) -> String {
+    let mode = policy.mode;
+    if !mode.filters_ports() {
+        return format!("mode {mode}: no port is refused\n");
+    }
+    let mut text = format!(
+        "mode {mode}: open are {} and {}; every other port of this host is refused silently, for trusted sources too\n",
+        open("tcp", &policy.tcp_allowed),
+        open("udp", &policy.udp_allowed)
+    );
+    if policy.other_protocols == OtherProtocols::Drop {
+        text += "other protocols than TCP and UDP are refused but for what a host cannot do without\n";
+    }
+    if mode == Mode::Corporate {
+        text += "every refusal is recorded\n";
+    }
+    text
+}
+
+fn open(proto: &str, ports: &PortSet) -> String {
+    match ports.is_empty() {
+        true => format!("no {proto} port"),
+        false => format!("{proto} {ports}"),
+    }
+}
+
+/// A listener that closes, and the names of the processes behind it as far as they can be seen.
+type Closing = (Listener, BTreeSet<String>);
+
+/// The listeners of this host that `policy` closes.
+fn closing(policy: &Policy) -> Result<Vec<Closing>, String> {
+    let facts = host::gather().map_err(|error| chain(&error))?;
+    let mut closed = sockets::held_listeners().map_err(|error| chain(&error))?;
+    closed.retain(|(listener, _)| lockout::closes(policy, listener, &facts.local_ports));
+    Ok(named(closed, &facts.local_ports))
+}
+
+fn named(closed: Vec<(Listener, u32)>, local_ports: &RangeInclusive<u16>) -> Vec<Closing> {
+    let holders = processes::holders(&closed.iter().map(|(_, inode)| *inode).collect());
+    let mut named: Vec<Closing> = Vec::new();
+    for (listener, inode) in closed {
+        let mut names: BTreeSet<String> = holders
+            .get(&inode)
+            .into_iter()
+            .flatten()
+            .map(|process| plain(&process.name))
+            .collect();
+        if listener.proto == Proto::Udp && local_ports.contains(&listener.port) {
+            names.insert("perhaps only a client: answers to it pass".into());
+        }
+        match named.last_mut() {
+            Some((last, all)) if *last == listener => all.extend(names),
+            _ => named.push((listener, names)),
+        }
+    }
+    named
+}
+
+fn closing_words(closing: &[Closing]) -> String {
+    if closing.is_empty() {
+        return "no listener of this host is closed by it\n".into();
+    }
+    let mut text = format!(
+        "{} of this host {} closed by it, but to internal interfaces:\n",
+        match closing.len() {
+            1 => "1 listener".into(),
+            many => format!("{many} listeners"),
+        },
+        if closing.len() == 1 { "is" } else { "are" }
+    );
+    for (Listener { proto, port, addr }, names) in closing {
+        let names = match names.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
+        };
+        let _ = writeln!(text, "  {proto} {port} on {}{names}", place(*addr));
+    }
+    text
+}
+
+fn place(addr: IpAddr) -> String {
+    match addr {
+        IpAddr::V4(v4) if v4.is_unspecified() => "every IPv4 address".into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => "every address".into(),
+        addr => addr.to_canonical().to_string(),
+    }
+}
+
+const OBSERVING: &str = "OBSERVING: offenders are recorded, none is banned (bans.enforce = false)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> String {
+        let path = Path::new("f.toml");
+        meaning(path, &config::parse(text, path).unwrap())
+    }
+
+    #[test]
+    fn observing_comes_first_then_notes_with_their_lines() {
+        let text = told(
+            "[firewall]\nmode = \"lenient\"\n[bans]\nenforce = false\n[custom]\nunique_ports_threshold = 20\n",
+        );
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "OBSERVING: offenders are recorded, none is banned (bans.enforce = false); nothing whatever is dropped",
+                "f.toml:6: custom.unique_ports_threshold = 20 has no effect: mode is \"lenient\" (15); \
+                 write mode = \"custom\", base = \"lenient\"",
+                "mode detection_only: no port is refused",
+                "preset lenient: a source may touch 15 ports within 1d, 60 where all are UDP; one more is an offence",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_filter_is_told_with_what_it_leaves_open() {
+        let text = told(
+            "[firewall]\nfirewall_mode = \"corporate\"\nother_protocols = \"drop\"\n[allowed_ports]\ntcp = [22, 80]\n\
+             [engine]\non_loss = \"closed\"\n",
+        );
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "mode corporate: open are tcp 22, 80 and no udp port; every other port of this host is refused \
+                 silently, for trusted sources too",
+                "other protocols than TCP and UDP are refused but for what a host cannot do without",
+                "every refusal is recorded",
+                "preset standard: a source may touch 7 ports within 2h, 28 where all are UDP; one more is an offence",
+                "bans: 10m, 2h, 1d, 7d for the first, second, … offence, the last for any further; offences are forgiven \
+                 after 30d",
+                "while the engine does not answer, new connections are dropped (on_loss = \"closed\")",
+            ]
+        );
+    }
+
+    #[test]
+    fn listeners_are_told_in_words() {
+        let listener = |proto, port, addr: &str| Listener {
+            proto,
+            port,
+            addr: addr.parse().unwrap(),
+        };
+        assert_eq!(closing_words(&[]), "no listener of this host is closed by it\n");
+        let one = [(
+            listener(Proto::Tcp, 3306, "::"),
+            BTreeSet::from(["mysqld".to_owned()]),
+        )];
+        assert_eq!(
+            closing_words(&one),
+            "1 listener of this host is closed by it, but to internal interfaces:\n  tcp 3306 on every address (mysqld)\n"
+        );
+        let two = [
+            (listener(Proto::Tcp, 25, "0.0.0.0"), BTreeSet::new()),
+            (
+                listener(Proto::Udp, 53, "::ffff:192.0.2.1"),
+                BTreeSet::from(["a".to_owned(), "b".to_owned()]),
+            ),
+        ];
+        assert_eq!(
+            closing_words(&two),
+            "2 listeners of this host are closed by it, but to internal interfaces:\n  tcp 25 on every IPv4 address\n  \
+             udp 53 on 192.0.2.1 (a, b)\n"
+        );
+    }
+}

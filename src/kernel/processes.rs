@@ -1,0 +1,165 @@
+//! Which process holds a socket, from `/proc`: for names beside ports, and to tell an SSH session from any other
+//! connection. Best effort: without CAP_SYS_PTRACE the descriptors of other users' processes cannot be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// A process that holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name; any local user can choose it, so nothing is granted by it alone and it is escaped where shown.
+    pub name: String,
+    /// Its effective user; `None` if that cannot be read.
+    pub uid: Option<u32>,
+    /// How long it has run; `None` if that cannot be read.
+    pub age: Option<Duration>,
+}
+
+/// The processes that hold each of the sockets `inodes`; a socket that nobody visible holds is missing.
+pub fn holders(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<Process>> {
+    let mut holders: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
+    if inodes.is_empty() {
+        return holders;
+    }
+    let uptime = read(Path::new("/proc/uptime")).and_then(|text| seconds(&text));
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let held: BTreeSet<u32> = sockets(&entry.path())
+            .filter(|inode| inodes.contains(inode))
+            .collect();
+        if held.is_empty() {
+            continue;
+        }
+        let process = Process {
+            pid,
+            name: read(&entry.path().join("comm"))
+                .unwrap_or_default()
+                .trim_end()
+                .to_owned(),
+            uid: read(&entry.path().join("status")).and_then(|status| effective_user(&status)),
+            age: age(&entry.path(), uptime),
+        };
+        for inode in held {
+            holders.entry(inode).or_default().push(process.clone());
+        }
+    }
+    holders
+}
+
+/// The inodes of the sockets that the process at `path` holds.
+fn sockets(path: &Path) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| inode(fs::read_link(entry.path()).ok()?.to_str()?))
+}
+
+/// `socket:[4711]`.
+fn inode(link: &str) -> Option<u32> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn age(path: &Path, uptime: Option<Duration>) -> Option<Duration> {
+    let started = started(&read(&path.join("stat"))?)?;
+    Some(uptime?.saturating_sub(started))
+}
+
+/// Field 22 of `/proc/PID/stat` as time since boot. Fields are counted from the last ")": a name can hold anything.
+fn started(stat: &str) -> Option<Duration> {
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    let ticks: u64 = after_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
+    Some(Duration::from_millis(ticks.checked_mul(1_000 / USER_HZ)?))
+}
+
+/// The second number of `Uid:` in `/proc/PID/status`. (A name cannot forge it: its newlines are escaped there.)
+fn effective_user(status: &str) -> Option<u32> {
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The first number of `/proc/uptime`.
+fn seconds(uptime: &str) -> Option<Duration> {
+    let seconds = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn read(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Ticks of `/proc` in a second: 100 on every architecture that this is built for (include/asm-generic/param.h).
+const USER_HZ: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn links_and_numbers_are_read_and_nothing_else() {
+        assert_eq!(inode("socket:[4711]"), Some(4711));
+        for other in [
+            "",
+            "socket:[",
+            "socket:[x]",
+            "pipe:[4711]",
+            "/dev/null",
+            "socket:[99999999999]",
+        ] {
+            assert_eq!(inode(other), None, "{other}");
+        }
+        assert_eq!(seconds("35.75 12.00\n"), Some(Duration::from_millis(35_750)));
+        for other in ["", "x", "-1 2", "nan", "1e300"] {
+            assert_eq!(seconds(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_forge_its_age() {
+        let stat = "77 (sshd) S 1 2) R 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
+        assert_eq!(started(stat), Some(Duration::from_millis(123_450)));
+        for cut in 0..stat.len() - 5 {
+            let _ = started(&stat[..cut]);
+        }
+        assert_eq!(started("77 (sshd"), None);
+        assert_eq!(started("77 (sshd) S 1"), None);
+        assert_eq!(
+            started(&format!("1 (x){}", " 99999999999999999999".repeat(30))),
+            None
+        );
+    }
+
+    #[test]
+    fn the_effective_user_counts() {
+        assert_eq!(
+            effective_user("Name:\tx\\nUid:\t0\nUid:\t1000\t0\t0\t0\n"),
+            Some(0)
+        );
+        for other in ["", "Uid:", "Uid:\t0", "Uid:\tx\ty"] {
+            assert_eq!(effective_user(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn this_process_holds_its_own_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let inode = inode(link.to_str().unwrap()).unwrap();
+        let holders = holders(&[inode].into());
+        let me = holders[&inode]
+            .iter()
+            .find(|process| process.pid == std::process::id())
+            .unwrap();
+        assert!(!me.name.is_empty());
+        assert_eq!(me.uid, Some(rustix::process::geteuid().as_raw()));
+        assert!(me.age.unwrap() < Duration::from_secs(86_400));
+        assert_eq!(super::holders(&BTreeSet::new()).len(), 0);
+    }
+}
