@@ -9,6 +9,7 @@ mod common;
 mod bad_input;
 mod bans;
 mod continuity;
+mod include;
 mod lab;
 mod lockout;
 mod mishaps;
