@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use verdictd::control::server::{Handler, Peer, Server};
 use verdictd::control::wire::{
-    BanCounts, BanView, Latency, Losses, ProtectedSource, QueueView, Reply, Request, SourceRow, Sources,
+    BanCounts, BanView, Latency, Losses, ProtectedSource, QueueView, Reply, Request, SnapshotView, SourceRow, Sources,
     StatsView, StatusReport, Verdicts,
 };
 
@@ -25,6 +25,7 @@ struct Canned {
     status: StatusReport,
     stats: StatsView,
     bans: Vec<BanView>,
+    snapshot: SnapshotView,
     asked: Mutex<Vec<Request>>,
 }
 
@@ -45,6 +46,7 @@ impl Handler for Canned {
             } => Reply::Banned(Box::new(manual_ban(target, duration_seconds, reason))),
             Request::Unban { target } if target == "203.0.113.9" => Reply::Unbanned(self.bans.clone()),
             Request::Unban { target } => Reply::refused(format!("{target} is not banned")),
+            Request::Snapshot {} => Reply::Snapshot(Box::new(self.snapshot.clone())),
         }
     }
 }
@@ -714,4 +716,36 @@ fn a_slow_stranger_does_not_keep_verdictctl_waiting() {
     let asked = Instant::now();
     engine.ctl(&["status"]).with(0);
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_snapshot_says_where_and_how_much() {
+    let engine = Engine::start(Canned {
+        snapshot: SnapshotView {
+            path: "/var/lib/verdictd/state.toml\x1b[2J".into(),
+            bytes: 12_345,
+            bans: 1,
+            ladder: 2,
+            sources: 0,
+            duration_ms: 7,
+            missing: vec!["worker 1 does not answer".into()],
+        },
+        ..Canned::default()
+    });
+    let output = engine.ctl(&["snapshot"]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("saved 12,345 bytes to /var/lib/verdictd/state.toml")
+            && said.ends_with("1 ban, 2 ladder positions, 0 half-done scans, in 7 ms\n")
+            && !said.contains('\x1b'),
+        "{said:?}"
+    );
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "verdictctl: worker 1 does not answer\n"
+    );
+    let json: Value = serde_json::from_slice(&engine.ctl(&["snapshot", "--json"]).stdout).unwrap();
+    assert_eq!((&json["bans"], &json["bytes"]), (&json!(1), &json!(12_345)));
+    assert_eq!(engine.asked(), [Request::Snapshot {}, Request::Snapshot {}]);
 }

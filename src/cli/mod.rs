@@ -9,6 +9,7 @@ mod client;
 pub mod engine;
 mod list;
 mod print;
+mod snapshot;
 mod span;
 mod stats;
 mod status;
@@ -78,6 +79,7 @@ fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
             reason,
         } => ban::ban(&client, &target, length.as_deref(), reason, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
+        Verb::Snapshot { json } => snapshot::run(&client, json, screen),
     }
 }
 

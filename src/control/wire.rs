@@ -52,6 +52,8 @@ pub enum Request {
         /// Address or prefix, as typed.
         target: String,
     },
+    /// Save the state now.
+    Snapshot {},
 }
 
 /// Why a request is not answered.
@@ -99,7 +101,7 @@ impl Request {
 
     fn bounds(&self) -> Result<(), String> {
         match self {
-            Request::Status {} | Request::List {} => Ok(()),
+            Request::Status {} | Request::List {} | Request::Snapshot {} => Ok(()),
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),
             Request::Ban {
@@ -163,6 +165,8 @@ pub enum Reply {
     Banned(Box<BanView>),
     /// To [`Request::Unban`]: what was lifted.
     Unbanned(Vec<BanView>),
+    /// To [`Request::Snapshot`], once it is on the disk.
+    Snapshot(Box<SnapshotView>),
     /// To anything: it was not done, and why.
     Refused {
         /// One sentence, lower case, no full stop.

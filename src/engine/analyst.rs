@@ -9,15 +9,16 @@ use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
 use super::enforcer::{Answer, Failure, Job, RETRY, Work};
+use super::keeper::Errand;
 use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::control::wire::{BanView, Reply};
-use crate::core::ledger::{Ledger, Refusal};
+use crate::core::ledger::{Ledger, Refusal, Standing};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
-use crate::core::verdict::{Ban, BanReason, Offence};
-use crate::kernel::sets::{Change, LiveBan};
+use crate::core::verdict::{Ban, Offence};
+use crate::kernel::sets::Change;
 use crate::stats::Stats;
 
 /// What others ask of the analyst.
@@ -38,6 +39,16 @@ pub enum Command {
     Protect(Protection),
     /// The protected addresses as they are now.
     Protected { to: Sender<Protection> },
+    /// Ladder positions, for the snapshot; see [`Ledger::standings`].
+    Standings {
+        cursor: usize,
+        limit: usize,
+        to: Sender<(Vec<Standing>, Option<usize>)>,
+    },
+    /// Who is banned, for the snapshot.
+    Targets { to: Sender<Vec<Prefix>> },
+    /// The bans of these, as far as they are still live.
+    Bans { of: Box<[Prefix]>, to: Sender<Vec<Ban>> },
     /// Leave.
     Stop,
 }
@@ -65,6 +76,7 @@ pub struct Analyst {
     refused: BTreeSet<Prefix>,
     retry_at: Option<Instant>,
     storm_told: Option<Instant>,
+    keeper: Option<Sender<Errand>>,
 }
 
 impl Analyst {
@@ -88,23 +100,21 @@ impl Analyst {
             refused: BTreeSet::new(),
             retry_at: None,
             storm_told: None,
+            keeper: None,
         }
     }
 
-    /// Takes over the bans that the kernel holds already (an earlier engine's); those of protected addresses end.
-    pub fn adopt(&mut self, live: Vec<LiveBan>, now: Instant) {
-        for found in live {
-            let ban = adopted(found, now);
-            if self.protection.forbids(&ban.source).is_some() {
-                self.lift_in_kernel(&ban, "protected");
-                continue;
-            }
-            self.tell(&ban.source, || Order::Ban {
-                source: ban.source,
-                enforced: true,
-            });
-            self.ledger.adopt(ban);
+    /// Tells `keeper` when something is wrong that calls for a snapshot.
+    pub fn with_keeper(self, keeper: Sender<Errand>) -> Analyst {
+        Analyst {
+            keeper: Some(keeper),
+            ..self
         }
+    }
+
+    /// Takes over ladder positions and bans of before; workers and kernel know of them already.
+    pub fn restore(&mut self, standings: &[Standing], bans: Vec<Ban>) {
+        self.ledger.restore(standings, bans);
         self.count();
     }
 
@@ -244,6 +254,13 @@ impl Analyst {
             }
             Command::Protect(protection) => self.protect(protection),
             Command::Protected { to } => drop(to.send(self.protection.clone())),
+            // The keeper may have given up waiting.
+            Command::Standings { cursor, limit, to } => drop(to.send(self.ledger.standings(cursor, limit))),
+            Command::Targets { to } => drop(to.send(self.ledger.targets())),
+            Command::Bans { of, to } => {
+                let live = of.iter().filter_map(|target| self.ledger.get(target).cloned());
+                drop(to.send(live.collect()));
+            }
             Command::Stop => {}
         }
     }
@@ -332,6 +349,10 @@ impl Analyst {
         );
         self.refused.insert(failure.target);
         self.retry_at.get_or_insert(now + RETRY);
+        if let Some(keeper) = &self.keeper {
+            // A full channel holds the same errand already.
+            let _ = keeper.try_send(Errand::Trouble);
+        }
     }
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
@@ -380,22 +401,6 @@ impl Analyst {
         self.stats
             .bans_observed
             .set(self.ledger.bans().count() as u64 - active);
-    }
-}
-
-/// A ban that only the kernel knows of is an operator's until state says otherwise.
-fn adopted(found: LiveBan, now: Instant) -> Ban {
-    Ban {
-        source: found.target,
-        reason: BanReason::Manual,
-        step: 0,
-        offences: 0,
-        since: found.timeout.zip(found.remaining).map_or(now, |(length, left)| {
-            now.checked_sub(length.saturating_sub(left)).unwrap_or(now)
-        }),
-        until: found.remaining.and_then(|left| now.checked_add(left)),
-        enforced: true,
-        note: Some("found in the kernel's set at start".into()),
     }
 }
 

@@ -21,10 +21,12 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
-use super::enforcer::{Enforcer, Expected, Job};
+use super::enforcer::{Enforcer, Expected, Failure, Job};
 use super::handler::{EngineHandler, on_loss};
+use super::keeper::{Errand, Health, Keeper};
 use super::notify::notify;
 use super::protect::{self, Protection};
+use super::restore::{self, Kept, Restored};
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
 use crate::control::server::{Server, ServerError};
@@ -37,6 +39,7 @@ use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
 use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::BanSets;
+use crate::state::Place;
 use crate::stats::Stats;
 
 /// How the engine is started.
@@ -106,8 +109,9 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     }
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
-    let opened = open(&config)?;
-    let engine = Engine::start(options, &config, opened)?;
+    let place = Place::new(&options.state_dir, config.engine.state_file.as_deref());
+    let opened = open(&config, Kept::load(&place, config.policy.max_sources))?;
+    let engine = Engine::start(options, &config, place, opened)?;
     println!("ready");
     io::stdout().flush()?;
     if let Err(error) = notify("READY=1") {
@@ -162,10 +166,12 @@ struct Opened {
     feeds: Vec<Feed>,
     backend: Option<Backend>,
     spec: Spec,
-    adopted: bool,
+    restored: Restored,
+    judges: Vec<Judge>,
+    health: Arc<Health>,
 }
 
-fn open(config: &Config) -> Result<Opened, DaemonError> {
+fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
     // Watched first, so that no change between reading and watching is missed.
     let watch = Watch::open()?;
@@ -175,19 +181,33 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     }
     let protection = Protection::of(facts.protected, &policy.trusted);
     let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
-    let sets = BanSets::open()?;
+    let mut sets = BanSets::open()?;
     let loaded = ruleset::read(&mut netlink)?;
     let backend = match policy.observes_only() {
         true => None,
         false => Some(preflight::judge_one_packet()?),
     };
-    let (layout, feeds) = feeds(config, loaded.as_ref())?;
-    let spec = spec(
+    // Everything is remembered before the first queue is bound: what waits in one is judged by all that is known.
+    let seed = match loaded.as_ref().and_then(|loaded| loaded.seed).or(kept.seed()) {
+        Some(seed) => seed,
+        None => draw_seed()?,
+    };
+    let live = if loaded.is_some() {
+        sets.dump()?
+    } else {
+        Vec::new()
+    };
+    let mut restored = kept.join(&live, &protection, Instant::now());
+    let policy = Arc::new(policy.clone());
+    let judges = restore::judges(&mut restored, &policy, &protection, seed, config.engine.workers);
+    let (layout, feeds) = feeds(config, loaded.as_ref(), seed)?;
+    let mut spec = spec(
         config,
         layout,
         backend.unwrap_or(Backend::Native),
         facts.local_ports,
     );
+    restored.make_room(&mut spec);
     Ok(Opened {
         netlink,
         sets,
@@ -196,18 +216,16 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         feeds,
         backend,
         spec,
-        adopted: loaded.is_some(),
+        restored,
+        judges,
+        health: Arc::new(Health::new(kept.troubles)),
     })
 }
 
 /// Binds every queue and log group, before any rule leads there. The numbers of a loaded table are kept, so that
 /// an adopted table needs no moment without a listener.
-fn feeds(config: &Config, loaded: Option<&Loaded>) -> Result<(Layout, Vec<Feed>), DaemonError> {
+fn feeds(config: &Config, loaded: Option<&Loaded>, seed: u32) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
-    let seed = match loaded.and_then(|loaded| loaded.seed) {
-        Some(seed) => seed,
-        None => draw_seed()?,
-    };
     if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config)) {
         return match bind(config, &kept) {
             Ok(feeds) => Ok((kept, feeds)),
@@ -313,6 +331,8 @@ struct Engine {
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
     enforcer: JoinHandle<Netlink>,
+    keeper: JoinHandle<()>,
+    errands: Sender<Errand>,
     protector: JoinHandle<()>,
     stop_protector: Arc<OwnedFd>,
 }
@@ -336,7 +356,12 @@ impl Drop for Alarm {
 }
 
 impl Engine {
-    fn start(options: &Options, config: &Config, opened: Opened) -> Result<Engine, DaemonError> {
+    fn start(
+        options: &Options,
+        config: &Config,
+        place: Place,
+        opened: Opened,
+    ) -> Result<Engine, DaemonError> {
         let Opened {
             mut netlink,
             mut sets,
@@ -345,7 +370,9 @@ impl Engine {
             feeds,
             backend,
             spec,
-            adopted,
+            restored,
+            judges,
+            health,
         } = opened;
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
@@ -356,12 +383,11 @@ impl Engine {
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
         let (failure_sender, failures) = unbounded();
+        let (errands, errand_receiver) = bounded(ERRANDS);
 
         // Workers answer before the first rule leads to them.
-        let capacity = policy.max_sources.div_ceil(feeds.len());
         let mut workers = Vec::new();
-        for (index, feed) in feeds.into_iter().enumerate() {
-            let judge = Judge::new(Arc::clone(&policy), Arc::clone(&protection.guard), capacity);
+        for (index, (feed, judge)) in feeds.into_iter().zip(judges).enumerate() {
             let (worker, handle) =
                 Worker::new(feed, judge, offence_sender.clone(), Arc::clone(&stats), index)
                     .map_err(io::Error::from)?;
@@ -375,13 +401,17 @@ impl Engine {
         drop(offence_sender);
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
-        let live = if adopted { sets.dump()? } else { Vec::new() };
         let ruleset = Ruleset::build(&spec);
         for kept in ruleset::apply(&mut netlink, &ruleset)?.kept {
             warn!(
                 "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
                 kept.name, kept.size, kept.wanted
             );
+        }
+        for (target, error) in sets.apply(&restored.changes) {
+            // The analyst tries again, as with every ban that the kernel refuses.
+            let error = error.to_string();
+            let _ = failure_sender.send(Failure { target, error });
         }
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
 
@@ -394,17 +424,25 @@ impl Engine {
             layout.seed,
             jobs.clone(),
             Arc::clone(&stats),
-        );
-        if !live.is_empty() {
-            info!("{} bans were in force already and stay so", live.len());
-        }
-        analyst.adopt(live, now);
+        )
+        .with_keeper(errands.clone());
+        analyst.restore(&restored.standings, restored.bans);
         let inbox = Inbox {
             offences,
             commands: command_receiver,
             failures,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
+        let keeper = Keeper {
+            place,
+            every: config.engine.snapshot_every,
+            seed: layout.seed,
+            workers: handles.clone(),
+            analyst: commands.clone(),
+            health: Arc::clone(&health),
+            errands: errand_receiver,
+        };
+        let keeper = spawn("keeper", &alarm, move || keeper.run())?;
         let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
             let (trusted, commands, stop) = (
@@ -428,6 +466,8 @@ impl Engine {
             workers: handles,
             expected,
             netlink: Mutex::new(Netlink::open(mnl::Bus::Netfilter)?),
+            keeper: errands.clone(),
+            health,
         };
         let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
         follow_signals(alarm)?;
@@ -440,6 +480,8 @@ impl Engine {
             analyst,
             jobs,
             enforcer,
+            keeper,
+            errands,
             protector,
             stop_protector,
         })
@@ -465,6 +507,9 @@ impl Engine {
     /// Stops in reverse order of the flow and goes on past errors.
     fn stop(self, ephemeral: bool) {
         self.server.stop();
+        // The last snapshot, while all who hold something can still tell.
+        let _ = self.errands.send(Errand::Stop);
+        join(self.keeper);
         for (handle, _) in &self.workers {
             handle.order(Order::Stop);
         }
@@ -558,3 +603,5 @@ pub const FIRST_NUMBER: u16 = 4100;
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
 /// packet carries the offence again.
 const OFFENCE_CHANNEL: usize = 4096;
+/// Errands of the snapshot thread that wait for the one it is at.
+const ERRANDS: usize = 16;

@@ -172,6 +172,6 @@ fn family_and_length(target: &Prefix) -> (Family, u8) {
 }
 
 /// Each costs two lookups per packet of a new flow.
-const MAX_PREFIX_SETS: usize = 8;
+pub(super) const MAX_PREFIX_SETS: usize = 8;
 /// How long after a refusal a ban is tried again.
 pub const RETRY: Duration = Duration::from_secs(5);

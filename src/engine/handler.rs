@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::analyst::Command;
 use super::enforcer::Expected;
+use super::keeper::{Errand, Health};
 use super::worker::{Handle, Order};
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
@@ -44,6 +45,10 @@ pub struct EngineHandler {
     pub expected: Expected,
     /// A socket for reading the table.
     pub netlink: Mutex<Netlink>,
+    /// The snapshot thread.
+    pub keeper: Sender<Errand>,
+    /// What is wrong with the state.
+    pub health: Arc<Health>,
 }
 
 impl Handler for EngineHandler {
@@ -73,6 +78,7 @@ impl Handler for EngineHandler {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
             }),
+            Request::Snapshot {} => self.snapshot(),
         }
     }
 }
@@ -99,6 +105,23 @@ impl EngineHandler {
             Reply::refused(format!(
                 "no answer within {} s, whether it was done is unknown: see verdictctl list",
                 PATIENCE.as_secs()
+            ))
+        })
+    }
+
+    fn snapshot(&self) -> Reply {
+        let (to, reply) = bounded(1);
+        if self
+            .keeper
+            .send_timeout(Errand::Snapshot { to }, PATIENCE)
+            .is_err()
+        {
+            return Reply::refused("the snapshot thread does not answer");
+        }
+        reply.recv_timeout(SAVING).unwrap_or_else(|_| {
+            Reply::refused(format!(
+                "the snapshot is not on the disk after {} s, it may come later: see verdictctl status",
+                SAVING.as_secs()
             ))
         })
     }
@@ -145,6 +168,7 @@ impl EngineHandler {
             degraded: table.degraded,
             ..StatusReport::default()
         };
+        report.degraded.extend(self.health.degraded());
         match protection {
             Some(protection) => {
                 let sources = protection.reasons.iter().map(|(prefix, why)| ProtectedSource {
@@ -166,7 +190,7 @@ impl EngineHandler {
             enforce: self.policy.enforce,
             queues: self.queue_views(),
             top_sources: self.top(top),
-            degraded: table.degraded,
+            degraded: table.degraded.into_iter().chain(self.health.degraded()).collect(),
             ..StatsView::of(&self.stats.snapshot(Instant::now()))
         };
         Reply::Stats(Box::new(view))
@@ -274,3 +298,5 @@ pub fn on_loss(on_loss: OnLoss) -> &'static str {
 
 /// Long enough for a batch of set elements, short enough for an operator.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A slow disk may take longer; `verdictctl` gives up after 15 s.
+const SAVING: Duration = Duration::from_secs(8);
