@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use verdictd::control::server::{Handler, Peer, Server};
 use verdictd::control::wire::{
-    BanCounts, BanView, Latency, Losses, ProtectedSource, QueueView, Reply, Request, SnapshotView, SourceRow, Sources,
-    StatsView, StatusReport, Verdicts,
+    BanCounts, BanView, Latency, Losses, ProtectedSource, QueueView, Reply, Request, SnapshotView, SourceRow,
+    Sources, StatsView, StatusReport, Verdicts,
 };
 
 /// Answers as the engine would, remembers what was asked.
@@ -156,6 +156,7 @@ fn protecting() -> Canned {
             ..StatsView::default()
         },
         bans: vec![scan_ban()],
+        snapshot: SnapshotView::default(),
         asked: Mutex::default(),
     }
 }
@@ -720,7 +721,7 @@ fn a_slow_stranger_does_not_keep_verdictctl_waiting() {
 
 #[test]
 fn a_snapshot_says_where_and_how_much() {
-    let engine = Engine::start(Canned {
+    let engine = Engine::run(Canned {
         snapshot: SnapshotView {
             path: "/var/lib/verdictd/state.toml\x1b[2J".into(),
             bytes: 12_345,
@@ -732,20 +733,11 @@ fn a_snapshot_says_where_and_how_much() {
         },
         ..Canned::default()
     });
-    let output = engine.ctl(&["snapshot"]);
-    assert_eq!(output.status.code(), Some(0));
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        said.starts_with("saved 12,345 bytes to /var/lib/verdictd/state.toml")
-            && said.ends_with("1 ban, 2 ladder positions, 0 half-done scans, in 7 ms\n")
-            && !said.contains('\x1b'),
-        "{said:?}"
-    );
-    assert_eq!(
-        String::from_utf8(output.stderr).unwrap(),
-        "verdictctl: worker 1 does not answer\n"
-    );
-    let json: Value = serde_json::from_slice(&engine.ctl(&["snapshot", "--json"]).stdout).unwrap();
+    let ended = engine.ctl(&["snapshot"]).with(0);
+    ended
+        .shows("saved 12,345 bytes to /var/lib/verdictd/state.toml")
+        .shows("1 ban, 2 ladder positions, 0 half-done scans, in 7 ms\n");
+    let json = engine.ctl(&["snapshot", "--json"]).with(0).json();
     assert_eq!((&json["bans"], &json["bytes"]), (&json!(1), &json!(12_345)));
     assert_eq!(engine.asked(), [Request::Snapshot {}, Request::Snapshot {}]);
 }

@@ -267,11 +267,13 @@ fn port(text: &str) -> Option<(Proto, u16)> {
     Some((proto, port.parse().ok()?))
 }
 
-/// Neither negative, nor not a number, nor so long that adding it to a clock could overflow.
+/// To the millisecond that it was written with. Neither negative, nor not a number, nor so long that adding it
+/// to a clock could overflow.
 fn seconds(value: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(value)
-        .ok()
-        .filter(|time| *time <= LONGEST_AGE)
+    let time = Duration::try_from_secs_f64(value).ok()?;
+    let nanoseconds = time.as_nanos() + 500_000;
+    let milliseconds = u64::try_from(nanoseconds / 1_000_000).ok()?;
+    (time <= LONGEST_AGE).then(|| Duration::from_millis(milliseconds))
 }
 
 /// As the control socket takes a reason for a ban.

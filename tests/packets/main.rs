@@ -11,4 +11,5 @@ mod bans;
 mod continuity;
 mod lab;
 mod scans;
+mod state;
 mod traffic;
