@@ -279,6 +279,7 @@ impl Analyst {
         }
         let ban = self.ledger.manual(target, length, note, &self.policy, now);
         let reply = Reply::Banned(Box::new(view(&ban, now)));
+        self.save_soon();
         self.enact(&ban, now, Some(Answer { to, reply }));
     }
 
@@ -295,6 +296,7 @@ impl Analyst {
             return;
         };
         let reply = Reply::Unbanned(vec![view(&ban, now)]);
+        self.save_soon();
         self.announce_end(&ban, "manual");
         self.release(ban.source);
         if ban.enforced {
@@ -349,9 +351,14 @@ impl Analyst {
         );
         self.refused.insert(failure.target);
         self.retry_at.get_or_insert(now + RETRY);
+        self.save_soon();
+    }
+
+    /// What the kernel cannot give back after a crash: why it is so, or that it is no more.
+    fn save_soon(&self) {
         if let Some(keeper) = &self.keeper {
             // A full channel holds the same errand already.
-            let _ = keeper.try_send(Errand::Trouble);
+            let _ = keeper.try_send(Errand::Soon);
         }
     }
 

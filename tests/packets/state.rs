@@ -211,6 +211,25 @@ fn a_snapshot_is_taken_when_asked_for_and_by_the_interval() {
 }
 
 #[test]
+fn an_operators_word_is_saved_within_a_second_or_two() {
+    let lab = Lab::new();
+    let engine = Engine::start(&lab.host, FIREWALL);
+    let file = file_of(engine.home());
+    let holds = |text: &str| fs::read_to_string(&file).is_ok_and(|saved| saved.contains(text));
+    engine.must(&["ban", ATTACKER, "--for", "1h", "--reason", "desk 4711"]);
+    engine.must(&["ban", NEIGHBOUR, "--for", "1h"]);
+    assert!(within(secs(3), || holds("desk 4711")));
+    engine.must(&["unban", NEIGHBOUR]);
+    assert!(
+        within(secs(3), || !holds(NEIGHBOUR)),
+        "a lifted ban would come back"
+    );
+    let engine = Engine::start_in(&lab.host, engine.kill9(), &[]);
+    assert_eq!(engine.bans().len(), 1);
+    assert_eq!(engine.bans()[0]["note"], "desk 4711");
+}
+
+#[test]
 fn the_seed_outlives_the_table() {
     let lab = Lab::new();
     let engine = Engine::start(&lab.host, FIREWALL);
