@@ -135,6 +135,8 @@ pub struct Stats {
     pub bans_active: Tally,
     /// Would-be bans that are live now (`enforce = false`).
     pub bans_observed: Tally,
+    /// Set changes that the kernel refuses and that are tried again and again.
+    pub bans_refused: Tally,
     /// Set changes that the kernel refused.
     pub enforcement_errors: Tally,
     /// Offences that were not turned into bans because of `max_bans_per_minute`.
@@ -151,6 +153,7 @@ impl Stats {
             bans_total: Tally::default(),
             bans_active: Tally::default(),
             bans_observed: Tally::default(),
+            bans_refused: Tally::default(),
             enforcement_errors: Tally::default(),
             storm_refusals: Tally::default(),
             started,

@@ -36,6 +36,7 @@ impl Handler for Canned {
             Request::Status {} => Reply::Status(Box::new(self.status.clone())),
             Request::Stats { .. } => Reply::Stats(Box::new(self.stats.clone())),
             Request::List {} => Reply::List(self.bans.clone()),
+            Request::Reload {} => Reply::Reloaded(vec!["ports tolerated: 7 → 3".into()]),
             Request::Ban { target, .. } if target == "127.0.0.1" => {
                 Reply::refused("127.0.0.1 is protected: loopback\x1b[2J")
             }
@@ -584,7 +585,9 @@ fn nonsense_is_2_and_never_asked() {
         &["ban", "192.0.2.1", "192.0.2.2"],
         &["ban", "192.0.2.1", "--for", "soon"],
         &["ban", "192.0.2.1", "--for", "0s"],
-        &["ban", "192.0.2.1", "--for", "53w"],
+        &["ban", "192.0.2.1", "--for", "366d"],
+        &["ban", "192.0.2.1", "--for", "1h30m"],
+        &["ban", "192.0.2.1", "--for", "99999999999999999999d"],
         &["ban", "192.0.2.1", "--reason", &long],
         &["ban", "192.0.2.1", "--reason", "two\nlines"],
         &["unban", "everybody"],
@@ -600,6 +603,10 @@ fn nonsense_is_2_and_never_asked() {
         assert!(!ended.err.contains('\x1b'), "{args:?} prints {}", ended.err);
     }
     assert!(engine.ctl(&["ban", "10.0.0.0/33"]).err.contains("33"));
+    assert_eq!(
+        engine.ctl(&["ban", "192.0.2.1", "--for", "soon"]).err,
+        "verdictctl: --for \"soon\" does not begin with a number, write 90s, 10m, 2h or 1d\n"
+    );
     assert_eq!(engine.asked(), []);
 }
 

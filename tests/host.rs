@@ -7,6 +7,7 @@ mod common;
 use common::namespace::{Namespace, join};
 use common::{secs, within};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use verdictd::kernel::conntrack::Conntrack;
 use verdictd::kernel::host::{self, Facts, Watch, Why};
 
 fn gather(ns: &Namespace) -> Facts {
@@ -230,11 +231,19 @@ fn ports_and_conntrack_are_those_of_the_namespace() {
     here.sysctl("net/ipv4/ip_local_port_range", "40000 50000");
     assert_eq!(gather(&here).local_ports, 40_000..=50_000);
     assert_ne!(gather(&there).local_ports, 40_000..=50_000);
-    let max = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok();
-    assert_eq!(
-        gather(&there).conntrack_max,
-        max.map(|text| text.trim().parse().expect("a number"))
-    );
+    let sockets: Vec<_> = there.inside(|| {
+        let bind = |_| std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback is up");
+        (0..3).map(bind).collect()
+    });
+    let [empty, used] = [&here, &there].map(|ns| ns.inside(Conntrack::look).expect("conntrack is there"));
+    let max = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").expect("it is loaded now");
+    let max = max.trim().parse().expect("a number");
+    let conntrack = |sockets| Conntrack {
+        max,
+        flows: 0,
+        sockets,
+    };
+    assert_eq!((empty, used), (conntrack(0), conntrack(3)), "{sockets:?}");
 }
 
 #[test]

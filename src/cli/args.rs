@@ -43,6 +43,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Read the configuration again: all of it goes into force, or nothing changes
+    Reload,
     /// Lift the ban of an address or a prefix
     Unban {
         /// As `list` shows it

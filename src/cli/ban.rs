@@ -1,7 +1,8 @@
 //! `verdictctl ban` and `unban`: the operator's own word.
 
 use super::print::plain;
-use super::{CliError, Client, Exit, Screen, list, span};
+use super::{CliError, Client, Exit, Screen, list};
+use crate::config::parse_duration;
 use crate::control::wire::{BanView, Reply, Request};
 use crate::core::prefix::Prefix;
 
@@ -13,11 +14,7 @@ pub(super) fn ban(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, CliError> {
     let target = target_of(target, screen)?;
-    let duration_seconds = length
-        .map(span::parse)
-        .transpose()
-        .map_err(CliError::Usage)?
-        .map(|span| span.as_secs());
+    let duration_seconds = length.map(seconds_of).transpose()?;
     match ask(
         client,
         Request::Ban {
@@ -58,6 +55,13 @@ fn ask(client: &Client, request: Request) -> Result<Reply, CliError> {
     Ok(client.ask(&request)?)
 }
 
+/// As the configuration writes durations. Bounds are [`Request::check`]'s.
+fn seconds_of(text: &str) -> Result<u64, CliError> {
+    let duration = parse_duration(text)
+        .map_err(|error| CliError::Usage(format!("--for {text:?} {error}, write 90s, 10m, 2h or 1d")))?;
+    Ok(duration.as_secs())
+}
+
 /// Masked host bits are said aloud: a ban of a whole network may be a slip.
 fn target_of(text: &str, screen: &mut Screen<'_>) -> Result<String, CliError> {
     let (prefix, masked) = Prefix::parse(text).map_err(|error| CliError::Usage(error.to_string()))?;
@@ -68,7 +72,11 @@ fn target_of(text: &str, screen: &mut Screen<'_>) -> Result<String, CliError> {
             plain(text)
         )?;
     }
-    Ok(prefix.to_string())
+    // An address with its full length means just that address; alone it means its source.
+    Ok(match text.contains('/') {
+        true => format!("{}/{}", prefix.addr(), prefix.len()),
+        false => prefix.to_string(),
+    })
 }
 
 fn for_how_long(ban: &BanView) -> String {

@@ -9,6 +9,7 @@ mod client;
 pub mod engine;
 mod list;
 mod print;
+mod reload;
 mod snapshot;
 mod span;
 mod stats;
@@ -78,6 +79,7 @@ fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
             length,
             reason,
         } => ban::ban(&client, &target, length.as_deref(), reason, screen),
+        Verb::Reload => reload::run(&client, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
     }

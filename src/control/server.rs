@@ -46,25 +46,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `path` (0660, in a folder made 0750 if there is none) and answers on a thread of its own.
+    /// Binds `path` (0660, in a folder made 0750 if there is none). Clients wait until it is served.
     ///
     /// A socket that a dead engine left is replaced; one that is answered is not.
+    pub fn bind(path: &Path) -> Result<Bound, ServerError> {
+        Ok(Bound(Socket::bind(path)?))
+    }
+
+    /// Binds `path` and answers on a thread of its own.
     pub fn start(path: &Path, handler: Arc<dyn Handler>) -> Result<Server, ServerError> {
-        let shared = Arc::new(Shared {
-            socket: Socket::bind(path)?,
-            stopping: AtomicBool::new(false),
-            clients: Mutex::new(0),
-            left: Condvar::new(),
-        });
-        let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("control".into())
-            .spawn(move || accept_clients(&theirs, &handler))
-            .map_err(|error| ServerError::io("start a thread for", path, error))?;
-        Ok(Server {
-            shared,
-            thread: Some(thread),
-        })
+        Server::bind(path)?.serve(handler)
     }
 
     /// The path that is answered on.
@@ -92,6 +83,31 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// A socket that is listened on and not yet answered.
+#[derive(Debug)]
+pub struct Bound(Socket);
+
+impl Bound {
+    /// Answers on a thread of its own.
+    pub fn serve(self, handler: Arc<dyn Handler>) -> Result<Server, ServerError> {
+        let shared = Arc::new(Shared {
+            socket: self.0,
+            stopping: AtomicBool::new(false),
+            clients: Mutex::new(0),
+            left: Condvar::new(),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept_clients(&theirs, &handler))
+            .map_err(|error| ServerError::io("start a thread for", shared.socket.path(), error))?;
+        Ok(Server {
+            shared,
+            thread: Some(thread),
+        })
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Request {
         #[serde(default)]
         reason: Option<String>,
     },
+    /// Read the configuration again.
+    Reload {},
     /// Lift the ban of an address or a prefix.
     Unban {
         /// Address or prefix, as typed.
@@ -101,7 +103,7 @@ impl Request {
 
     fn bounds(&self) -> Result<(), String> {
         match self {
-            Request::Status {} | Request::List {} | Request::Snapshot {} => Ok(()),
+            Request::Status {} | Request::List {} | Request::Reload {} | Request::Snapshot {} => Ok(()),
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),
             Request::Ban {
@@ -165,6 +167,8 @@ pub enum Reply {
     Banned(Box<BanView>),
     /// To [`Request::Unban`]: what was lifted.
     Unbanned(Vec<BanView>),
+    /// To [`Request::Reload`]: what changed, in words.
+    Reloaded(Vec<String>),
     /// To [`Request::Snapshot`], once it is on the disk.
     Snapshot(Box<SnapshotView>),
     /// To anything: it was not done, and why.

@@ -173,7 +173,7 @@ impl Judge {
         }
     }
 
-    /// Forgets some sources whose window is over; to be called now and then while no packet comes.
+    /// Forgets some sources whose window is over; to be called now and then, also while no packet comes.
     pub fn expire(&mut self, now: Instant) {
         self.sources.expire(self.limits.window, now, 1000);
     }
@@ -259,14 +259,8 @@ impl Judge {
             .reduce(|one, other| one || other)
     }
 
-    /// The unit that is judged and banned: not the whole IPv6 prefix if someone in it must not be banned.
     fn source_of(&self, addr: IpAddr) -> Prefix {
-        let source = self.policy.source_of(addr);
-        if source.is_host() || !self.guard.spares(&source) {
-            source
-        } else {
-            Prefix::host(addr)
-        }
+        self.guard.source_of(addr, &self.policy)
     }
 
     /// Drops what an accused source sends, whatever it is, until the analyst answers, and counts nothing of it.
@@ -382,6 +376,16 @@ impl Guard {
     /// Whether a ban of `source` would hit someone who must not be banned.
     pub fn spares(&self, source: &Prefix) -> bool {
         self.protected.overlaps(source) || self.trusted.overlaps(source)
+    }
+
+    /// The unit that is judged and banned: not the whole IPv6 prefix if someone in it must not be banned.
+    pub fn source_of(&self, addr: IpAddr, policy: &Policy) -> Prefix {
+        let source = policy.source_of(addr);
+        if source.is_host() || !self.spares(&source) {
+            source
+        } else {
+            Prefix::host(addr)
+        }
     }
 }
 

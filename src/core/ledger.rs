@@ -211,6 +211,29 @@ impl Ledger {
         (standings, (end < self.records.slots()).then_some(end))
     }
 
+    /// Enforcement was switched on or off: every earned ban goes along with its time left, operators' bans stay
+    /// enforced. Returns those that changed.
+    ///
+    /// A ban that was only ever observed becomes the source's first offence, and lasts no longer than that earns.
+    pub fn switch(&mut self, enforced: bool, policy: &Policy, now: Instant) -> Vec<Ban> {
+        let earned = |ban: &&Ban| ban.reason != BanReason::Manual && ban.enforced != enforced;
+        let mut changed: Vec<Ban> = self.bans().filter(earned).cloned().collect();
+        for ban in &mut changed {
+            ban.enforced = enforced;
+            if enforced && self.offences_of(&ban.source) == 0 {
+                let (step, longest) = policy.ladder.duration(1);
+                ban.step = step;
+                ban.offences = self.climb(ban.source, true, true, policy.forgive_after, now);
+                ban.until = ban
+                    .until
+                    .min(now.checked_add(longest))
+                    .or(now.checked_add(longest));
+            }
+            self.put(ban.clone());
+        }
+        changed
+    }
+
     /// Ends the ban of exactly this target.
     pub fn lift(&mut self, target: &Prefix) -> Option<Ban> {
         let ban = self.bans.remove(target)?;
@@ -276,6 +299,11 @@ impl Ledger {
     /// How many enforced bans are live.
     pub fn active(&self) -> usize {
         self.active
+    }
+
+    /// How many would-be bans are live: recorded, not enforced.
+    pub fn observed(&self) -> usize {
+        self.bans.len() - self.active
     }
 
     /// How many enforced bans were ever granted here, adopted ones not among them.
@@ -473,6 +501,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn switching_enforcement_takes_earned_bans_along_and_leaves_operators_bans() {
+        let mut bench = Bench::new();
+        let real = bench.offend("203.0.113.1").unwrap();
+        let target = "203.0.113.2".parse().unwrap();
+        bench.ledger.manual(target, None, None, &bench.policy, bench.now);
+
+        let off = bench.ledger.switch(false, &bench.policy, bench.now);
+        assert_eq!(
+            off.iter().map(|ban| ban.source).collect::<Vec<_>>(),
+            [real.source]
+        );
+        assert_eq!(bench.ledger.active(), 1, "the operator's ban stays");
+
+        bench.wait(60);
+        let on = bench.ledger.switch(true, &bench.policy, bench.now);
+        assert_eq!(on, [real], "the same ban, to the same end");
+    }
+
+    #[test]
+    fn an_observed_ban_that_becomes_real_is_a_first_offence() {
+        let mut bench = Bench::new();
+        for _ in 0..3 {
+            bench.observe("203.0.113.1").unwrap();
+            bench.wait(DAY * 8);
+        }
+        let observed = bench.observe("203.0.113.1").unwrap();
+        assert_eq!(observed.step, 4);
+        let on = bench.ledger.switch(true, &bench.policy, bench.now);
+        assert_eq!((on[0].step, on[0].offences), (1, 1));
+        assert_eq!(
+            on[0].remaining(bench.now),
+            Some(bench.policy.ladder.duration(1).1)
+        );
+    }
+
     fn offence(source: &str, udp_only: bool) -> Offence {
         let source = prefix(source);
         Offence {
@@ -589,6 +653,7 @@ mod tests {
             bench.wait(DAY);
         }
         assert_eq!((bench.ledger.active(), bench.ledger.total()), (0, 0));
+        assert_eq!(bench.ledger.observed(), 0);
         assert_eq!(bench.earned("192.0.2.7"), (1, 600));
     }
 
@@ -596,8 +661,11 @@ mod tests {
     fn a_real_ban_replaces_one_that_was_only_observed() {
         let mut bench = Bench::new();
         bench.observe("192.0.2.7").unwrap();
+        bench.observe("192.0.2.8").unwrap();
+        assert_eq!((bench.ledger.active(), bench.ledger.observed()), (0, 2));
         assert_eq!(bench.earned("192.0.2.7"), (1, 600));
-        assert_eq!((bench.ledger.active(), bench.ledger.bans().count()), (1, 1));
+        assert_eq!((bench.ledger.active(), bench.ledger.observed()), (1, 1));
+        assert_eq!(bench.ledger.bans().count(), 2);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //! and deadlines come in one at a time; orders to workers and jobs for the enforcer go out.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
-use super::enforcer::{Answer, Failure, Job, RETRY, Work};
+use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
 use super::keeper::Errand;
 use super::protect::Protection;
 use super::worker::{Handle, Order};
@@ -18,25 +20,46 @@ use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
 use crate::core::verdict::{Ban, Offence};
+use crate::kernel::host::Why;
 use crate::kernel::sets::Change;
 use crate::stats::Stats;
+
+/// Whom an operator means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The source that an address belongs to.
+    Address(IpAddr),
+    /// Just this.
+    Prefix(Prefix),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(addr) => addr.fmt(f),
+            Target::Prefix(prefix) => prefix.fmt(f),
+        }
+    }
+}
 
 /// What others ask of the analyst.
 #[allow(missing_docs, reason = "fields are what their variant's sentence says")]
 pub enum Command {
     /// An operator's ban; the reply comes when the kernel has the element.
     Ban {
-        target: Prefix,
+        target: Target,
         length: Option<Duration>,
         note: Option<Box<str>>,
         to: Sender<Reply>,
     },
     /// Lift whatever bans `target`.
-    Unban { target: Prefix, to: Sender<Reply> },
+    Unban { target: Target, to: Sender<Reply> },
     /// Every live ban.
     List { to: Sender<Reply> },
-    /// Other protected addresses from now on.
-    Protect(Protection),
+    /// These addresses are protected from now on, and why.
+    Protect(Vec<(Prefix, Why)>),
+    /// Another policy from now on.
+    Policy(Arc<Policy>),
     /// The protected addresses as they are now.
     Protected { to: Sender<Protection> },
     /// Ladder positions, for the snapshot; see [`Ledger::standings`].
@@ -60,7 +83,7 @@ pub struct Inbox {
     /// From control socket and protector.
     pub commands: Receiver<Command>,
     /// From the enforcer.
-    pub failures: Receiver<Failure>,
+    pub reports: Receiver<Report>,
 }
 
 /// The analyst before it runs; see [`Analyst::run`].
@@ -112,9 +135,9 @@ impl Analyst {
         }
     }
 
-    /// Takes over ladder positions and bans of before; workers and kernel know of them already.
-    pub fn restore(&mut self, standings: &[Standing], bans: Vec<Ban>) {
-        self.ledger.restore(standings, bans);
+    /// Goes on with a ledger of before; workers and kernel know of it already.
+    pub fn restore(&mut self, ledger: Ledger) {
+        self.ledger = ledger;
         self.count();
     }
 
@@ -124,14 +147,15 @@ impl Analyst {
             let deadline = self
                 .deadline()
                 .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
-            // Commands first: an operator's unban must not wait behind a storm of offences.
+            // What the kernel said first, before what somebody makes of it; then commands: an operator's unban
+            // must not wait behind a storm of offences.
             select_biased! {
+                recv(inbox.reports) -> report => if let Ok(report) = report {
+                    self.note(report, Instant::now());
+                },
                 recv(inbox.commands) -> command => match command {
                     Ok(Command::Stop) | Err(_) => return,
                     Ok(command) => self.obey(command, Instant::now()),
-                },
-                recv(inbox.failures) -> failure => if let Ok(failure) = failure {
-                    self.note_failure(failure, Instant::now());
                 },
                 recv(inbox.offences) -> offence => match offence {
                     Ok(offence) => self.judge(&offence, Instant::now()),
@@ -247,12 +271,13 @@ impl Analyst {
                 note,
                 to,
             } => self.ban(target, length, note, to, now),
-            Command::Unban { target, to } => self.unban(&target, to, now),
+            Command::Unban { target, to } => self.unban(target, to, now),
             Command::List { to } => {
                 let bans = self.ledger.bans().map(|ban| view(ban, now)).collect();
                 let _ = to.send(Reply::List(bans));
             }
-            Command::Protect(protection) => self.protect(protection),
+            Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
+            Command::Policy(policy) => self.go_over_to(policy, now),
             Command::Protected { to } => drop(to.send(self.protection.clone())),
             // The keeper may have given up waiting.
             Command::Standings { cursor, limit, to } => drop(to.send(self.ledger.standings(cursor, limit))),
@@ -267,12 +292,13 @@ impl Analyst {
 
     fn ban(
         &mut self,
-        target: Prefix,
+        target: Target,
         length: Option<Duration>,
         note: Option<Box<str>>,
         to: Sender<Reply>,
         now: Instant,
     ) {
+        let target = self.source_of(target);
         if let Some(why) = self.protection.forbids(&target) {
             let _ = to.send(Reply::refused(why));
             return;
@@ -283,29 +309,69 @@ impl Analyst {
         self.enact(&ban, now, Some(Answer { to, reply }));
     }
 
-    /// Lifts the ban of `target` itself, else the one that covers it.
-    fn unban(&mut self, target: &Prefix, to: Sender<Reply>, now: Instant) {
-        let covering = || self.ledger.covering(target.addr()).map(|ban| ban.source);
-        let banned = match self.ledger.get(target) {
-            Some(_) => Some(*target),
-            None if target.is_host() => covering(),
-            None => None,
-        };
-        let Some(ban) = banned.and_then(|source| self.ledger.lift(&source)) else {
+    /// What is banned when an operator says `target`: the same unit that an offender there is banned as.
+    fn source_of(&self, target: Target) -> Prefix {
+        match target {
+            Target::Address(addr) => self.protection.guard.source_of(addr, &self.policy),
+            Target::Prefix(prefix) => prefix,
+        }
+    }
+
+    /// A prefix means the ban of just that; an address alone means every ban that holds it, so that it is free
+    /// afterwards.
+    fn unban(&mut self, target: Target, to: Sender<Reply>, now: Instant) {
+        let mut lifted = Vec::new();
+        match target {
+            Target::Prefix(prefix) => lifted.extend(self.ledger.lift(&prefix)),
+            Target::Address(addr) => {
+                while let Some(source) = self.ledger.covering(addr).map(|ban| ban.source) {
+                    lifted.extend(self.ledger.lift(&source));
+                }
+            }
+        }
+        if lifted.is_empty() {
             let _ = to.send(Reply::refused(format!("{target} is not banned")));
             return;
-        };
-        let reply = Reply::Unbanned(vec![view(&ban, now)]);
+        }
+        let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
         self.save_soon();
-        self.announce_end(&ban, "manual");
-        self.release(ban.source);
-        if ban.enforced {
-            self.submit(
-                vec![Change::Remove { target: ban.source }],
-                Some(Answer { to, reply }),
-            );
-        } else {
+        for ban in &lifted {
+            self.announce_end(ban, "manual");
+            self.release(ban.source);
+        }
+        let enforced = lifted.iter().filter(|ban| ban.enforced);
+        let changes: Vec<Change> = enforced
+            .map(|ban| Change::Remove { target: ban.source })
+            .collect();
+        if changes.is_empty() {
             let _ = to.send(reply);
+        } else {
+            self.submit(changes, Some(Answer { to, reply }));
+        }
+    }
+
+    /// Evidence, ladder and live bans stay; what the new policy would have done with them in the past is not
+    /// asked. Bans follow the switch of enforcement.
+    fn go_over_to(&mut self, policy: Arc<Policy>, now: Instant) {
+        self.policy = policy;
+        for worker in &self.workers {
+            worker.order(Order::Policy(Arc::clone(&self.policy)));
+        }
+        self.protect(Protection::of(
+            self.protection.reasons.to_vec(),
+            &self.policy.trusted,
+        ));
+        for ban in self.ledger.switch(self.policy.enforce, &self.policy, now) {
+            match ban.enforced {
+                true => self.enact(&ban, now, None),
+                false => {
+                    self.tell(&ban.source, || Order::Ban {
+                        source: ban.source,
+                        enforced: false,
+                    });
+                    self.submit(vec![Change::Remove { target: ban.source }], None);
+                }
+            }
         }
     }
 
@@ -343,13 +409,29 @@ impl Analyst {
         debug!("the ban of {} ended: {why}", ban.source);
     }
 
+    fn note(&mut self, report: Report, now: Instant) {
+        match report {
+            Report::Refused(failure) => self.note_failure(failure, now),
+            Report::Emptied => self.rebuild(now),
+        }
+    }
+
     fn note_failure(&mut self, failure: Failure, now: Instant) {
         self.stats.enforcement_errors.add(1);
         error!(
             "the kernel refused a change for {}: {}",
             failure.target, failure.error
         );
+        if failure.withdrawn
+            && let Some(ban) = self.ledger.lift(&failure.target)
+        {
+            // Should the kernel hold an older one, that ends as well: ledger and kernel are to agree.
+            self.lift_in_kernel(&ban, "refused");
+            self.release(ban.source);
+            return;
+        }
         self.refused.insert(failure.target);
+        self.count_refused();
         self.retry_at.get_or_insert(now + RETRY);
         self.save_soon();
     }
@@ -362,9 +444,27 @@ impl Analyst {
         }
     }
 
+    /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
+    fn rebuild(&mut self, now: Instant) {
+        let bans = self.ledger.bans().filter(|ban| ban.enforced);
+        let changes: Vec<Change> = bans
+            .map(|ban| Change::Renew {
+                target: ban.source,
+                timeout: ban.remaining(now),
+            })
+            .collect();
+        warn!(
+            "the sets of bans may be empty: {} bans go into them again",
+            changes.len()
+        );
+        self.submit(changes, None);
+    }
+
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
     fn retry(&mut self, now: Instant) {
-        self.retry_at = None;
+        // What was not refused again since the last try is in force: status hears of it now.
+        self.count_refused();
+        self.retry_at = (!self.refused.is_empty()).then(|| now + RETRY);
         let changes: Vec<Change> = std::mem::take(&mut self.refused)
             .into_iter()
             .map(
@@ -378,6 +478,10 @@ impl Analyst {
             )
             .collect();
         self.submit(changes, None);
+    }
+
+    fn count_refused(&self) {
+        self.stats.bans_refused.set(self.refused.len() as u64);
     }
 
     fn submit(&self, changes: Vec<Change>, done: Option<Answer>) {
@@ -403,11 +507,8 @@ impl Analyst {
     }
 
     fn count(&self) {
-        let active = self.ledger.active() as u64;
-        self.stats.bans_active.set(active);
-        self.stats
-            .bans_observed
-            .set(self.ledger.bans().count() as u64 - active);
+        self.stats.bans_active.set(self.ledger.active() as u64);
+        self.stats.bans_observed.set(self.ledger.observed() as u64);
     }
 }
 

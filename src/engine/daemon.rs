@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
@@ -21,23 +21,27 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
-use super::enforcer::{Enforcer, Expected, Failure, Job};
-use super::handler::{EngineHandler, on_loss};
+use super::enforcer::{Enforcer, Expected, Failure, Job, Report};
+use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::keeper::{Errand, Health, Keeper};
 use super::notify::notify;
 use super::protect::{self, Protection};
-use super::restore::{self, Kept, Restored};
+use super::reconciler;
+use super::reload::Reloader;
+use super::restore::{Kept, Restored};
+use super::room::Manner;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
-use crate::control::server::{Server, ServerError};
+use crate::control::server::{Bound, Server, ServerError};
+use crate::control::wire::Reply;
 use crate::core::judge::Judge;
 use crate::core::policy::{OnLoss, Policy};
 use crate::core::verdict::Class;
 use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
-use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, free_groups, free_queues};
-use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec};
+use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
+use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch};
 use crate::kernel::sets::BanSets;
 use crate::state::Place;
 use crate::stats::Stats;
@@ -72,9 +76,17 @@ pub enum DaemonError {
     /// Another engine has this state directory.
     #[error("another engine runs on state directory {}; stop it, or give --state-dir another directory", .0.display())]
     Running(PathBuf),
+    /// The operator loads the table, which this version cannot take as it is.
+    #[error(
+        "engine.manage_ruleset = false is not carried out by this version, which would load its own table: leave the key out"
+    )]
+    Unmanaged,
     /// Another process answers for our table.
     #[error("table inet verdictd is served by another process: {0}")]
     Served(FeedError),
+    /// The same, by the first number of the table.
+    #[error("table inet verdictd is served by another process ({kind} {number} is taken), stop that engine first", kind = .0.word(), number = .1)]
+    Answered(Numbered, u16),
     /// Queues or log groups.
     #[error(transparent)]
     Feed(#[from] FeedError),
@@ -109,11 +121,14 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     }
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
+    let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
     let place = Place::new(&options.state_dir, config.engine.state_file.as_deref());
     let opened = open(&config, Kept::load(&place, config.policy.max_sources))?;
-    let engine = Engine::start(options, &config, place, opened)?;
-    println!("ready");
-    io::stdout().flush()?;
+    let engine = Engine::start(options, &config, opened, control, place)?;
+    // Whoever started us may have hung up; that is no reason to stop protecting.
+    if let Err(error) = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush()) {
+        warn!("cannot print that we are ready: {error}");
+    }
     if let Err(error) = notify("READY=1") {
         warn!("cannot tell the service manager that we are ready: {error}");
     }
@@ -169,10 +184,16 @@ struct Opened {
     restored: Restored,
     judges: Vec<Judge>,
     health: Arc<Health>,
+    loaded: Option<Loaded>,
+    /// Why the table is stateless though the configuration asks for more.
+    stateless: Option<String>,
 }
 
 fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
+    if !config.engine.manage_ruleset {
+        return Err(DaemonError::Unmanaged);
+    }
     // Watched first, so that no change between reading and watching is missed.
     let watch = Watch::open()?;
     let facts = host::gather()?;
@@ -183,7 +204,12 @@ fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
     let mut sets = BanSets::open()?;
     let loaded = ruleset::read(&mut netlink)?;
-    let backend = match policy.observes_only() {
+    if let Some(loaded) = &loaded {
+        unanswered(loaded)?;
+    }
+    let awake = loaded.as_ref().is_some_and(|loaded| !loaded.observing);
+    let manner = Manner::of(config, awake);
+    let backend = match manner.observing {
         true => None,
         false => Some(preflight::judge_one_packet()?),
     };
@@ -197,16 +223,17 @@ fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     } else {
         Vec::new()
     };
-    let mut restored = kept.join(&live, &protection, Instant::now());
     let policy = Arc::new(policy.clone());
-    let judges = restore::judges(&mut restored, &policy, &protection, seed, config.engine.workers);
-    let (layout, feeds) = feeds(config, loaded.as_ref(), seed)?;
+    let restored = kept.join(&live, &policy, &protection, Instant::now());
+    let (restored, judges) = restored.judges(&policy, &protection, seed, config.engine.workers);
+    let (layout, feeds) = feeds(config, &manner, loaded.as_ref(), seed)?;
     let mut spec = spec(
         config,
         layout,
         backend.unwrap_or(Backend::Native),
         facts.local_ports,
     );
+    manner.shape(&mut spec);
     restored.make_room(&mut spec);
     Ok(Opened {
         netlink,
@@ -219,15 +246,49 @@ fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         restored,
         judges,
         health: Arc::new(Health::new(kept.troubles)),
+        loaded,
+        stateless: manner.stateless,
     })
+}
+
+/// Makes sure that no living engine answers for a loaded table: whatever numbers ours would take, loading its
+/// rules would leave the other one deaf. A holder that has just died is given a moment.
+fn unanswered(loaded: &Loaded) -> Result<(), DaemonError> {
+    let until = Instant::now() + DYING;
+    loop {
+        let queue = loaded
+            .queue_base
+            .map(|base| (Numbered::Queue, base, free_queues(base, 1)));
+        let group = loaded
+            .log_base
+            .map(|base| (Numbered::LogGroup, base, free_groups(base, 1)));
+        let mut taken = None;
+        for (kind, base, free) in queue.into_iter().chain(group) {
+            match free {
+                Ok(free) if free == base => {}
+                Ok(_) | Err(FeedError::Exhausted { .. }) => taken = Some(DaemonError::Answered(kind, base)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match taken {
+            None => return Ok(()),
+            Some(error) if Instant::now() >= until => return Err(error),
+            Some(_) => thread::sleep(DYING / 50),
+        }
+    }
 }
 
 /// Binds every queue and log group, before any rule leads there. The numbers of a loaded table are kept, so that
 /// an adopted table needs no moment without a listener.
-fn feeds(config: &Config, loaded: Option<&Loaded>, seed: u32) -> Result<(Layout, Vec<Feed>), DaemonError> {
+fn feeds(
+    config: &Config,
+    manner: &Manner,
+    loaded: Option<&Loaded>,
+    seed: u32,
+) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
-    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config)) {
-        return match bind(config, &kept) {
+    if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config, manner)) {
+        return match bind(config, manner, &kept) {
             Ok(feeds) => Ok((kept, feeds)),
             Err(error @ FeedError::Taken { .. }) => Err(DaemonError::Served(error)),
             Err(error) => Err(error.into()),
@@ -235,7 +296,7 @@ fn feeds(config: &Config, loaded: Option<&Loaded>, seed: u32) -> Result<(Layout,
     }
     let queue_base = match config.engine.queue_base {
         Some(fixed) => fixed,
-        None if config.policy.observes_only() => FIRST_NUMBER,
+        None if manner.observing => FIRST_NUMBER,
         None => free_queues(FIRST_NUMBER, 2 * workers)?,
     };
     let log_base = match config.engine.log_base {
@@ -248,14 +309,13 @@ fn feeds(config: &Config, loaded: Option<&Loaded>, seed: u32) -> Result<(Layout,
         workers,
         seed,
     };
-    let feeds = bind(config, &layout)?;
+    let feeds = bind(config, manner, &layout)?;
     Ok((layout, feeds))
 }
 
 /// The numbers of a loaded table, if they are all that this configuration needs and asks for.
-fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
-    let observing = config.policy.observes_only();
-    let queue_base = loaded.queue_base.or(observing.then_some(FIRST_NUMBER))?;
+fn kept_layout(loaded: &Loaded, seed: u32, config: &Config, manner: &Manner) -> Option<Layout> {
+    let queue_base = loaded.queue_base.or(manner.observing.then_some(FIRST_NUMBER))?;
     let layout = Layout {
         queue_base,
         log_base: loaded.log_base?,
@@ -269,25 +329,28 @@ fn kept_layout(loaded: &Loaded, seed: u32, config: &Config) -> Option<Layout> {
     asked.then_some(layout)
 }
 
-fn bind(config: &Config, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
-    let observing = config.policy.observes_only();
+fn bind(config: &Config, manner: &Manner, layout: &Layout) -> Result<Vec<Feed>, FeedError> {
     (0..layout.workers)
-        .map(|worker| {
-            Feed::open(&FeedConfig {
-                new_queue: (!observing).then(|| layout.new_queue(worker)),
-                odd_queue: (!observing).then(|| layout.odd_queue(worker)),
-                log_group: layout.log_group(worker),
-                log_class: if observing {
-                    Class::Observed
-                } else {
-                    Class::Refused
-                },
-                queue_length: config.engine.queue_length,
-                fail_open: config.engine.on_loss == OnLoss::Open,
-                copy_range: COPY_RANGE,
-            })
-        })
+        .map(|worker| Feed::open(&feed_config(config, manner, layout, worker)))
         .collect()
+}
+
+/// What worker number `worker` listens to.
+pub fn feed_config(config: &Config, manner: &Manner, layout: &Layout, worker: u16) -> FeedConfig {
+    let observing = manner.observing;
+    FeedConfig {
+        new_queue: (!observing).then(|| layout.new_queue(worker)),
+        odd_queue: (!observing).then(|| layout.odd_queue(worker)),
+        log_group: layout.log_group(worker),
+        log_class: if observing {
+            Class::Observed
+        } else {
+            Class::Refused
+        },
+        queue_length: manner.queue_length,
+        fail_open: config.engine.on_loss == OnLoss::Open,
+        copy_range: COPY_RANGE,
+    }
 }
 
 fn draw_seed() -> io::Result<u32> {
@@ -324,6 +387,8 @@ pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: Rang
 
 /// The engine while it runs.
 struct Engine {
+    running: Shared,
+    layout: Layout,
     events: Receiver<Event>,
     server: Server,
     workers: Vec<(Handle, JoinHandle<()>)>,
@@ -333,14 +398,16 @@ struct Engine {
     enforcer: JoinHandle<Netlink>,
     keeper: JoinHandle<()>,
     errands: Sender<Errand>,
-    protector: JoinHandle<()>,
-    stop_protector: Arc<OwnedFd>,
+    followers: [JoinHandle<()>; 2],
+    stop_followers: Arc<OwnedFd>,
 }
 
 /// What the main thread waits for.
-enum Event {
+pub enum Event {
+    /// The signal that says so.
     Stop(&'static str),
-    Reload,
+    /// Read the configuration again; whoever asked is told.
+    Reload(Option<Sender<Reply>>),
     /// A thread ended, which none may before it is told to.
     Ended(String),
 }
@@ -359,8 +426,9 @@ impl Engine {
     fn start(
         options: &Options,
         config: &Config,
-        place: Place,
         opened: Opened,
+        control: Bound,
+        place: Place,
     ) -> Result<Engine, DaemonError> {
         let Opened {
             mut netlink,
@@ -373,7 +441,12 @@ impl Engine {
             restored,
             judges,
             health,
+            loaded,
+            stateless,
         } = opened;
+        // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
+        let asking = Netlink::open(mnl::Bus::Netfilter)?;
+        let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
@@ -382,7 +455,7 @@ impl Engine {
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
-        let (failure_sender, failures) = unbounded();
+        let (report_sender, reports) = unbounded();
         let (errands, errand_receiver) = bounded(ERRANDS);
 
         // Workers answer before the first rule leads to them.
@@ -402,20 +475,26 @@ impl Engine {
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
         let ruleset = Ruleset::build(&spec);
-        for kept in ruleset::apply(&mut netlink, &ruleset)?.kept {
+        let applied = ruleset::apply_over(&mut netlink, &ruleset, loaded.as_ref())?;
+        for kept in applied.kept {
             warn!(
                 "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
                 kept.name, kept.size, kept.wanted
             );
         }
+        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset.with_ban_sets(&applied.adopted))));
+
         for (target, error) in sets.apply(&restored.changes) {
             // The analyst tries again, as with every ban that the kernel refuses.
-            let error = error.to_string();
-            let _ = failure_sender.send(Failure { target, error });
+            let _ = report_sender.send(Report::Refused(Failure {
+                target,
+                error: error.to_string(),
+                withdrawn: false,
+            }));
         }
-        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
-
-        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, failure_sender);
+        // Listens from before the first ban is added; what was lost before that, start itself has put right.
+        let table_watch = TableWatch::open(netlink.portid())?;
+        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, report_sender);
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -426,11 +505,11 @@ impl Engine {
             Arc::clone(&stats),
         )
         .with_keeper(errands.clone());
-        analyst.restore(&restored.standings, restored.bans);
+        analyst.restore(restored.ledger);
         let inbox = Inbox {
             offences,
             commands: command_receiver,
-            failures,
+            reports,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
         let keeper = Keeper {
@@ -443,36 +522,50 @@ impl Engine {
             errands: errand_receiver,
         };
         let keeper = spawn("keeper", &alarm, move || keeper.run())?;
-        let stop_protector = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let protector = {
-            let (trusted, commands, stop) = (
-                policy.trusted.clone(),
-                commands.clone(),
-                Arc::clone(&stop_protector),
-            );
-            let first = protection.clone();
+            let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
+            let first = protection.reasons.to_vec();
             spawn("protector", &alarm, move || {
-                protect::follow(watch, trusted, first, commands, stop)
+                protect::follow(watch, first, commands, stop)
+            })?
+        };
+        let running = Shared::new(Running {
+            path: options.config.clone(),
+            config: config.clone(),
+            backend,
+            stateless: stateless.clone(),
+        });
+        let reconciler = {
+            let (jobs, stop) = (jobs.clone(), Arc::clone(&stop_followers));
+            spawn("reconciler", &alarm, move || {
+                reconciler::follow(table_watch, jobs, stop)
             })?
         };
         let handler = EngineHandler {
-            config: options.config.clone(),
-            policy: Arc::clone(&policy),
-            on_loss: config.engine.on_loss,
-            backend,
+            running: running.clone(),
+            events: alarm.clone(),
             layout,
             stats,
             commands: commands.clone(),
             workers: handles,
             expected,
-            netlink: Mutex::new(Netlink::open(mnl::Bus::Netfilter)?),
+            netlink: Mutex::new(asking),
             keeper: errands.clone(),
             health,
         };
-        let server = Server::start(&options.runtime_dir.join("control.sock"), Arc::new(handler))?;
+        let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
-        introduce(&policy, config.engine.on_loss, backend, &layout, server.path());
+        introduce(
+            &policy,
+            stateless.as_deref(),
+            config.engine.on_loss,
+            backend,
+            &layout,
+        );
+        info!("control socket {}", server.path().display());
         Ok(Engine {
+            running,
+            layout,
             events,
             server,
             workers,
@@ -482,8 +575,8 @@ impl Engine {
             enforcer,
             keeper,
             errands,
-            protector,
-            stop_protector,
+            followers: [protector, reconciler],
+            stop_followers,
         })
     }
 
@@ -495,11 +588,41 @@ impl Engine {
                     info!("{signal}: stopping");
                     return Ok(());
                 }
-                Ok(Event::Reload) => {
-                    warn!("SIGHUP: this version takes a changed configuration at restart only")
+                Ok(Event::Reload(asker)) => {
+                    let reply = self.reload();
+                    // Whoever asked may have hung up.
+                    if let Some(asker) = asker {
+                        let _ = asker.send(reply);
+                    }
                 }
                 Ok(Event::Ended(thread)) => return Err(DaemonError::Lost(thread)),
                 Err(_) => return Err(DaemonError::Lost("every thread".into())),
+            }
+        }
+    }
+
+    /// Another configuration, or everything as it was; told to the log and to whoever asked.
+    fn reload(&self) -> Reply {
+        let handles: Vec<Handle> = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let reloader = Reloader {
+            running: &self.running,
+            layout: self.layout,
+            workers: &handles,
+            jobs: &self.jobs,
+            commands: &self.commands,
+            keeper: &self.errands,
+        };
+        match reloader.reload() {
+            Ok(changes) => {
+                for change in &changes {
+                    info!("reload: {change}");
+                }
+                info!("reloaded, settings that changed: {}", changes.len());
+                Reply::Reloaded(changes)
+            }
+            Err(error) => {
+                error!("reload refused, everything stays as it was: {error}");
+                Reply::refused(error)
             }
         }
     }
@@ -516,8 +639,10 @@ impl Engine {
         for (_, thread) in self.workers {
             join(thread);
         }
-        let _ = rustix::io::write(&self.stop_protector, &1u64.to_ne_bytes());
-        join(self.protector);
+        let _ = rustix::io::write(&self.stop_followers, &1u64.to_ne_bytes());
+        for thread in self.followers {
+            join(thread);
+        }
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
         let _ = self.jobs.send(Job::Stop);
@@ -552,7 +677,7 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             let event = match signal {
-                SIGHUP => Event::Reload,
+                SIGHUP => Event::Reload(None),
                 SIGINT => Event::Stop("SIGINT"),
                 _ => Event::Stop("SIGTERM"),
             };
@@ -565,13 +690,22 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
 }
 
 /// Says in plain words what happens from now on.
-fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &Layout, socket: &Path) {
+fn introduce(
+    policy: &Policy,
+    stateless: Option<&str>,
+    loss: OnLoss,
+    backend: Option<Backend>,
+    layout: &Layout,
+) {
+    if let Some(why) = stateless {
+        warn!("DEGRADED: {why}");
+    }
     if !policy.enforce {
         warn!(
             "OBSERVING: offenders are recorded, none is banned and no ban drops anything (bans.enforce = false)"
         );
     }
-    match policy.mode.filters_ports() {
+    match policy.mode.filters_ports() && stateless.is_none() {
         true => info!(
             "mode {}: open are tcp {} and udp {}; every other port is refused by the kernel",
             policy.mode, policy.tcp_allowed, policy.udp_allowed
@@ -589,17 +723,18 @@ fn introduce(policy: &Policy, loss: OnLoss, backend: Option<Backend>, layout: &L
             "{} workers on queues {}..{} ({}), on_loss = {}",
             layout.workers,
             layout.queue_base,
-            layout.queue_base + 2 * layout.workers - 1,
+            layout.queue_base + (2 * layout.workers - 1),
             backend,
             on_loss(loss)
         ),
         None => info!("{} workers on log copies, nothing is held", layout.workers),
     }
-    info!("control socket {}", socket.display());
 }
 
 /// Queue numbers and log groups are looked for from here on: far from 0, which Suricata and OpenSnitch take.
 pub const FIRST_NUMBER: u16 = 4100;
+/// How long a number may stay taken after its holder was killed; see `kernel::queue`.
+const DYING: Duration = Duration::from_secs(1);
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
 /// packet carries the offence again.
 const OFFENCE_CHANNEL: usize = 4096;

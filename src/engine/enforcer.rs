@@ -2,25 +2,29 @@
 //! acknowledgements are read before anything is reported as done.
 //!
 //! What the kernel refuses comes back as [`Failure`]: the ledger keeps the ban, the worker keeps dropping the
-//! source, and the change is tried again ([`RETRY`]).
+//! source, and the change is tried again ([`RETRY`]). Only a ban that somebody waits for is withdrawn instead.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ruleset::{self, Family, Ruleset};
+use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::{BanSets, Change};
 
 /// Work for the enforcer.
 pub enum Job {
     /// Something to change.
     Change(Work),
+    /// Somebody touched the table: put right what is not as it should be.
+    Verify,
+    /// The table as it is to be from now on; how it went.
+    Load(Box<Spec>, Sender<Result<(), RulesetError>>),
     /// Carry out what came before, then leave.
     Stop,
 }
@@ -41,6 +45,15 @@ pub struct Answer {
     pub reply: Reply,
 }
 
+/// What the kernel made of the work, where it is not what was asked for.
+#[derive(Debug)]
+pub enum Report {
+    /// A change was refused.
+    Refused(Failure),
+    /// The table was gone and had to be made anew: no ban is in it any more.
+    Emptied,
+}
+
 /// A change that the kernel refused.
 #[derive(Debug)]
 pub struct Failure {
@@ -48,6 +61,8 @@ pub struct Failure {
     pub target: Prefix,
     /// Why it was not, in words.
     pub error: String,
+    /// Whoever asked for this ban is told that it was refused: it is not to come into force later.
+    pub withdrawn: bool,
 }
 
 /// What the table should be, for those who compare it with what is loaded.
@@ -59,7 +74,7 @@ pub struct Enforcer {
     sets: BanSets,
     expected: Expected,
     jobs: Receiver<Job>,
-    failures: Sender<Failure>,
+    reports: Sender<Report>,
 }
 
 impl Enforcer {
@@ -69,39 +84,42 @@ impl Enforcer {
         sets: BanSets,
         expected: Expected,
         jobs: Receiver<Job>,
-        failures: Sender<Failure>,
+        reports: Sender<Report>,
     ) -> Enforcer {
         Enforcer {
             netlink,
             sets,
             expected,
             jobs,
-            failures,
+            reports,
         }
     }
 
     /// Does what is asked until told to stop; returns the netlink socket for whoever cleans up.
     pub fn run(mut self) -> Netlink {
         while let Ok(job) = self.jobs.recv() {
-            let (jobs, stop) = self.gather(job);
-            self.carry_out(jobs);
-            if stop {
-                break;
+            let (work, last) = self.gather(job);
+            self.carry_out(work);
+            match last {
+                Some(Job::Stop) => break,
+                Some(Job::Verify) => self.verify(),
+                Some(Job::Load(spec, done)) => drop(done.send(self.reload(&spec))),
+                Some(Job::Change(_)) | None => {}
             }
         }
         self.netlink
     }
 
-    /// Everything that queued up meanwhile goes into the same transaction.
-    fn gather(&self, first: Job) -> (Vec<Work>, bool) {
+    /// Everything that queued up meanwhile goes into the same transaction, up to a job of another kind.
+    fn gather(&self, first: Job) -> (Vec<Work>, Option<Job>) {
         let mut gathered = Vec::new();
         for job in std::iter::once(first).chain(self.jobs.try_iter()) {
             match job {
                 Job::Change(work) => gathered.push(work),
-                Job::Stop => return (gathered, true),
+                other => return (gathered, Some(other)),
             }
         }
-        (gathered, false)
+        (gathered, None)
     }
 
     fn carry_out(&mut self, jobs: Vec<Work>) {
@@ -112,8 +130,26 @@ impl Enforcer {
         if changes.is_empty() {
             return;
         }
-        self.make_room(&changes);
-        let refused = self.sets.apply(&changes);
+        let crowded = self.make_room(&changes);
+        let refused: Vec<(Prefix, String)> = self
+            .sets
+            .apply(&changes)
+            .into_iter()
+            .map(
+                |(target, error)| match crowded.contains(&family_and_length(&target)) {
+                    true => (target, NO_ROOM.to_owned()),
+                    false => (target, error.to_string()),
+                },
+            )
+            .collect();
+        // The analyst hears of it before whoever asked, who may ask for the next thing at once.
+        for (target, error) in &refused {
+            self.report(Report::Refused(Failure {
+                target: *target,
+                error: error.clone(),
+                withdrawn: jobs.iter().any(|work| work.answers_for_ban_of(target)),
+            }));
+        }
         for Work { changes, done } in jobs {
             let Some(answer) = done else { continue };
             let failed = refused
@@ -126,41 +162,84 @@ impl Enforcer {
             // Whoever asked may have hung up.
             let _ = answer.to.send(reply);
         }
-        for (target, error) in refused {
-            // The analyst outlives the enforcer; it is told to stop first only at shutdown.
-            let _ = self.failures.send(Failure {
-                target,
-                error: error.to_string(),
-            });
-        }
     }
 
-    /// Prefixes of a length that has no set yet get one, with its rule. Without it the change is refused as one
-    /// to a missing set, which the analyst hears of.
-    fn make_room(&mut self, changes: &[Change]) {
-        let mut spec = self.expected().spec().clone();
-        let known = spec.ban_sets();
-        let wanted = changes.iter().map(|change| family_and_length(&change.target()));
-        let missing: BTreeSet<(Family, u8)> = wanted.filter(|set| !known.contains(set)).collect();
+    fn report(&self, report: Report) {
+        // The analyst outlives the enforcer; it is told to stop first only at shutdown.
+        let _ = self.reports.send(report);
+    }
+
+    /// Prefixes of a length that has no set yet get one, with its rule; returns the lengths that got none because
+    /// there are too many. A ban without its set is refused, which the analyst hears of.
+    fn make_room(&mut self, changes: &[Change]) -> BTreeSet<(Family, u8)> {
+        let expected = self.expected();
+        let known = expected.spec().ban_sets();
+        let bans = changes.iter().filter(|change| !change.is_removal());
+        let wanted = bans.map(|change| family_and_length(&change.target()));
+        let mut missing: BTreeSet<(Family, u8)> = wanted.filter(|set| !known.contains(set)).collect();
+        let room = MAX_PREFIX_SETS.saturating_sub(expected.spec().prefix_sets.len());
+        let crowded = missing.iter().nth(room).copied();
+        let crowded = crowded.map_or_else(BTreeSet::new, |first| missing.split_off(&first));
         if missing.is_empty() {
-            return;
+            return crowded;
         }
-        if spec.prefix_sets.len() + missing.len() > MAX_PREFIX_SETS {
-            error!(
-                "bans of {MAX_PREFIX_SETS} other prefix lengths than the usual are the most that fit the table"
-            );
-            return;
-        }
-        spec.prefix_sets.extend(missing);
-        let ruleset = Ruleset::build(&spec);
-        match ruleset::apply(&mut self.netlink, &ruleset) {
-            Ok(_) => *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset),
+        match self.load(expected.with_ban_sets(&missing)) {
+            Ok(true) => self.report(Report::Emptied),
+            Ok(false) => {}
             Err(error) => error!("cannot add a set for another prefix length: {error}"),
         }
+        crowded
+    }
+
+    /// Loads the table again if it is gone or different, and has every ban asserted: a table that looks right may
+    /// be a new one, with empty sets.
+    fn verify(&mut self) {
+        let noticed = Instant::now();
+        let expected = self.expected();
+        let found = match ruleset::read(&mut self.netlink) {
+            Ok(Some(loaded)) => loaded.differences(&expected),
+            Ok(None) => vec!["it is gone".to_owned()],
+            Err(error) => vec![format!("it cannot be read: {error}")],
+        };
+        if !found.is_empty() {
+            warn!("somebody changed table inet verdictd: {}", found.join("; "));
+            match self.load(Ruleset::clone(&expected)) {
+                Ok(_) => warn!(
+                    "table inet verdictd is loaded again, {} ms later",
+                    noticed.elapsed().as_millis()
+                ),
+                Err(error) => error!("table inet verdictd cannot be loaded again: {error}"),
+            }
+        }
+        self.report(Report::Emptied);
+    }
+
+    /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.
+    fn reload(&mut self, spec: &Spec) -> Result<(), RulesetError> {
+        let ruleset = Ruleset::build(spec).with_ban_sets(&self.expected().spec().prefix_sets);
+        if self.load(ruleset)? {
+            self.report(Report::Emptied);
+        }
+        Ok(())
+    }
+
+    /// Makes the table what `ruleset` says; whether there was none, so that its sets are empty.
+    fn load(&mut self, ruleset: Ruleset) -> Result<bool, RulesetError> {
+        let applied = ruleset::apply(&mut self.netlink, &ruleset)?;
+        let ruleset = Arc::new(ruleset.with_ban_sets(&applied.adopted));
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = ruleset;
+        Ok(applied.created)
     }
 
     fn expected(&self) -> Arc<Ruleset> {
         Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Work {
+    fn answers_for_ban_of(&self, target: &Prefix) -> bool {
+        let bans = |change: &Change| change.target() == *target && !change.is_removal();
+        self.done.is_some() && self.changes.iter().any(bans)
     }
 }
 
@@ -173,5 +252,7 @@ fn family_and_length(target: &Prefix) -> (Family, u8) {
 
 /// Each costs two lookups per packet of a new flow.
 pub(super) const MAX_PREFIX_SETS: usize = 8;
+const NO_ROOM: &str = "the table has sets for 8 prefix lengths beside the usual, which is the most; ban it with one \
+                       of the lengths that bans have already";
 /// How long after a refusal a ban is tried again.
 pub const RETRY: Duration = Duration::from_secs(5);

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use tracing::info;
 
-use super::analyst::Command;
-use super::enforcer::Expected;
+use super::analyst::{Command, Target};
+use super::daemon::Event;
+use super::enforcer::{Expected, RETRY};
 use super::keeper::{Errand, Health};
+use super::protect::Protection;
 use super::worker::{Handle, Order};
+use crate::config::Config;
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
     BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView, StatusReport,
 };
 use crate::core::judge::SourceView;
-use crate::core::policy::{OnLoss, Policy};
+use crate::core::policy::OnLoss;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
@@ -25,14 +28,10 @@ use crate::stats::Stats;
 
 /// Everything an answer may need.
 pub struct EngineHandler {
-    /// Where the configuration came from.
-    pub config: PathBuf,
-    /// The policy in force.
-    pub policy: Arc<Policy>,
-    /// What happens to allowed ports while nobody answers.
-    pub on_loss: OnLoss,
-    /// How the kernel hands packets over; none: nothing is held.
-    pub backend: Option<Backend>,
+    /// What is in force.
+    pub running: Shared,
+    /// To the main thread.
+    pub events: Sender<Event>,
     /// The numbers in use.
     pub layout: Layout,
     /// Counters.
@@ -51,6 +50,39 @@ pub struct EngineHandler {
     pub health: Arc<Health>,
 }
 
+/// What is in force, as a whole.
+pub struct Running {
+    /// Where the configuration is read from.
+    pub path: PathBuf,
+    /// The configuration in force.
+    pub config: Config,
+    /// How the kernel hands packets over; none: nothing is held.
+    pub backend: Option<Backend>,
+    /// Why ports are not filtered and packets not held, though the configuration asks for it.
+    pub stateless: Option<String>,
+}
+
+/// What is in force, for all who look at it; only a reload replaces it.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Arc<Running>>>);
+
+impl Shared {
+    /// Begins with `running`.
+    pub fn new(running: Running) -> Shared {
+        Shared(Arc::new(Mutex::new(Arc::new(running))))
+    }
+
+    /// What is in force now.
+    pub fn get(&self) -> Arc<Running> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `running` in its place.
+    pub fn set(&self, running: Running) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(running);
+    }
+}
+
 impl Handler for EngineHandler {
     fn handle(&self, request: Request, peer: Peer) -> Reply {
         match request {
@@ -63,7 +95,7 @@ impl Handler for EngineHandler {
                 reason,
             } => {
                 let length = duration_seconds.map(Duration::from_secs);
-                self.for_target(&target, |target| {
+                Self::for_target(&target, |target| {
                     info!("uid {} (pid {}) bans {target}", peer.uid, peer.pid);
                     let note = reason.map(String::into_boxed_str);
                     self.ask(|to| Command::Ban {
@@ -74,7 +106,11 @@ impl Handler for EngineHandler {
                     })
                 })
             }
-            Request::Unban { target } => self.for_target(&target, |target| {
+            Request::Reload {} => {
+                info!("uid {} (pid {}) asks for a reload", peer.uid, peer.pid);
+                self.answered(|to| self.events.send(Event::Reload(Some(to))).is_ok())
+            }
+            Request::Unban { target } => Self::for_target(&target, |target| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
             }),
@@ -85,20 +121,30 @@ impl Handler for EngineHandler {
 
 impl EngineHandler {
     /// A plain address means its source (an IPv6 address its prefix); one with a length means just that.
-    fn for_target(&self, text: &str, act: impl FnOnce(Prefix) -> Reply) -> Reply {
+    fn for_target(text: &str, act: impl FnOnce(Target) -> Reply) -> Reply {
         match Prefix::parse(text) {
             Err(error) => Reply::refused(error),
             Ok((_, true)) => Reply::refused(format!(
                 "{text} has bits beyond its prefix length; write the network's own address, or the address alone"
             )),
-            Ok((prefix, false)) if text.contains('/') => act(prefix),
-            Ok((prefix, false)) => act(self.policy.source_of(prefix.addr())),
+            Ok((prefix, false)) if text.contains('/') => act(Target::Prefix(prefix)),
+            Ok((prefix, false)) => act(Target::Address(prefix.addr())),
         }
     }
 
+    fn protection(&self) -> Option<Protection> {
+        let (to, protection) = bounded(1);
+        self.commands.send(Command::Protected { to }).ok()?;
+        protection.recv_timeout(PATIENCE).ok()
+    }
+
     fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
+        self.answered(|to| self.commands.send(command(to)).is_ok())
+    }
+
+    fn answered(&self, send: impl FnOnce(Sender<Reply>) -> bool) -> Reply {
         let (to, reply) = bounded(1);
-        if self.commands.send(command(to)).is_err() {
+        if !send(to) {
             return Reply::refused("the engine is stopping");
         }
         reply.recv_timeout(PATIENCE).unwrap_or_else(|_| {
@@ -127,24 +173,22 @@ impl EngineHandler {
     }
 
     fn status(&self) -> Reply {
-        let (to, protection) = bounded(1);
-        let protection = match self.commands.send(Command::Protected { to }) {
-            Ok(()) => protection.recv_timeout(PATIENCE).ok(),
-            Err(_) => None,
-        };
+        let protection = self.protection();
         let table = self.table();
+        let running = self.running.get();
+        let policy = &running.config.policy;
         let counts = self.stats.snapshot(Instant::now());
         let mut report = StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: counts.uptime.as_secs(),
-            config: Some(self.config.display().to_string()),
-            mode: self.policy.mode.word().to_owned(),
-            preset: self.policy.preset.to_string(),
-            enforce: self.policy.enforce,
+            config: Some(running.path.display().to_string()),
+            mode: policy.mode.word().to_owned(),
+            preset: policy.preset.to_string(),
+            enforce: policy.enforce,
             protected: table.protected,
-            on_loss: on_loss(self.on_loss).to_owned(),
-            backend: self
+            on_loss: on_loss(running.config.engine.on_loss).to_owned(),
+            backend: running
                 .backend
                 .map_or_else(|| "none (observing)".to_owned(), |backend| backend.to_string()),
             table: table.words,
@@ -154,21 +198,15 @@ impl EngineHandler {
                 .map(|worker| self.layout.log_group(worker))
                 .collect(),
             seed: self.layout.seed,
-            trusted: self
-                .policy
-                .trusted
-                .iter()
-                .map(|prefix| prefix.to_string())
-                .collect(),
+            trusted: policy.trusted.iter().map(|prefix| prefix.to_string()).collect(),
             bans: BanCounts {
                 active: counts.bans_active,
                 total: counts.bans_total,
                 observed: counts.bans_observed,
             },
-            degraded: table.degraded,
+            degraded: self.degraded(table.degraded),
             ..StatusReport::default()
         };
-        report.degraded.extend(self.health.degraded());
         match protection {
             Some(protection) => {
                 let sources = protection.reasons.iter().map(|(prefix, why)| ProtectedSource {
@@ -182,15 +220,30 @@ impl EngineHandler {
         Reply::Status(Box::new(report))
     }
 
+    /// What is wrong with the table, what it does not take, and what is wrong with the state.
+    fn degraded(&self, mut of_table: Vec<String>) -> Vec<String> {
+        let refused = self.stats.bans_refused.get();
+        if refused > 0 {
+            of_table.push(format!(
+                "the kernel refuses {refused} changes of its sets of bans, see the log; they are tried again every {} s",
+                RETRY.as_secs()
+            ));
+        }
+        of_table.extend(self.health.degraded());
+        of_table
+    }
+
     fn stats(&self, top: usize) -> Reply {
         let table = self.table();
+        let running = self.running.get();
+        let policy = &running.config.policy;
         let view = StatsView {
             protected: table.protected,
-            mode: self.policy.mode.word().to_owned(),
-            enforce: self.policy.enforce,
+            mode: policy.mode.word().to_owned(),
+            enforce: policy.enforce,
             queues: self.queue_views(),
             top_sources: self.top(top),
-            degraded: table.degraded.into_iter().chain(self.health.degraded()).collect(),
+            degraded: self.degraded(table.degraded),
             ..StatsView::of(&self.stats.snapshot(Instant::now()))
         };
         Reply::Stats(Box::new(view))
@@ -224,11 +277,9 @@ impl EngineHandler {
     }
 
     fn queues(&self) -> Vec<u16> {
-        match self.backend {
+        match self.running.get().backend {
             None => Vec::new(),
-            Some(_) => (0..2 * self.layout.workers)
-                .map(|offset| self.layout.queue_base + offset)
-                .collect(),
+            Some(_) => self.layout.queues().collect(),
         }
     }
 
@@ -251,6 +302,14 @@ impl EngineHandler {
 
     /// What is loaded against what should be.
     fn table(&self) -> TableState {
+        let mut table = self.loaded();
+        let stateless = self.running.get().stateless.clone();
+        table.protected &= stateless.is_none();
+        table.degraded.extend(stateless);
+        table
+    }
+
+    fn loaded(&self) -> TableState {
         let expected = Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner));
         let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
         match ruleset::read(&mut netlink) {

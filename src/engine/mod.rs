@@ -17,5 +17,8 @@ pub mod handler;
 pub mod keeper;
 pub mod notify;
 pub mod protect;
+pub mod reconciler;
+pub mod reload;
 pub mod restore;
+pub mod room;
 pub mod worker;

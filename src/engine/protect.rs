@@ -39,6 +39,9 @@ impl Protection {
 
     /// Why `target` must not be banned, if so: it touches something protected or trusted.
     pub fn forbids(&self, target: &Prefix) -> Option<String> {
+        if !self.guard.spares(target) {
+            return None; // by bisection: asked for every offence, and for every ban when addresses change
+        }
         if let Some((prefix, why)) = self.reasons.iter().find(|(prefix, _)| prefix.overlaps(target)) {
             return Some(match prefix == target {
                 true => format!("{target} is protected: {why}"),
@@ -51,33 +54,28 @@ impl Protection {
 }
 
 /// Follows addresses, routes and resolvers until `stop` becomes readable; tells the analyst what changed.
-pub fn follow(
-    watch: Watch,
-    trusted: PrefixSet,
-    first: Protection,
-    commands: Sender<Command>,
-    stop: Arc<OwnedFd>,
-) {
+pub fn follow(watch: Watch, first: Vec<(Prefix, Why)>, commands: Sender<Command>, stop: Arc<OwnedFd>) {
     let mut watch = watch;
     let mut known = first;
     while wait(&watch, &stop) {
+        // A host with a full routing table hears of changes without end: one look for all of a moment.
+        std::thread::sleep(SETTLE);
         watch.drain();
-        let current = match host::gather() {
-            Ok(facts) => Protection::of(facts.protected, &trusted),
+        match host::gather() {
+            Ok(facts) if facts.protected == known => {}
+            Ok(facts) => {
+                debug!(
+                    "{} addresses and networks are protected now",
+                    facts.protected.len()
+                );
+                known = facts.protected;
+                if commands.send(Command::Protect(known.clone())).is_err() {
+                    return;
+                }
+            }
             // The known addresses stay protected: an unreadable kernel table must not unprotect anybody.
             Err(error) => {
                 warn!("cannot read this host's addresses and routes, the known ones stay protected: {error}");
-                continue;
-            }
-        };
-        if current.reasons != known.reasons {
-            debug!(
-                "{} addresses and networks are protected now",
-                current.reasons.len()
-            );
-            known = current.clone();
-            if commands.send(Command::Protect(current)).is_err() {
-                return;
             }
         }
     }
@@ -94,5 +92,38 @@ fn wait(watch: &Watch, stop: &OwnedFd) -> bool {
     !ready[1].revents().contains(PollFlags::IN)
 }
 
+/// How long changes are gathered before they are looked at.
+const SETTLE: Duration = Duration::from_millis(20);
 /// resolv.conf announces nothing; it is read again this often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_must_not_be_banned_is_told_with_its_reason() {
+        let trusted = [prefix("198.51.100.0/24")].into_iter().collect();
+        let protection = Protection::of(vec![(prefix("192.0.2.1"), Why::Gateway)], &trusted);
+        for (target, words) in [
+            ("192.0.2.1", "192.0.2.1 is protected: gateway"),
+            (
+                "192.0.2.0/24",
+                "192.0.2.0/24 is protected: it touches 192.0.2.1, gateway",
+            ),
+            (
+                "198.51.100.7",
+                "198.51.100.7 is trusted: trusted networks hold 198.51.100.0/24",
+            ),
+        ] {
+            assert_eq!(protection.forbids(&prefix(target)).as_deref(), Some(words));
+        }
+        for free in ["192.0.2.2", "198.51.101.0/24", "2001:db8::/64"] {
+            assert_eq!(protection.forbids(&prefix(free)), None, "{free}");
+        }
+    }
+}

@@ -3,17 +3,17 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::core::judge::{Exported, Guard, Judge, SourceView};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::probe;
 use crate::core::verdict::{Offence, Verdict};
-use crate::kernel::queue::{Feed, FeedError, Packet};
+use crate::kernel::queue::{Feed, FeedConfig, FeedError, Packet};
 use crate::stats::{Stats, WorkerStats};
 
 /// What the slow path tells a worker.
@@ -35,6 +35,8 @@ pub enum Order {
         limit: usize,
         to: Sender<Exported>,
     },
+    /// Go over to these queues and settings; how it went.
+    Retune(FeedConfig, Sender<Result<(), FeedError>>),
     /// Leave.
     Stop,
 }
@@ -66,6 +68,8 @@ pub struct Worker {
     offences: Sender<Box<Offence>>,
     stats: Arc<Stats>,
     index: usize,
+    /// When sources whose window is over are looked for again.
+    tidy_at: Instant,
 }
 
 impl Worker {
@@ -92,6 +96,7 @@ impl Worker {
                 offences,
                 stats,
                 index,
+                tidy_at: Instant::now(),
             },
             handle,
         ))
@@ -107,6 +112,7 @@ impl Worker {
                 return Ok(());
             }
             self.wait();
+            self.tidy(Instant::now());
             while self.serve()? {
                 if !self.obey() {
                     return Ok(());
@@ -129,7 +135,7 @@ impl Worker {
         if served.packets > 0 {
             let nanoseconds = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
             stats.latency.record(nanoseconds, u64::from(served.held));
-            publish(stats, feed, judge);
+            publish(stats, feed);
         }
         Ok(served.more)
     }
@@ -147,34 +153,53 @@ impl Worker {
                 Order::Export { cursor, limit, to } => {
                     drop(to.send(self.judge.export(cursor, limit, Instant::now())));
                 }
+                Order::Retune(config, reply) => drop(reply.send(self.feed.retune(&config))),
                 Order::Stop => return false,
             }
         }
+        let stats = &self.stats.workers[self.index];
+        stats.tracked.set(self.judge.tracked() as u64);
+        stats.evicted.set(self.judge.evicted());
         true
     }
 
-    /// Sleeps until a packet or an order comes.
+    /// Forgets sources whose window is over, once a second: also when no packet comes, or only known sources'.
+    fn tidy(&mut self, now: Instant) {
+        if now >= self.tidy_at {
+            self.judge.expire(now);
+            self.tidy_at = now + TIDY_EVERY;
+        }
+    }
+
+    /// Sleeps until a packet or an order comes, or it is time to tidy up.
     fn wait(&self) {
         let mut ready = [
             PollFd::from_borrowed_fd(self.feed.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
         ];
         // EINTR and everything else lead back to the loop, which looks for itself.
-        let _ = poll(&mut ready, None);
+        let _ = poll(&mut ready, patience(self.judge.tracked()).as_ref());
         if ready[1].revents().contains(PollFlags::IN) {
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         }
     }
 }
 
+/// How long to sleep at most: for ever where there is nothing to forget, so that an idle host stays asleep.
+fn patience(tracked: usize) -> Option<Timespec> {
+    let second = Timespec {
+        tv_sec: TIDY_EVERY.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    (tracked > 0).then_some(second)
+}
+
 /// What is measured and not counted packet by packet.
-fn publish(stats: &WorkerStats, feed: &Feed, judge: &Judge) {
+fn publish(stats: &WorkerStats, feed: &Feed) {
     let counters = feed.counters();
     stats.enobufs.set(counters.enobufs);
     stats.verdict_errors.set(counters.verdict_errors);
     stats.parse_errors.set(counters.malformed);
-    stats.tracked.set(judge.tracked() as u64);
-    stats.evicted.set(judge.evicted());
     stats.batches.add(1);
 }
 
@@ -200,3 +225,6 @@ fn answer(
     }
     decision.verdict
 }
+
+/// A source is forgotten at most so long after its window ended, and a waking costs microseconds.
+const TIDY_EVERY: Duration = Duration::from_secs(1);

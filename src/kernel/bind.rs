@@ -15,17 +15,21 @@ use super::{log, sys};
 
 /// A socket that takes numbers. Packets that come before all are taken are kept, not lost: with a table left
 /// by a predecessor they flow from the first bind on, and the kernel waits for an answer to each.
-pub(crate) struct Binder {
-    line: sys::Line,
+pub(crate) struct Binder<'a> {
+    line: &'a sys::Line,
     seq: u32,
     buffer: Box<[u8]>,
     early: Vec<Vec<u8>>,
 }
 
-impl Binder {
-    /// Opens a socket in the network namespace of the calling thread.
-    pub(crate) fn open() -> io::Result<Binder> {
-        let line = sys::Line::open(mnl::Bus::Netfilter)?;
+/// Opens a socket for taking numbers, in the network namespace of the calling thread.
+pub(crate) fn open_line() -> io::Result<sys::Line> {
+    sys::Line::open(mnl::Bus::Netfilter)
+}
+
+impl Binder<'_> {
+    /// Takes numbers on `line`.
+    pub(crate) fn on(line: &sys::Line) -> io::Result<Binder<'_>> {
         for (name, value) in [(libc::NETLINK_CAP_ACK, 1), (libc::NETLINK_EXT_ACK, 1)] {
             sys::setsockopt_int(line.as_fd(), libc::SOL_NETLINK, name, value)?;
         }
@@ -37,14 +41,9 @@ impl Binder {
         })
     }
 
-    /// The socket, to set its buffers.
-    pub(crate) fn line(&self) -> &sys::Line {
-        &self.line
-    }
-
-    /// The socket and the datagrams that came meanwhile, in order.
-    pub(crate) fn finish(self) -> (sys::Line, Vec<Vec<u8>>) {
-        (self.line, self.early)
+    /// The datagrams that came meanwhile, in order.
+    pub(crate) fn finish(self) -> Vec<Vec<u8>> {
+        self.early
     }
 
     /// Takes a queue number.
@@ -52,6 +51,18 @@ impl Binder {
         self.patiently(Numbered::Queue, number, |builder, seq| {
             queue_wire::bind(builder, seq, number, setup);
         })
+    }
+
+    /// Gives a queue that this socket holds other settings, without a moment unbound.
+    pub(crate) fn tune(&mut self, number: u16, setup: &Setup) -> Result<(), FeedError> {
+        match self.ask(|builder, seq| queue_wire::tune(builder, seq, number, setup))? {
+            0 => Ok(()),
+            errno => Err(FeedError::Refused {
+                kind: Numbered::Queue,
+                number,
+                error: io::Error::from_raw_os_error(errno),
+            }),
+        }
     }
 
     /// Takes a log group.
@@ -142,7 +153,7 @@ impl Binder {
         build(&mut builder, self.seq);
         self.line.send(builder.bytes())?;
         loop {
-            let length = match rustix::net::recv(&self.line, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+            let length = match rustix::net::recv(self.line, &mut self.buffer[..], RecvFlags::DONTWAIT) {
                 Ok((length, _)) => length,
                 // Requests are carried out while they are sent: what is not there now never comes.
                 Err(rustix::io::Errno::AGAIN) => return Err(FeedError::Unconfirmed),
@@ -171,7 +182,8 @@ impl Binder {
 /// [`FeedError::Exhausted`] if there are none up to 65535; what [`Feed::open`](super::queue::Feed::open) says
 /// about capability and kernel.
 pub fn free_queues(base: u16, count: u16) -> Result<u16, FeedError> {
-    let mut binder = Binder::open()?;
+    let line = open_line()?;
+    let mut binder = Binder::on(&line)?;
     let passing = Setup {
         length: 0,
         copy_range: 1,
@@ -192,7 +204,8 @@ pub fn free_queues(base: u16, count: u16) -> Result<u16, FeedError> {
 /// # Errors
 /// As [`free_queues`].
 pub fn free_groups(base: u16, count: u16) -> Result<u16, FeedError> {
-    let mut binder = Binder::open()?;
+    let line = open_line()?;
+    let mut binder = Binder::on(&line)?;
     consecutive(Numbered::LogGroup, base, count, |number| {
         binder.try_for_a_moment(
             Numbered::LogGroup,

@@ -7,13 +7,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use thiserror::Error;
 
-use super::netlink::{Messages, Netlink, NetlinkError};
+use super::netlink::{Netlink, NetlinkError};
+use super::notices::Notices;
 use super::route;
 use crate::core::prefix::Prefix;
 
@@ -63,8 +62,6 @@ pub struct Facts {
     pub protected: Vec<(Prefix, Why)>,
     /// Ports from which the host's own connections start (net.ipv4.ip_local_port_range).
     pub local_ports: RangeInclusive<u16>,
-    /// How many flows conntrack holds at most; `None` where it is not loaded.
-    pub conntrack_max: Option<u32>,
     /// What could not be read, in words; the rest still holds.
     pub notes: Vec<String>,
 }
@@ -110,7 +107,6 @@ pub fn gather() -> Result<Facts, HostError> {
     Ok(Facts {
         protected,
         local_ports: local_ports(&mut notes),
-        conntrack_max: number("/proc/sys/net/netfilter/nf_conntrack_max"),
         notes,
     })
 }
@@ -118,10 +114,7 @@ pub fn gather() -> Result<Facts, HostError> {
 /// Tells that addresses or routes of this network namespace changed, so that they are gathered anew.
 ///
 /// It becomes readable on a change; resolvers announce nothing and are to be looked at now and then.
-pub struct Watch {
-    socket: OwnedFd,
-    buffer: Box<[u8]>,
-}
+pub struct Watch(Notices);
 
 impl Watch {
     /// Follows the network namespace of the calling thread from now on: open it before gathering.
@@ -129,46 +122,24 @@ impl Watch {
     /// # Errors
     /// If no netlink socket is to be had.
     pub fn open() -> Result<Watch, HostError> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // NETLINK_ROUTE is protocol 0.
-        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
-            .map_err(io::Error::from)?;
         let groups = libc::RTMGRP_LINK
             | libc::RTMGRP_IPV4_IFADDR
             | libc::RTMGRP_IPV6_IFADDR
             | libc::RTMGRP_IPV4_ROUTE
             | libc::RTMGRP_IPV6_ROUTE;
-        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups as u32)).map_err(io::Error::from)?;
-        Ok(Watch {
-            socket,
-            buffer: vec![0; NOTICE_BYTES].into(),
-        })
+        Ok(Watch(Notices::open(None, groups as u32)?))
     }
 
     /// Reads what is there, without waiting; whether any of it matters. Lost notices count as a change.
     pub fn drain(&mut self) -> bool {
-        let mut changed = false;
-        loop {
-            // MSG_TRUNC as a flag: the length that a notice had, also if the buffer is shorter.
-            match rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC) {
-                Ok((_, 0)) | Err(rustix::io::Errno::AGAIN) => return changed,
-                Ok((_, length)) => changed |= self.buffer.get(..length).is_none_or(any_matters),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::NOBUFS) => changed = true,
-                Err(_) => return true,
-            }
-        }
+        self.0.drain(|notice| route::matters(notice.kind, notice.payload))
     }
 }
 
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
-}
-
-fn any_matters(notices: &[u8]) -> bool {
-    Messages::new(notices).any(|notice| route::matters(notice.kind, notice.payload))
 }
 
 /// What is protected on every host.
@@ -261,12 +232,13 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     (first <= last && numbers.next().is_none()).then_some(first..=last)
 }
 
-fn number(path: &str) -> Option<u32> {
+/// The number that a file of one number holds.
+pub(super) fn number(path: &str) -> Option<u32> {
     read(path).ok()?.trim().parse().ok()
 }
 
 /// The beginning of a file that may hold anything.
-fn read(path: &str) -> io::Result<String> {
+pub(super) fn read(path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -284,8 +256,6 @@ const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const LOCAL_PORTS_DEFAULT: RangeInclusive<u16> = 32_768..=60_999;
 /// Far more than any resolv.conf needs.
 const FILE_BYTES: u64 = 64 << 10;
-/// Notices are a few hundred bytes, one about a link can be some KiB.
-const NOTICE_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {

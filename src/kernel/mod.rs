@@ -1,9 +1,11 @@
 //! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
 
 mod bind;
+pub mod conntrack;
 pub mod host;
 mod log;
 pub mod netlink;
+mod notices;
 pub mod preflight;
 pub mod queue;
 mod queue_proc;

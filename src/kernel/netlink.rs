@@ -371,6 +371,8 @@ pub struct Message<'a> {
     pub flags: u16,
     /// nlmsg_seq.
     pub seq: u32,
+    /// nlmsg_pid: in an announcement, the netlink port of who caused it.
+    pub portid: u32,
     /// What follows the header.
     pub payload: &'a [u8],
 }
@@ -427,6 +429,7 @@ impl<'a> Iterator for Messages<'a> {
             kind: u16::from_ne_bytes([header[4], header[5]]),
             flags: u16::from_ne_bytes([header[6], header[7]]),
             seq: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            portid: u32::from_ne_bytes([header[12], header[13], header[14], header[15]]),
             payload,
         })
     }

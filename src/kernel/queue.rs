@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use thiserror::Error;
 
-use super::bind::Binder;
+use super::bind::{Binder, open_line};
 pub use super::bind::{free_groups, free_queues};
 use super::netlink::Messages;
 pub use super::queue_proc::{Numbered, QueueCounters, queue_counters};
@@ -35,6 +35,20 @@ pub struct FeedConfig {
     pub copy_range: u32,
 }
 
+impl FeedConfig {
+    fn queues(&self) -> impl Iterator<Item = u16> {
+        [self.new_queue, self.odd_queue].into_iter().flatten()
+    }
+
+    fn setup(&self) -> Setup {
+        Setup {
+            length: self.queue_length,
+            copy_range: self.copy_range,
+            fail_open: self.fail_open,
+        }
+    }
+}
+
 /// One worker's socket, its queues and its log group bound. Dropping it unbinds them; the kernel then drops what
 /// waits in them.
 pub struct Feed {
@@ -43,6 +57,8 @@ pub struct Feed {
     arena: Box<[u8]>,
     stride: usize,
     early: Vec<Vec<u8>>,
+    /// Queues this socket holds; `config` names those that rules lead to.
+    bound: Vec<u16>,
     answers: Answers,
     counters: FeedCounters,
 }
@@ -141,23 +157,18 @@ impl Feed {
     ///
     /// A number whose holder has just died is waited for, up to a second.
     pub fn open(config: &FeedConfig) -> Result<Feed, FeedError> {
-        let mut binder = Binder::open()?;
-        let queues = [config.new_queue, config.odd_queue];
-        let count = queues.iter().flatten().count();
-        grow_receive_buffer(binder.line(), receive_buffer(count, config))?;
-        let setup = Setup {
-            length: config.queue_length,
-            copy_range: config.copy_range,
-            fail_open: config.fail_open,
-        };
-        for number in queues.into_iter().flatten() {
-            binder.queue(number, &setup)?;
+        let line = open_line()?;
+        let mut binder = Binder::on(&line)?;
+        grow_receive_buffer(&line, config)?;
+        for number in config.queues() {
+            binder.queue(number, &config.setup())?;
         }
         binder.log_group(config.log_group, config.copy_range)?;
-        let (line, early) = binder.finish();
+        let early = binder.finish();
         let stride = stride(config.copy_range);
         Ok(Feed {
             line,
+            bound: config.queues().collect(),
             config: config.clone(),
             arena: vec![0; stride * sys::BATCH].into(),
             stride,
@@ -165,6 +176,37 @@ impl Feed {
             answers: Answers::with_capacity(sys::BATCH),
             counters: FeedCounters::default(),
         })
+    }
+
+    /// Goes over to `config` while packets flow: queues that are not bound yet are bound, those that are get the
+    /// new settings, and none is let go of (what waits in it would be lost; without a rule nothing comes).
+    ///
+    /// Log group and copy range stay as they were opened.
+    ///
+    /// # Errors
+    /// As [`Feed::open`]; the feed then goes on as before.
+    pub fn retune(&mut self, config: &FeedConfig) -> Result<(), FeedError> {
+        let mut binder = Binder::on(&self.line)?;
+        grow_receive_buffer(&self.line, config)?;
+        let mut outcome = Ok(());
+        for number in config.queues() {
+            outcome = outcome.and_then(|()| match self.bound.contains(&number) {
+                true => binder.tune(number, &config.setup()),
+                false => binder
+                    .queue(number, &config.setup())
+                    .map(|()| self.bound.push(number)),
+            });
+        }
+        self.early.extend(binder.finish());
+        outcome?;
+        self.config = FeedConfig {
+            new_queue: config.new_queue.or(self.config.new_queue),
+            odd_queue: config.odd_queue.or(self.config.odd_queue),
+            log_group: self.config.log_group,
+            copy_range: self.config.copy_range,
+            ..config.clone()
+        };
+        Ok(())
     }
 
     /// Receives what is there (at most 64 datagrams, without waiting), has `judge` decide about each packet in
@@ -329,7 +371,8 @@ fn send(line: &sys::Line, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// SO_RCVBUFFORCE goes past net.core.rmem_max; in a user namespace it is refused and the limit stands.
-fn grow_receive_buffer(line: &sys::Line, bytes: usize) -> io::Result<()> {
+fn grow_receive_buffer(line: &sys::Line, config: &FeedConfig) -> io::Result<()> {
+    let bytes = receive_buffer(config);
     // The kernel doubles what it is given, and counts truesize against the double.
     let asked = (bytes / 2).min(i32::MAX as usize / 2);
     rustix::net::sockopt::set_socket_recv_buffer_size_force(line, asked)
@@ -338,8 +381,11 @@ fn grow_receive_buffer(line: &sys::Line, bytes: usize) -> io::Result<()> {
 }
 
 /// Room for every packet that the queues may hold, and for the copies beside them.
-fn receive_buffer(queues: usize, config: &FeedConfig) -> usize {
-    let packets = queues.saturating_mul(config.queue_length as usize);
+fn receive_buffer(config: &FeedConfig) -> usize {
+    let packets = config
+        .queues()
+        .count()
+        .saturating_mul(config.queue_length as usize);
     packets
         .saturating_mul(truesize(config.copy_range))
         .saturating_add(LOG_BUFFER)
@@ -413,10 +459,15 @@ mod tests {
             copy_range: 0,
         };
         assert!(
-            receive_buffer(2, &config) > 4096 * 1280,
+            receive_buffer(&config) > 4096 * 1280,
             "no overflow at the largest figures"
         );
-        assert_eq!(receive_buffer(0, &config), LOG_BUFFER);
+        let copies_only = FeedConfig {
+            new_queue: None,
+            odd_queue: None,
+            ..config
+        };
+        assert_eq!(receive_buffer(&copies_only), LOG_BUFFER);
     }
 
     #[test]

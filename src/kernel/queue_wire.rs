@@ -20,6 +20,17 @@ pub(crate) struct Setup {
 /// A queue that is bound but not yet in copy mode drops everything, `bypass` or not, so that command,
 /// parameters, length and flags travel together.
 pub(crate) fn bind(builder: &mut Builder, seq: u32, number: u16, setup: &Setup) {
+    command(builder, seq, number, libc::NFQNL_CFG_CMD_BIND);
+    settings(builder, setup);
+}
+
+/// Appends the message that gives queue `number`, which the socket holds, other settings.
+pub(crate) fn tune(builder: &mut Builder, seq: u32, number: u16, setup: &Setup) {
+    config(builder, seq, number);
+    settings(builder, setup);
+}
+
+fn settings(builder: &mut Builder, setup: &Setup) {
     let mut flags = libc::NFQA_CFG_F_GSO as u32;
     if setup.fail_open {
         flags |= libc::NFQA_CFG_F_FAIL_OPEN as u32;
@@ -27,7 +38,6 @@ pub(crate) fn bind(builder: &mut Builder, seq: u32, number: u16, setup: &Setup) 
     let mut params = [0; 5];
     params[..4].copy_from_slice(&setup.copy_range.to_be_bytes());
     params[4] = libc::NFQNL_COPY_PACKET as u8;
-    command(builder, seq, number, libc::NFQNL_CFG_CMD_BIND);
     builder
         .put(libc::NFQA_CFG_PARAMS as u16, &params)
         .put_be32(libc::NFQA_CFG_QUEUE_MAXLEN as u16, setup.length)
@@ -47,15 +57,18 @@ pub(crate) fn knock(builder: &mut Builder, seq: u32) {
 }
 
 fn command(builder: &mut Builder, seq: u32, number: u16, command: i32) {
-    builder
-        .nfnetlink(
-            nfnl_type(libc::NFNL_SUBSYS_QUEUE, libc::NFQNL_MSG_CONFIG),
-            libc::NLM_F_REQUEST | libc::NLM_F_ACK,
-            seq,
-            libc::AF_UNSPEC,
-            number,
-        )
-        .put(libc::NFQA_CFG_CMD as u16, &[command as u8, 0, 0, 0]);
+    config(builder, seq, number);
+    builder.put(libc::NFQA_CFG_CMD as u16, &[command as u8, 0, 0, 0]);
+}
+
+fn config(builder: &mut Builder, seq: u32, number: u16) {
+    builder.nfnetlink(
+        nfnl_type(libc::NFNL_SUBSYS_QUEUE, libc::NFQNL_MSG_CONFIG),
+        libc::NLM_F_REQUEST | libc::NLM_F_ACK,
+        seq,
+        libc::AF_UNSPEC,
+        number,
+    );
 }
 
 /// One packet that the kernel holds until it is answered.

@@ -57,7 +57,8 @@ impl Change {
         SetId::of(&self.target())
     }
 
-    fn is_removal(&self) -> bool {
+    /// Whether it ends a ban.
+    pub fn is_removal(&self) -> bool {
         matches!(self, Change::Remove { .. })
     }
 }

@@ -7,9 +7,12 @@
 //! behind   10.77.2.1 fd77:2::1 ── host 10.77.2.2 fd77:2::2
 //! ```
 //! Every address of 10.88.0.0/16 is the attacker's too, and fd66::/64 is its own /64.
-//! The host has no default route, so nobody here is its gateway (gateways are protected from bans).
+//! The host has no default route; its only gateway is 10.77.0.254 (fd77::fe) at the attacker's, from where nothing
+//! scans (gateways are protected from bans).
 
+use super::flow::pings;
 use super::namespace::{Namespace, join};
+use super::{secs, within};
 
 /// The attacker's address.
 pub(crate) const ATTACKER: &str = "10.77.0.1";
@@ -52,8 +55,12 @@ impl Lab {
         let theirs = [
             "10.77.0.1/24",
             "10.77.0.9/24",
+            // The way to the attacker's other networks: one neighbour entry for them all, since the kernel's
+            // table of neighbours is shared by every namespace. As a gateway it is protected; nothing scans from it.
+            "10.77.0.254/24",
             "fd77::1/64",
             "fd77::9/64",
+            "fd77::fe/64",
             "fd66::1/64",
             "fd66::2/64",
         ];
@@ -61,9 +68,15 @@ impl Lab {
             (&attacker, "lan0", &theirs),
             (&host, "lan0", &["10.77.0.2/24", "fd77::2/64"]),
         );
-        host.ip(&["-6", "route", "add", "fd66::/64", "dev", "lan0"]);
+        host.ip(&["-6", "route", "add", "fd66::/64", "via", "fd77::fe"]);
         attacker.ip(&["route", "add", "local", "10.88.0.0/16", "dev", "lo"]);
-        host.ip(&["route", "add", "10.88.0.0/16", "dev", "lan0"]);
+        host.ip(&["route", "add", "10.88.0.0/16", "via", "10.77.0.254"]);
+        // A new link carries IPv6 only when the kernel's link watch has seen its carrier, up to a second later.
+        assert!(
+            within(secs(10), || pings(&attacker, HOST6, 1)
+                && pings(&attacker, HOST, 1)),
+            "the link between attacker and host does not come up"
+        );
         Lab {
             attacker,
             host,

@@ -9,7 +9,7 @@ use std::thread;
 use rustix::process::Signal;
 
 use crate::common::command::Output;
-use crate::common::engine::{DETECTION, Engine, FIREWALL, Home, table};
+use crate::common::engine::{DETECTION, Engine, FIREWALL, Home, OBSERVING, table};
 use crate::common::flow::talks;
 use crate::common::lab::{ATTACKER, ATTACKER6, HOST, HOST6, Lab};
 use crate::common::namespace::Namespace;
@@ -186,6 +186,47 @@ fn a_second_engine_in_the_same_namespace_disturbs_nothing() {
     assert_eq!(engine.table(), before);
     assert_eq!(engine.kernel_bans("banned4"), ["10.88.0.7"]);
     assert!(talks(&lab.attacker, HOST, 80) && !talks(&lab.attacker, HOST, 3306));
+}
+
+#[test]
+fn a_second_engine_takes_no_table_whatever_it_would_make_of_it() {
+    let lab = Lab::new();
+    let two_workers = |config: &str| format!("{config}[engine]\nworkers = 2\n");
+    for first in [DETECTION, OBSERVING] {
+        let mut engine = Engine::start(&lab.host, &two_workers(first));
+        let before = engine.table();
+        let one_worker = format!("{FIREWALL}[engine]\nworkers = 1\n");
+        for second in [DETECTION, OBSERVING, FIREWALL, &one_worker] {
+            let second = match second.contains("workers") {
+                true => second.to_owned(),
+                false => two_workers(second),
+            };
+            let output = Engine::refuse(&lab.host, &Home::new(&second));
+            assert_refused(&output, 1, &["served by another process"]);
+        }
+        assert!(engine.alive());
+        assert_eq!(engine.table(), before);
+        engine.stop();
+    }
+}
+
+#[test]
+fn a_table_that_the_operator_manages_is_not_replaced() {
+    let lab = Lab::new();
+    let home = Home::new(&format!("{DETECTION}[engine]\nmanage_ruleset = false\n"));
+    assert_refused(&Engine::refuse(&lab.host, &home), 1, &["manage_ruleset"]);
+    let tables = lab.host.nft_list(&["list", "tables"]);
+    assert!(!tables.contains("verdictd"), "{tables}");
+}
+
+#[test]
+fn without_a_control_socket_no_rule_is_loaded() {
+    let lab = Lab::new();
+    let home = Home::new(FIREWALL);
+    fs::write(home.socket(), "in the way").expect("a file of ours");
+    assert_refused(&Engine::refuse(&lab.host, &home), 1, &["is not a socket"]);
+    let tables = lab.host.nft_list(&["list", "tables"]);
+    assert!(!tables.contains("verdictd"), "{tables}");
 }
 
 #[test]

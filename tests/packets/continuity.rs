@@ -102,6 +102,7 @@ fn the_next_start_adopts_what_kill_9_left() {
     Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5012);
     engine.wait_ban(ATTACKER);
     engine.must(&["ban", NEIGHBOUR, "--for", "30m"]);
+    engine.must(&["ban", "203.0.113.0/24", "--for", "30m"]);
     let (before, sets) = (seeds(&engine.table()), set_handles(&lab));
     assert!(
         !before.is_empty(),
@@ -116,7 +117,7 @@ fn the_next_start_adopts_what_kill_9_left() {
         "another seed shuffles sources between workers"
     );
     assert_eq!(set_handles(&lab), sets, "the sets were made anew");
-    for source in [ATTACKER, NEIGHBOUR] {
+    for source in [ATTACKER, NEIGHBOUR, "203.0.113.0/24"] {
         let ban = engine
             .ban_of(source)
             .unwrap_or_else(|| panic!("{source} is forgotten\n{}", engine.log()));
@@ -127,7 +128,8 @@ fn the_next_start_adopts_what_kill_9_left() {
             "{ban}"
         );
     }
-    assert_eq!(engine.json("stats")["bans"]["active"], 2);
+    assert_eq!(engine.json("stats")["bans"]["active"], 3);
+    engine.must(&["status"]); // the set of a prefix that was adopted is as it should be
     assert!(!talks(&lab.attacker, HOST, 80));
     assert!(!talks(lab.client(), HOST, 3306));
     assert!(talks(lab.client(), HOST, 80));
@@ -240,4 +242,34 @@ fn set_handles(lab: &Lab) -> Vec<String> {
         .lines()
         .filter(|line| line.trim_start().starts_with("set banned"));
     sets.map(|line| line.trim().to_string()).collect()
+}
+
+#[test]
+fn a_table_that_somebody_wipes_comes_back_with_its_bans() {
+    let lab = Lab::new().with_client();
+    let _echo = Echo::tcp(&lab.host, &[80, 3306]);
+    let engine = Engine::start(&lab.host, FIREWALL);
+    engine.must(&["ban", ATTACKER, "--for", "1h"]);
+    engine.must(&["ban", "198.51.100.0/24", "--for", "1h"]);
+    let whole = engine.table();
+    for wipe in [
+        &["flush", "ruleset"][..],
+        &["delete", "table", "inet", "verdictd"],
+        &["flush", "table", "inet", "verdictd"],
+        &["flush", "chain", "inet", "verdictd", "pre"],
+        &["flush", "ruleset"],
+    ] {
+        lab.host.must("nft", wipe);
+        let back = || {
+            engine.kernel_bans("banned4") == [ATTACKER]
+                && engine.kernel_bans("banned4_24").len() == 1
+                && engine.json("status")["protected"] == true
+        };
+        assert!(within(secs(2), back), "after nft {wipe:?}\n{}", engine.log());
+        assert!(!talks(&lab.attacker, HOST, 80), "after nft {wipe:?}");
+        assert!(!talks(lab.client(), HOST, 3306), "after nft {wipe:?}");
+        assert!(talks(lab.client(), HOST, 80), "after nft {wipe:?}");
+    }
+    let rules = |table: &str| table.lines().filter(|line| line.contains("comment")).count();
+    assert_eq!(rules(&engine.table()), rules(&whole));
 }

@@ -332,6 +332,41 @@ fn a_scanner_on_the_hosts_own_ipv6_link_never_takes_its_neighbours_along() {
         "a neighbour in the host's own /64 is cut: {:?}",
         engine.bans()
     );
+    // The operator means the same by the address as the engine does.
+    engine.must(&["unban", ATTACKER6_ON_LINK]);
+    assert!(engine.bans().is_empty(), "{:?}", engine.bans());
+    engine.must(&["ban", ATTACKER6_ON_LINK]);
+    assert_eq!(engine.kernel_bans("banned6_128"), [ATTACKER6_ON_LINK]);
+}
+
+#[test]
+fn an_operator_bans_and_frees_single_machines_of_the_hosts_own_ipv6_link() {
+    let lab = Lab::new();
+    let engine = Engine::start(&lab.host, DETECTION);
+    Gun::new(&lab.attacker, ATTACKER6_ON_LINK, HOST6).syns(5001..=5020);
+    engine.wait_ban(ATTACKER6_ON_LINK);
+    engine.must(&["unban", ATTACKER6_ON_LINK]);
+    assert!(engine.kernel_bans("banned6_128").is_empty(), "{}", engine.log());
+
+    engine.must(&["ban", ATTACKER6_ON_LINK, "--for", "1h"]);
+    assert_eq!(engine.kernel_bans("banned6_128"), [ATTACKER6_ON_LINK]);
+    engine.must(&["unban", &format!("{ATTACKER6_ON_LINK}/128")]);
+    assert!(engine.bans().is_empty(), "{:?}", engine.bans());
+
+    // Elsewhere an address alone means its /64, and with its length just itself.
+    engine.must(&["ban", "2001:db8::5"]);
+    engine.must(&["ban", "2001:db8::6/128"]);
+    assert_eq!(engine.kernel_bans("banned6"), ["2001:db8::"]);
+    assert_eq!(engine.kernel_bans("banned6_128"), ["2001:db8::6"]);
+    // A prefix lifts just that ban, an address alone whatever holds it.
+    engine.must(&["unban", "2001:db8::6/128"]);
+    assert_eq!(engine.bans().len(), 1, "{:?}", engine.bans());
+    engine.must(&["ban", "2001:db8::6/128"]);
+    engine.must(&["unban", "2001:db8::6"]);
+    assert!(engine.bans().is_empty(), "{:?}", engine.bans());
+    let protected = engine.ctl(&["ban", HOST6]);
+    assert_eq!(protected.code(), 1);
+    assert!(protected.stderr.contains("own address"), "{}", protected.stderr);
 }
 
 #[test]

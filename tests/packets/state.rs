@@ -136,7 +136,7 @@ fn a_scan_that_was_half_done_is_finished_after_the_restart() {
 }
 
 #[test]
-fn would_be_bans_come_back_as_such_and_spare_nobody_once_bans_are_enforced() {
+fn would_be_bans_come_back_as_such_and_follow_a_switch_of_enforcement() {
     let lab = Lab::new();
     let engine = Engine::start(&lab.host, OBSERVING);
     probe(&lab, 5001..=5012);
@@ -152,10 +152,15 @@ fn would_be_bans_come_back_as_such_and_spare_nobody_once_bans_are_enforced() {
     let home = engine.stop();
     home.write_config(DETECTION);
     let engine = Engine::start_in(&lab.host, home, &[]);
-    probe(&lab, 6001..=6012);
-    assert!(within(secs(3), || engine.kernel_bans("banned4") == [ATTACKER]));
+    assert_eq!(engine.kernel_bans("banned4"), [ATTACKER]);
     let ban = engine.ban_of(ATTACKER).expect("it is banned");
     assert_eq!((&ban["enforced"], &ban["step"]), (&true.into(), &1.into()));
+
+    let home = engine.stop();
+    home.write_config(OBSERVING);
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    assert!(engine.kernel_bans("banned4").is_empty(), "observing drops nobody");
+    assert_eq!(engine.ban_of(ATTACKER).expect("it is listed")["enforced"], false);
 }
 
 #[test]
@@ -405,16 +410,14 @@ fn killed_at_any_moment_of_a_snapshot_it_starts_healthy() {
 #[test]
 fn a_refused_ban_calls_for_a_snapshot() {
     let lab = Lab::new();
-    let engine = Engine::start(&lab.host, FIREWALL);
+    let engine = Engine::start(&lab.host, &format!("{FIREWALL}\n[engine]\nban_set_size = 1\n"));
     let file = file_of(engine.home());
-    assert!(within(secs(2), || file.exists()));
-    wipe(&lab);
+    let holds = |text: &str| fs::read_to_string(&file).is_ok_and(|saved| saved.contains(text));
+    engine.must(&["ban", NEIGHBOUR, "--for", "1h"]);
+    assert!(within(secs(3), || holds(NEIGHBOUR)));
     probe(&lab, 5001..=5012);
-    // Without a table nothing reaches the engine: an operator's ban is what the kernel refuses.
-    engine.ctl(&["ban", NEIGHBOUR, "--for", "1h"]);
-    let holds = || fs::read_to_string(&file).is_ok_and(|text| text.contains(NEIGHBOUR));
-    assert!(within(secs(4), holds), "{}", engine.log());
+    assert!(within(secs(4), || holds(ATTACKER)), "{}", engine.log());
+    assert_eq!(set_elements(&lab.host, "verdictd", "banned4"), [NEIGHBOUR]);
     let mode = fs::metadata(&file).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert!(set_elements(&lab.host, "verdictd", "banned4").is_empty());
 }

@@ -167,6 +167,39 @@ fn observing_holds_nothing_and_wakes_no_conntrack() {
 }
 
 #[test]
+fn sources_are_forgotten_without_traffic_and_then_the_workers_sleep() {
+    let lab = Lab::new();
+    // 3.6 s: the shortest window there is.
+    let config =
+        DETECTION.replace("\"standard\"", "\"custom\"") + "[custom]\nactivity_window_hours = 0.001\n";
+    let engine = Engine::start(&lab.host, &config);
+    let tracked = || engine.json("stats")["sources"]["tracked"].clone();
+    Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5003);
+    assert!(within(secs(2), || tracked() == 1), "{} tracked", tracked());
+    assert!(within(secs(8), || tracked() == 0), "{} tracked", tracked());
+
+    let pid = engine.json("status")["pid"].as_u64().expect("a process number");
+    thread::sleep(secs(1));
+    let before = sleeps(pid);
+    assert!(!before.is_empty());
+    thread::sleep(secs(3));
+    assert_eq!(sleeps(pid), before, "workers wake up for nothing");
+}
+
+/// How often each worker thread of `pid` went to sleep.
+fn sleeps(pid: u64) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a running engine");
+    let status = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    let workers = status.filter(|status| status.starts_with("Name:\tworker"));
+    let line = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("voluntary"))
+            .map(str::to_owned)
+    };
+    workers.filter_map(|text| line(&text)).collect()
+}
+
+#[test]
 fn what_keeps_a_network_alive_always_passes() {
     let lab = Lab::new();
     let _echo = Echo::tcp(&lab.host, &[3306]);

@@ -56,29 +56,28 @@ fn deleting_what_is_not_there_is_fine() {
 
 #[test]
 fn a_table_with_an_owner_names_the_owner() {
-    let mut rig = Rig::new();
-    let mut owner = netlink(&rig.ns);
-    own_table(&mut owner);
-    let errors = [
-        rig.try_apply(&firewall()).expect_err("it has an owner"),
-        delete(&mut rig.netlink).expect_err("it has an owner"),
-    ];
-    for error in errors {
-        let portid = owner.portid();
-        assert!(
-            matches!(error, RulesetError::Owned { portid: named } if named == portid),
-            "{error}"
-        );
-        assert!(error.to_string().contains(&portid.to_string()), "{error}");
+    for mark in ["verdictd: owned", "somebody's own"] {
+        let mut rig = Rig::new();
+        let mut owner = netlink(&rig.ns);
+        own_table(&mut owner, mark);
+        let errors = [
+            rig.try_apply(&firewall()).expect_err("it has an owner"),
+            delete(&mut rig.netlink).expect_err("it has an owner"),
+        ];
+        for error in errors {
+            let portid = owner.portid();
+            let named = matches!(error, RulesetError::Owned { portid: named } if named == portid);
+            assert!(
+                named && error.to_string().contains(&portid.to_string()),
+                "{error}"
+            );
+        }
+        assert_eq!(rig.ns.nft_list(&["list", "chains"]), "table inet verdictd {\n}\n");
     }
-    assert_eq!(
-        read(&mut rig.netlink).expect("an answer").expect("a table").owner,
-        Some(owner.portid())
-    );
 }
 
-/// A table with our mark that only `owner` may change (NFT_TABLE_F_OWNER).
-fn own_table(owner: &mut Netlink) {
+/// A table that only `owner` may change (NFT_TABLE_F_OWNER).
+fn own_table(owner: &mut Netlink, mark: &str) {
     let seqs = owner.take_seqs(1);
     let mut batch = Builder::new();
     batch.batch_begin(0);
@@ -86,7 +85,8 @@ fn own_table(owner: &mut Netlink) {
     let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE;
     batch.nfnetlink(kind, flags, seqs.start, libc::NFPROTO_INET, 0);
     batch.put_str(1, "verdictd").put_be32(2, 2);
-    batch.put(6, b"\x00\x10verdictd: owned\x00");
+    let comment = [&[0, mark.len() as u8 + 1], mark.as_bytes(), &[0]].concat();
+    batch.put(6, &comment);
     batch.batch_end(0);
     owner
         .transact(batch.bytes(), seqs)

@@ -8,9 +8,11 @@ use std::ops::Range;
 
 use nftnl::{Batch, MsgType, ProtoFamily, Rule, Table};
 
-use super::encode::{self, Encoder, c_string};
+use super::encode::Encoder;
+use super::expression::c_string;
+use super::messages;
 use super::model::{Chain, SetKind, Step};
-use super::readback::{Loaded, read};
+use super::readback::{Loaded, generation, read};
 use super::spec::{Backend, Family};
 use super::sys::Message;
 use super::{Ruleset, RulesetError, TABLE};
@@ -44,9 +46,31 @@ pub struct KeptSet {
 /// In every case but [`RulesetError::ReadBack`] and a [`RulesetError::Netlink`] that calls the kernel's state
 /// unknown, nothing was changed.
 pub fn apply(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, RulesetError> {
+    apply_if(netlink, ruleset, |_| true)
+}
+
+/// The same, but only over the table that the caller has `seen` and made its plans upon.
+///
+/// # Errors
+/// [`RulesetError::Overtaken`] if by now its numbers are others: two engines that start at the same moment both
+/// see no table, and only one may have it. Else as [`apply`].
+pub fn apply_over(
+    netlink: &mut Netlink,
+    ruleset: &Ruleset,
+    seen: Option<&Loaded>,
+) -> Result<Applied, RulesetError> {
+    let seen = seen.map(Loaded::numbers);
+    apply_if(netlink, ruleset, |found| found.map(Loaded::numbers) == seen)
+}
+
+fn apply_if(
+    netlink: &mut Netlink,
+    ruleset: &Ruleset,
+    expected: impl Fn(Option<&Loaded>) -> bool,
+) -> Result<Applied, RulesetError> {
     let mut tries = 0;
     loop {
-        match apply_once(netlink, ruleset) {
+        match apply_once(netlink, ruleset, &expected) {
             // Somebody changed the table between our look and our batch.
             Err(RulesetError::Refused { source, .. }) if tries < TRIES && overtaken(&source) => tries += 1,
             result => return result,
@@ -55,11 +79,23 @@ pub fn apply(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, Rulese
 }
 
 fn overtaken(error: &NetlinkError) -> bool {
-    matches!(error.errno(), Some(libc::ENOENT | libc::EEXIST | libc::EBUSY))
+    matches!(
+        error.errno(),
+        Some(libc::ERESTART | libc::ENOENT | libc::EEXIST | libc::EBUSY)
+    )
 }
 
-fn apply_once(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, RulesetError> {
+fn apply_once(
+    netlink: &mut Netlink,
+    ruleset: &Ruleset,
+    expected: impl Fn(Option<&Loaded>) -> bool,
+) -> Result<Applied, RulesetError> {
+    // Before the look: the batch made of it is refused if anything has changed since.
+    let generation = generation(netlink)?;
     let found = read_to_change(netlink)?;
+    if !expected(found.as_ref()) {
+        return Err(RulesetError::Overtaken);
+    }
     let mut applied = Applied {
         created: found.is_none(),
         ..Applied::default()
@@ -67,15 +103,9 @@ fn apply_once(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, Rules
     let found = found.unwrap_or_default();
     let ruleset = adopting(ruleset, &found, &mut applied);
     keep(&ruleset, &found, &mut applied)?;
-    replace(&ruleset, &found).send(netlink)?;
+    replace(&ruleset, &found).send_at(netlink, Some(generation))?;
     let now = read(netlink)?.unwrap_or_default();
-    let mut differences = now.differences(&ruleset);
-    differences.retain(|text| {
-        !applied
-            .kept
-            .iter()
-            .any(|set| text.starts_with(&format!("set \"{}\" has", set.name)))
-    });
+    let differences = now.differences(&ruleset);
     if differences.is_empty() {
         Ok(applied)
     } else {
@@ -92,7 +122,7 @@ pub fn delete(netlink: &mut Netlink) -> Result<(), RulesetError> {
         return Ok(());
     }
     let mut batch = Transaction::new();
-    batch.add(&encode::delete_table(TABLE), || {
+    batch.add(&messages::delete_table(TABLE), || {
         format!("delete table inet {TABLE}")
     });
     batch.send(netlink)
@@ -139,10 +169,10 @@ fn probe(netlink: &mut Netlink, backend: Backend) -> Result<(), RulesetError> {
     }
     let mut batch = Transaction::new();
     let part = || format!("a rule that queues ({backend})");
-    batch.add(&encode::add_table(&name), part);
+    batch.add(&messages::add_table(&name), part);
     batch.add(&chain, part);
     batch.add(&rule, part);
-    batch.add(&encode::delete_table(&name), part);
+    batch.add(&messages::delete_table(&name), part);
     batch.send(netlink)
 }
 
@@ -161,9 +191,7 @@ fn adopting(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Ruleset
     if applied.adopted.is_empty() {
         return ruleset.clone();
     }
-    let mut spec = ruleset.spec.clone();
-    spec.prefix_sets.extend(applied.adopted.iter().copied());
-    Ruleset::build(&spec)
+    ruleset.with_ban_sets(&applied.adopted)
 }
 
 /// What is there and stays must be usable; what differs only in size is kept and told.
@@ -200,24 +228,28 @@ fn keep(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Result<(), 
 /// The transaction that makes `ruleset` of what was found.
 fn replace(ruleset: &Ruleset, found: &Loaded) -> Transaction {
     let mut batch = Transaction::new();
-    batch.add(&encode::add_table(TABLE), || format!("table inet {TABLE}"));
+    batch.add(&messages::add_table(TABLE), || format!("table inet {TABLE}"));
     for chain in &ruleset.chains {
-        batch.add(&encode::add_chain(chain), || format!("chain \"{}\"", chain.name));
+        batch.add(&messages::add_chain(chain), || {
+            format!("chain \"{}\"", chain.name)
+        });
     }
     for name in found.chains.keys() {
-        batch.add(&encode::flush_chain(name), || format!("flush chain \"{name}\""));
+        batch.add(&messages::flush_chain(name), || format!("flush chain \"{name}\""));
     }
     add_sets(&mut batch, ruleset, found);
     add_rules(&mut batch, ruleset);
     for (name, chain) in &found.chains {
         let wanted = ruleset.chains.iter().any(|chain| chain.name == *name);
         if !wanted && chain.hook.is_none() {
-            batch.add(&encode::delete_chain(name), || format!("delete chain \"{name}\""));
+            batch.add(&messages::delete_chain(name), || {
+                format!("delete chain \"{name}\"")
+            });
         }
     }
     for name in found.sets.keys() {
         if !ruleset.sets.iter().any(|set| set.name == *name) {
-            batch.add(&encode::delete_set(name), || format!("delete set \"{name}\""));
+            batch.add(&messages::delete_set(name), || format!("delete set \"{name}\""));
         }
     }
     batch
@@ -229,16 +261,16 @@ fn add_sets(batch: &mut Transaction, ruleset: &Ruleset, found: &Loaded) {
         let there = found.sets.get(&set.name);
         let stays = there.is_some_and(|there| there.fits(set));
         if there.is_some() && !stays {
-            batch.add(&encode::delete_set(&set.name), part);
+            batch.add(&messages::delete_set(&set.name), part);
         }
         if !stays {
-            batch.add(&encode::add_set(set, id), part);
+            batch.add(&messages::add_set(set, id), part);
         }
         if let SetKind::Filter(intervals) = &set.kind {
             if stays {
-                batch.add(&encode::flush_set(&set.name), part);
+                batch.add(&messages::flush_set(&set.name), part);
             }
-            for message in encode::fill_set(&set.name, intervals) {
+            for message in messages::fill_set(&set.name, intervals) {
                 batch.add(&message, part);
             }
         }
@@ -307,7 +339,15 @@ impl Transaction {
     }
 
     fn send(self, netlink: &mut Netlink) -> Result<(), RulesetError> {
-        let (bytes, seqs, parts) = self.finish();
+        self.send_at(netlink, None)
+    }
+
+    /// Sends it; if a `generation` is given, the kernel refuses (ERESTART) if its ruleset is another by now.
+    fn send_at(self, netlink: &mut Netlink, generation: Option<u32>) -> Result<(), RulesetError> {
+        let (mut bytes, seqs, parts) = self.finish();
+        if let Some(generation) = generation {
+            tie(&mut bytes, generation);
+        }
         // Behind the message that begins the batch.
         let first = Messages::new(&bytes).nth(1).map_or(0, |message| message.seq);
         netlink.transact(&bytes, seqs).map_err(|error| match error {
@@ -324,7 +364,22 @@ impl Transaction {
     }
 }
 
-/// How often an apply that was overtaken by another's change is begun anew.
-const TRIES: u32 = 5;
+/// Makes the message that begins the batch name the `generation` that it is for; nftnl knows no such attribute.
+fn tie(batch: &mut Vec<u8>, generation: u32) {
+    let mut attribute = [0; 8];
+    attribute[..2].copy_from_slice(&8u16.to_ne_bytes());
+    attribute[2..4].copy_from_slice(&NFNL_BATCH_GENID.to_ne_bytes());
+    attribute[4..].copy_from_slice(&generation.to_be_bytes());
+    batch[..4].copy_from_slice(&(BATCH_BEGIN + attribute.len() as u32).to_ne_bytes());
+    batch.splice(BATCH_BEGIN as usize..BATCH_BEGIN as usize, attribute);
+}
+
+/// Bytes of the message that begins a batch: struct nlmsghdr and struct nfgenmsg.
+const BATCH_BEGIN: u32 = 20;
+/// linux/netfilter/nfnetlink.h, enum nfnl_batch_attributes.
+const NFNL_BATCH_GENID: u16 = 1;
+/// How often an apply that was overtaken by another's change is begun anew: some milliseconds each, while a
+/// container runtime may change its own tables a hundred times a second.
+const TRIES: u32 = 50;
 /// Identifiers of named sets within a batch, clear of those of anonymous ones.
 const NAMED_SET_IDS: u32 = 1 << 16;

@@ -5,7 +5,10 @@
 //! ([`encode`]), so that what people read is what runs.
 
 mod apply;
+mod compare;
 mod encode;
+mod expression;
+mod messages;
 mod model;
 mod readback;
 mod shape;
@@ -13,12 +16,14 @@ mod spec;
 mod sys;
 mod text;
 mod uapi;
+mod watch;
 
 use thiserror::Error;
 
-pub use self::apply::{Applied, KeptSet, apply, delete, probe_backend};
+pub use self::apply::{Applied, KeptSet, apply, apply_over, delete, probe_backend};
 pub use self::readback::{Loaded, read};
 pub use self::spec::{Backend, Family, Layout, Spec, ban_set_name, parse_ban_set_name};
+pub use self::watch::TableWatch;
 use super::netlink::NetlinkError;
 
 /// Name of our table, of family inet.
@@ -33,6 +38,13 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
+    /// The same with sets for bans of these lengths too, each with its rules.
+    pub fn with_ban_sets<'a>(&self, more: impl IntoIterator<Item = &'a (Family, u8)>) -> Ruleset {
+        let mut spec = self.spec.clone();
+        spec.prefix_sets.extend(more);
+        Ruleset::build(&spec)
+    }
+
     /// The table that does what `spec` asks for.
     pub fn build(spec: &Spec) -> Ruleset {
         Ruleset {
@@ -97,6 +109,12 @@ pub enum RulesetError {
         /// What it said to the target.
         xt: NetlinkError,
     },
+    /// Another process put another table in place meanwhile; nothing was changed.
+    #[error(
+        "table \"inet {TABLE}\" was changed by another process since it was read, probably by a second engine \
+         that starts at this moment: see that only one runs in this network namespace"
+    )]
+    Overtaken,
     /// The kernel refused one part; nothing was changed.
     #[error("{part}: {source}")]
     Refused {

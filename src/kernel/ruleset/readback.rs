@@ -2,15 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::apply::rule_messages;
-use super::encode::{Bound, bounds};
-use super::model::{Chain, Set, SetKind};
 use super::spec::{Backend, Family, Layout, parse_ban_set_name};
 use super::uapi::*;
-use super::{MARK_WORD, Ruleset, RulesetError, TABLE};
-use crate::kernel::netlink::{
-    Attributes, Builder, Messages, Netlink, NetlinkError, be32, be64, nfnl_type, string,
-};
+use super::{MARK_WORD, RulesetError, TABLE};
+use crate::kernel::netlink::{Attributes, Builder, Netlink, NetlinkError, be32, be64, nfnl_type, string};
 
 /// Our table as it was found.
 #[derive(Clone, Debug, Default)]
@@ -42,28 +37,28 @@ pub(super) struct LoadedSet {
     pub(super) flags: u32,
     pub(super) key: (u32, u32),
     pub(super) size: Option<u32>,
-    timeout: Option<u64>,
-    bounds: BTreeSet<(Vec<u8>, bool)>,
+    pub(super) timeout: Option<u64>,
+    pub(super) bounds: BTreeSet<(Vec<u8>, bool)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LoadedChain {
     /// Hook number and priority of a base chain.
     pub(super) hook: Option<(u32, i32)>,
-    policy: Option<u32>,
+    pub(super) policy: Option<u32>,
 }
 
 /// Expressions and notes of a rule, as netlink attributes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LoadedRule {
-    expressions: Vec<u8>,
-    userdata: Vec<u8>,
+    pub(super) expressions: Vec<u8>,
+    pub(super) userdata: Vec<u8>,
 }
 
 /// Reads our table back; `None` if there is none.
 ///
 /// # Errors
-/// [`RulesetError::Foreign`] if a table of our name is not marked as ours.
+/// [`RulesetError::Foreign`] or [`RulesetError::Owned`] if a table of our name is not marked as ours.
 pub fn read(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     let mut tries = 0;
     loop {
@@ -75,6 +70,22 @@ pub fn read(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     }
 }
 
+/// The number of the kernel's ruleset, which every change of any table makes another.
+pub(super) fn generation(netlink: &mut Netlink) -> Result<u32, RulesetError> {
+    let request = request(netlink, libc::NFT_MSG_GETGEN, libc::NLM_F_ACK, |_| {});
+    let mut generation = 0;
+    let asked = netlink.dump(&request, |_, payload| {
+        let id = Attributes::after_nfgen(payload).find(|(kind, _)| *kind == NFTA_GEN_ID);
+        generation = id.and_then(|(_, value)| be32(value)).unwrap_or_default();
+        Ok(())
+    });
+    match asked {
+        Ok(()) => Ok(generation),
+        Err(error) if error.errno() == Some(libc::EPERM) => Err(RulesetError::NotPermitted),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn interrupted(error: &NetlinkError) -> bool {
     matches!(error.errno(), Some(libc::EINTR | libc::ENOENT))
 }
@@ -83,12 +94,7 @@ fn read_once(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     let mut loaded = Loaded::default();
     match read_table(netlink, &mut loaded) {
         Ok(true) => {}
-        Ok(false) => {
-            return Err(match loaded.owner {
-                Some(portid) => RulesetError::Owned { portid },
-                None => RulesetError::Foreign,
-            });
-        }
+        Ok(false) => return Err(not_ours(netlink, &loaded)),
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
         Err(error) if error.errno() == Some(libc::EPERM) => return Err(RulesetError::NotPermitted),
         Err(error) => return Err(error.into()),
@@ -98,6 +104,14 @@ fn read_once(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     read_rules(netlink, &mut loaded)?;
     loaded.learn();
     Ok(Some(loaded))
+}
+
+/// Who could remove a table that is not ours: its owner alone, or anybody.
+fn not_ours(netlink: &Netlink, loaded: &Loaded) -> RulesetError {
+    match loaded.owner {
+        Some(portid) if portid != netlink.portid() => RulesetError::Owned { portid },
+        _ => RulesetError::Foreign,
+    }
 }
 
 /// Whether the table is marked as ours.
@@ -231,7 +245,7 @@ fn read_rules(netlink: &mut Netlink, loaded: &mut Loaded) -> Result<(), NetlinkE
     })
 }
 
-fn loaded_rule(payload: &[u8]) -> (String, LoadedRule) {
+pub(super) fn loaded_rule(payload: &[u8]) -> (String, LoadedRule) {
     let mut rule = LoadedRule::default();
     let mut chain = String::new();
     for (kind, value) in Attributes::after_nfgen(payload) {
@@ -255,6 +269,11 @@ fn request(netlink: &mut Netlink, kind: i32, flags: i32, rest: impl FnOnce(&mut 
 }
 
 impl Loaded {
+    /// What tells this table from one that another engine made.
+    pub(super) fn numbers(&self) -> (Option<u32>, Option<u16>, Option<u16>, Option<u16>) {
+        (self.seed, self.workers, self.queue_base, self.log_base)
+    }
+
     /// The numbers of the table; what it does not tell is taken from `otherwise`.
     pub fn layout(&self, otherwise: Layout) -> Layout {
         Layout {
@@ -263,92 +282,6 @@ impl Loaded {
             workers: self.workers.unwrap_or(otherwise.workers),
             seed: self.seed.unwrap_or(otherwise.seed),
         }
-    }
-
-    /// How the table differs from `ruleset`, in words; nothing if it does the same.
-    pub fn differences(&self, ruleset: &Ruleset) -> Vec<String> {
-        let mut found = Vec::new();
-        if self.flags & NFT_TABLE_F_DORMANT != 0 {
-            found.push("the table is dormant: none of its rules runs".into());
-        }
-        for set in &ruleset.sets {
-            found.extend(self.set_difference(set));
-        }
-        let wanted = ruleset.sets.iter().map(|set| set.name.as_str()).collect();
-        found.extend(surplus(self.sets.keys(), &wanted).map(|name| format!("set \"{name}\" is not ours")));
-        for chain in &ruleset.chains {
-            found.extend(self.chain_difference(chain));
-        }
-        let wanted = ruleset.chains.iter().map(|chain| chain.name.as_str()).collect();
-        let chains = surplus(self.chains.keys(), &wanted).filter(|name| !self.is_idle(name));
-        found.extend(chains.map(|name| format!("chain \"{name}\" is not ours")));
-        found.extend(self.rule_differences(ruleset));
-        found
-    }
-
-    fn set_difference(&self, set: &Set) -> Option<String> {
-        let name = &set.name;
-        let Some(loaded) = self.sets.get(name) else {
-            return Some(format!("set \"{name}\" is missing"));
-        };
-        if !loaded.fits(set) {
-            return Some(format!(
-                "set \"{name}\" is of another type, or has other flags or timeouts"
-            ));
-        }
-        match &set.kind {
-            SetKind::Bans { size } if loaded.size != Some(*size) => Some(match loaded.size {
-                Some(other) => format!("set \"{name}\" has size {other} instead of {size}"),
-                None => format!("set \"{name}\" has no size instead of {size}"),
-            }),
-            SetKind::Filter(intervals) => {
-                let wanted = bounds(intervals)
-                    .into_iter()
-                    .map(|bound: Bound| (bound.key, bound.end))
-                    .collect();
-                let same = meaning(&loaded.bounds) == meaning(&wanted);
-                (!same).then(|| format!("set \"{name}\" has other elements"))
-            }
-            _ => None,
-        }
-    }
-
-    fn chain_difference(&self, chain: &Chain) -> Option<String> {
-        let name = &chain.name;
-        match (self.chains.get(name), chain.priority) {
-            (None, _) => Some(format!("chain \"{name}\" is missing")),
-            (Some(loaded), wanted) if !loaded.fits(wanted) => {
-                Some(format!("chain \"{name}\" has another hook or priority"))
-            }
-            (Some(loaded), Some(_)) if loaded.policy != Some(libc::NF_ACCEPT as u32) => {
-                Some(format!("chain \"{name}\" has a policy other than accept"))
-            }
-            _ => None,
-        }
-    }
-
-    fn rule_differences(&self, ruleset: &Ruleset) -> Vec<String> {
-        let bytes = rule_messages(ruleset);
-        let rule = nfnl_type(libc::NFNL_SUBSYS_NFTABLES, libc::NFT_MSG_NEWRULE);
-        let mut wanted: BTreeMap<String, Vec<LoadedRule>> = BTreeMap::new();
-        for message in Messages::new(&bytes).filter(|message| message.kind == rule) {
-            let (chain, rule) = loaded_rule(message.payload);
-            wanted.entry(chain).or_default().push(rule);
-        }
-        let none = Vec::new();
-        let differences = ruleset.chains.iter().flat_map(|chain| {
-            let wanted = wanted.get(&chain.name).unwrap_or(&none);
-            let loaded = self.rules.get(&chain.name).unwrap_or(&none);
-            rules_difference(chain, wanted, loaded)
-        });
-        differences.collect()
-    }
-
-    /// A base chain of somebody's with nothing in it: harmless, and not deleted for the sake of waiting packets.
-    fn is_idle(&self, chain: &str) -> bool {
-        let accepts =
-            |chain: &LoadedChain| chain.hook.is_some() && chain.policy == Some(libc::NF_ACCEPT as u32);
-        self.chains.get(chain).is_some_and(accepts) && !self.rules.contains_key(chain)
     }
 
     /// Reads out of the rules what a new engine has to go on with.
@@ -400,120 +333,8 @@ impl Loaded {
     }
 }
 
-impl LoadedSet {
-    /// Whether it is the kind of set that is asked for (sizes of bans and elements aside).
-    pub(super) fn fits(&self, set: &Set) -> bool {
-        let timeout = match set.kind {
-            SetKind::Limits => Some(u64::from(super::LIMIT_TIMEOUT_SECONDS) * 1000),
-            _ => None,
-        };
-        let size = match set.kind {
-            SetKind::Limits => self.size == Some(super::LIMIT_SET_SIZE),
-            _ => true,
-        };
-        self.key == set.key.kind() && self.flags == set.kind.flags() && self.timeout == timeout && size
-    }
-}
-
-impl LoadedChain {
-    /// Whether it hangs where a chain of ours with `priority` hangs.
-    pub(super) fn fits(&self, priority: Option<i32>) -> bool {
-        self.hook == priority.map(|priority| (libc::NF_INET_PRE_ROUTING as u32, priority))
-    }
-}
-
-fn surplus<'a>(
-    found: impl Iterator<Item = &'a String>,
-    wanted: &BTreeSet<&str>,
-) -> impl Iterator<Item = &'a String> {
-    found.filter(|name| !wanted.contains(name.as_str()))
-}
-
-/// An end at zero, which nft sets down and others leave out, means nothing.
-fn meaning(bounds: &BTreeSet<(Vec<u8>, bool)>) -> Vec<&(Vec<u8>, bool)> {
-    let nothing = |(key, end): &&(Vec<u8>, bool)| *end && key.iter().all(|byte| *byte == 0);
-    bounds.iter().filter(|bound| !nothing(bound)).collect()
-}
-
-fn rules_difference(chain: &Chain, wanted: &[LoadedRule], loaded: &[LoadedRule]) -> Option<String> {
-    let name = &chain.name;
-    if wanted.len() != loaded.len() {
-        return Some(format!(
-            "chain \"{name}\" has {} rules instead of {}",
-            loaded.len(),
-            wanted.len()
-        ));
-    }
-    let at = wanted
-        .iter()
-        .zip(loaded)
-        .position(|(wanted, loaded)| !wanted.is_met_by(loaded))?;
-    Some(format!(
-        "rule {} of chain \"{name}\" is not `{}`",
-        at + 1,
-        chain.rules[at]
-    ))
-}
-
-impl LoadedRule {
-    fn is_met_by(&self, loaded: &LoadedRule) -> bool {
-        let (ours, theirs) = (expressions(&self.expressions), expressions(&loaded.expressions));
-        let mut pairs = ours.zip(theirs);
-        expressions(&self.expressions).count() == expressions(&loaded.expressions).count()
-            && pairs
-                .all(|((name, ours), (other, theirs))| name == other && expression_met(name, ours, theirs))
-            && comment(&self.userdata) == comment(&loaded.userdata)
-    }
-}
-
-fn expression_met(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
-    match name {
-        // What it counted.
-        "counter" => true,
-        "lookup" => flagged(ours).all(|(kind, nested, value)| match kind {
-            // Only within a batch.
-            NFTA_LOOKUP_SET_ID => true,
-            NFTA_LOOKUP_SET => set_met(value, theirs),
-            _ => attribute_met(kind, nested, value, theirs),
-        }),
-        _ => met(ours, theirs),
-    }
-}
-
-/// The kernel numbers sets without a name.
-fn set_met(ours: &[u8], theirs: &[u8]) -> bool {
-    let found = Attributes::new(theirs).find(|(kind, _)| *kind == NFTA_LOOKUP_SET);
-    let (Some(ours), Some(theirs)) = (string(ours), found.and_then(|(_, value)| string(value))) else {
-        return false;
-    };
-    match ours.strip_suffix("%d") {
-        Some(prefix) => theirs.starts_with(prefix),
-        None => ours == theirs,
-    }
-}
-
-/// Whether everything we ask for is there, with the same values; the kernel tells more than it was told.
-fn met(ours: &[u8], theirs: &[u8]) -> bool {
-    flagged(ours).all(|(kind, nested, value)| attribute_met(kind, nested, value, theirs))
-}
-
-fn attribute_met(kind: u16, nested: bool, ours: &[u8], theirs: &[u8]) -> bool {
-    let found = Attributes::new(theirs).find(|(other, _)| *other == kind);
-    found.is_some_and(|(_, theirs)| if nested { met(ours, theirs) } else { ours == theirs })
-}
-
-/// Attributes with the word of their maker (libnftnl, always) whether others are nested in them.
-fn flagged(bytes: &[u8]) -> impl Iterator<Item = (u16, bool, &[u8])> {
-    let mut at = 0;
-    Attributes::new(bytes).map(move |(kind, value)| {
-        let raw = u16::from_ne_bytes([bytes[at + 2], bytes[at + 3]]);
-        at += (4 + value.len()).next_multiple_of(4);
-        (kind, raw & libc::NLA_F_NESTED as u16 != 0, value)
-    })
-}
-
 /// Name and data of each expression of a rule.
-fn expressions(list: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+pub(super) fn expressions(list: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
     Attributes::new(list).map(|(_, expression)| {
         let (mut name, mut data) = ("", &[][..]);
         for (kind, value) in Attributes::new(expression) {
@@ -528,7 +349,7 @@ fn expressions(list: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
 }
 
 /// The comment among nft's notes on a table or rule.
-fn comment(mut userdata: &[u8]) -> Option<&str> {
+pub(super) fn comment(mut userdata: &[u8]) -> Option<&str> {
     loop {
         let [kind, length, rest @ ..] = userdata else {
             return None;
@@ -554,29 +375,5 @@ mod tests {
         assert_eq!(comment(b"\x00\x03hi\x00"), Some("hi"));
         assert_eq!(comment(b"\x00\x09hi\x00"), None);
         assert_eq!(comment(b"\x00"), None);
-    }
-
-    #[test]
-    fn more_than_was_asked_for_is_met_and_less_or_other_is_not() {
-        let attributes = |put: &dyn Fn(&mut Builder)| {
-            let mut builder = Builder::new();
-            builder.raw(0, 0, 0);
-            put(&mut builder);
-            builder.bytes()[16..].to_vec()
-        };
-        let nested = |inner: u32, more: bool| {
-            attributes(&|builder| {
-                if more {
-                    builder.put_be32(9, 9);
-                }
-                let nest = builder.open(3);
-                builder.put_be32(1, inner);
-                builder.close(nest);
-            })
-        };
-        assert!(met(&nested(5, false), &nested(5, true)));
-        assert!(!met(&nested(5, true), &nested(5, false)));
-        assert!(!met(&nested(5, false), &nested(6, true)));
-        assert!(!met(&nested(5, false), &[]));
     }
 }

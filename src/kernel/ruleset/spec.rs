@@ -63,7 +63,8 @@ impl Layout {
 
     /// Every verdict queue: the new ones of all workers, then the odd ones.
     pub fn queues(&self) -> impl Iterator<Item = u16> + use<> {
-        self.queue_base..self.queue_base + 2 * self.workers
+        let base = self.queue_base;
+        (0..2 * self.workers).map(move |offset| base + offset)
     }
 
     /// Log group of copies.
@@ -177,6 +178,18 @@ pub fn parse_ban_set_name(name: &str) -> Option<(Family, u8)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_numbers_there_are_can_be_used() {
+        let layout = Layout {
+            queue_base: u16::MAX - 3,
+            log_base: u16::MAX - 1,
+            workers: 2,
+            seed: 0,
+        };
+        assert_eq!(layout.queues().collect::<Vec<_>>(), [65532, 65533, 65534, 65535]);
+        assert_eq!((layout.odd_queue(1), layout.log_group(1)), (65535, 65535));
+    }
 
     #[test]
     fn names_of_ban_sets_are_read_as_they_are_written() {

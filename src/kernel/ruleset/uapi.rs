@@ -1,5 +1,4 @@
 //! Numbers of the kernel's and of nft's interfaces that libc does not have.
-#![allow(missing_docs)]
 
 // include/uapi/linux/netfilter/nf_tables.h: attributes
 pub(super) const NFTA_LIST_ELEM: u16 = 1;
@@ -7,6 +6,7 @@ pub(super) const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
 pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
 pub(super) const NFTA_TABLE_OWNER: u16 = 7;
+pub(super) const NFTA_GEN_ID: u16 = 1;
 pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;
 pub(super) const NFTA_CHAIN_HOOK: u16 = 4;

@@ -1,0 +1,308 @@
+//! Reload: another configuration goes into force as a whole, or not at all. No base chain is deleted, no queue let
+//! go of, no ban or evidence lost; whatever fails before the new rules are loaded leaves everything as it was.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, bounded};
+use thiserror::Error;
+
+use super::analyst::Command;
+use super::daemon::{self, feed_config, spec};
+use super::enforcer::Job;
+use super::handler::{Running, Shared, on_loss};
+use super::keeper::Errand;
+use super::room::Manner;
+use super::worker::{Handle, Order};
+use crate::config::{self, Config, ConfigError, duration_text};
+use crate::core::policy::OtherProtocols;
+use crate::kernel::host::{self, HostError};
+use crate::kernel::preflight::{self, PreflightError};
+use crate::kernel::queue::FeedError;
+use crate::kernel::ruleset::{Backend, Layout, RulesetError};
+
+/// Why everything stays as it was.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// The file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What enforcing needs and observing did not.
+    #[error("preflight: {0}")]
+    Preflight(#[from] PreflightError),
+    /// Queues.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// Rules.
+    #[error(transparent)]
+    Ruleset(#[from] RulesetError),
+    /// Addresses and ports of this host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A thread is gone.
+    #[error("the engine is stopping")]
+    Stopping,
+}
+
+/// The threads that a reload speaks to.
+pub struct Reloader<'a> {
+    /// What runs now, and what it is replaced in.
+    pub running: &'a Shared,
+    /// The numbers in use.
+    pub layout: Layout,
+    /// To every worker.
+    pub workers: &'a [Handle],
+    /// To the enforcer.
+    pub jobs: &'a Sender<Job>,
+    /// To the analyst.
+    pub commands: &'a Sender<Command>,
+    /// To the snapshot thread.
+    pub keeper: &'a Sender<Errand>,
+}
+
+impl Reloader<'_> {
+    /// Reads the file again and puts it into force; what changed, in words.
+    pub fn reload(&self) -> Result<Vec<String>, ReloadError> {
+        let old = self.running.get();
+        let mut new = config::load(&old.path)?;
+        let mut told = changes(&old.config, &new);
+        keep_fixed(&old.config, &mut new);
+        let manner = Manner::of(&new, old.backend.is_some());
+        told.extend(manner.stateless.clone());
+        // Queues before rules: a rule that leads to a queue nobody reads is a hole or a wall.
+        let backend = match (manner.observing, old.backend) {
+            (true, _) => None,
+            (false, Some(backend)) => Some(backend),
+            (false, None) => Some(preflight::judge_one_packet()?),
+        };
+        self.retune(&new, &manner)?;
+        let mut spec = spec(
+            &new,
+            self.layout,
+            backend.unwrap_or(Backend::Native),
+            host::gather()?.local_ports,
+        );
+        manner.shape(&mut spec);
+        let (done, loaded) = bounded(1);
+        self.jobs
+            .send(Job::Load(Box::new(spec), done))
+            .map_err(|_| ReloadError::Stopping)?;
+        loaded.recv().map_err(|_| ReloadError::Stopping)??;
+        let policy = Arc::new(new.policy.clone());
+        self.commands
+            .send(Command::Policy(policy))
+            .map_err(|_| ReloadError::Stopping)?;
+        // A keeper that is gone ends the engine by itself.
+        let _ = self.keeper.try_send(Errand::Every(new.engine.snapshot_every));
+        self.running.set(Running {
+            config: new,
+            backend,
+            stateless: manner.stateless,
+            path: old.path.clone(),
+        });
+        Ok(told)
+    }
+
+    fn retune(&self, config: &Config, manner: &Manner) -> Result<(), ReloadError> {
+        let (reply, outcomes) = bounded(self.workers.len());
+        for (worker, index) in self.workers.iter().zip(0..) {
+            worker.order(Order::Retune(
+                feed_config(config, manner, &self.layout, index),
+                reply.clone(),
+            ));
+        }
+        drop(reply);
+        for outcome in outcomes.iter() {
+            outcome?;
+        }
+        Ok(())
+    }
+}
+
+/// What a running engine cannot change: it stays as it was until the next start.
+fn keep_fixed(old: &Config, new: &mut Config) {
+    let kept = old.engine.clone();
+    new.engine.workers = kept.workers;
+    new.engine.queue_base = kept.queue_base;
+    new.engine.log_base = kept.log_base;
+    new.engine.queue_length = kept.queue_length;
+    new.engine.ban_set_size = kept.ban_set_size;
+    new.engine.manage_ruleset = kept.manage_ruleset;
+    new.engine.state_file = kept.state_file;
+    new.policy.v6_prefix = old.policy.v6_prefix;
+    new.policy.max_sources = old.policy.max_sources;
+}
+
+/// What differs between two configurations, in words.
+pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let differ = |(name, text, when): &Setting| {
+        let (before, after) = (text(old), text(new));
+        let later = match when {
+            When::Now => "",
+            When::AtStart => " (at the next start)",
+        };
+        (before != after).then(|| format!("{name}: {before} → {after}{later}"))
+    };
+    SETTINGS.iter().filter_map(differ).collect()
+}
+
+enum When {
+    Now,
+    AtStart,
+}
+
+/// The key, how its value is told, and when a change takes effect.
+type Setting = (&'static str, fn(&Config) -> String, When);
+
+const SETTINGS: &[Setting] = &[
+    ("firewall.firewall_mode", |c| c.policy.mode.to_string(), When::Now),
+    ("bans.enforce", |c| c.policy.enforce.to_string(), When::Now),
+    ("firewall.mode", |c| c.policy.preset.to_string(), When::Now),
+    ("allowed_ports.tcp", |c| or_none(&c.policy.tcp_allowed), When::Now),
+    ("allowed_ports.udp", |c| or_none(&c.policy.udp_allowed), When::Now),
+    ("trusted", |c| join(c.policy.trusted.iter()), When::Now),
+    (
+        "ports tolerated",
+        |c| c.policy.ports_threshold.to_string(),
+        When::Now,
+    ),
+    (
+        "udp ports tolerated",
+        |c| c.policy.udp_ports_threshold.to_string(),
+        When::Now,
+    ),
+    ("window", |c| duration_text(c.policy.window), When::Now),
+    (
+        "ban lengths",
+        |c| join(c.policy.ladder.steps().iter().map(|step| duration_text(*step))),
+        When::Now,
+    ),
+    (
+        "bans.forgive_after",
+        |c| duration_text(c.policy.forgive_after),
+        When::Now,
+    ),
+    (
+        "bans.max_bans_per_minute",
+        |c| c.policy.max_bans_per_minute.to_string(),
+        When::Now,
+    ),
+    (
+        "snapshot interval",
+        |c| duration_text(c.engine.snapshot_every),
+        When::Now,
+    ),
+    (
+        "firewall.other_protocols",
+        |c| other_protocols(c.policy.other_protocols),
+        When::Now,
+    ),
+    (
+        "engine.on_loss",
+        |c| on_loss(c.engine.on_loss).to_owned(),
+        When::Now,
+    ),
+    (
+        "engine.internal_interfaces",
+        |c| join(c.engine.internal_interfaces.iter()),
+        When::Now,
+    ),
+    ("engine.workers", |c| c.engine.workers.to_string(), When::AtStart),
+    (
+        "engine.queue_base",
+        |c| optional(c.engine.queue_base),
+        When::AtStart,
+    ),
+    ("engine.log_base", |c| optional(c.engine.log_base), When::AtStart),
+    (
+        "engine.queue_length",
+        |c| c.engine.queue_length.to_string(),
+        When::AtStart,
+    ),
+    (
+        "engine.ban_set_size",
+        |c| c.engine.ban_set_size.to_string(),
+        When::AtStart,
+    ),
+    (
+        "engine.max_sources",
+        |c| c.policy.max_sources.to_string(),
+        When::AtStart,
+    ),
+    (
+        "engine.manage_ruleset",
+        |c| c.engine.manage_ruleset.to_string(),
+        When::AtStart,
+    ),
+    (
+        "bans.ipv6_prefix",
+        |c| c.policy.v6_prefix.to_string(),
+        When::AtStart,
+    ),
+];
+
+fn or_none(ports: &impl ToString) -> String {
+    Some(ports.to_string())
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "none".into())
+}
+
+fn join(items: impl Iterator<Item = impl ToString>) -> String {
+    or_none(&items.map(|item| item.to_string()).collect::<Vec<_>>().join(", "))
+}
+
+fn optional(number: Option<u16>) -> String {
+    number.map_or_else(
+        || format!("probed from {}", daemon::FIRST_NUMBER),
+        |number| number.to_string(),
+    )
+}
+
+fn other_protocols(meet: OtherProtocols) -> String {
+    match meet {
+        OtherProtocols::Pass => "pass".into(),
+        OtherProtocols::Drop => "drop".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Config {
+        config::parse(text, "test.toml".as_ref()).expect("a good configuration")
+    }
+
+    #[test]
+    fn what_changed_is_said_in_words_and_what_did_not_is_not() {
+        let old = parse("[firewall]\nmode = \"standard\"\n[engine]\nworkers = 2\n");
+        let new = parse(
+            "[firewall]\nmode = \"aggressive\"\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [22]\n\
+             [engine]\nworkers = 3\n",
+        );
+        assert!(changes(&old, &old).is_empty());
+        let told = changes(&old, &new);
+        for line in [
+            "firewall.firewall_mode: detection_only → firewall",
+            "firewall.mode: standard → aggressive",
+            "allowed_ports.tcp: none → 22",
+            "ports tolerated: 7 → 3",
+            "window: 2h → 1h",
+            "ban lengths: 10m, 2h, 1d, 7d → 5m, 1h, 12h, 3d",
+            "engine.workers: 2 → 3 (at the next start)",
+        ] {
+            assert!(
+                told.iter().any(|told| told == line),
+                "{line} is missing in {told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_running_engine_cannot_change_stays() {
+        let old = parse("[engine]\nworkers = 2\n");
+        let mut new = parse("[engine]\nworkers = 3\n[bans]\nipv6_prefix = 56\nforgive_after = \"1d\"\n");
+        keep_fixed(&old, &mut new);
+        assert_eq!((new.engine.workers, new.policy.v6_prefix), (2, 64));
+        assert_eq!(new.policy.forgive_after.as_secs(), 86_400);
+    }
+}
