@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use verdictd::control::server::{Handler, Peer, Server};
 use verdictd::control::wire::{
-    BanCounts, BanView, Latency, Losses, ProtectedSource, QueueView, Reply, Request, SourceRow, Sources,
-    StatsView, StatusReport, Verdicts,
+    BanCounts, BanView, Latency, Losses, ProtectedSource, QueueView, Reply, Request, SnapshotView, SourceRow,
+    Sources, StatsView, StatusReport, Verdicts,
 };
 
 /// Answers as the engine would, remembers what was asked.
@@ -25,6 +25,7 @@ struct Canned {
     status: StatusReport,
     stats: StatsView,
     bans: Vec<BanView>,
+    snapshot: SnapshotView,
     asked: Mutex<Vec<Request>>,
 }
 
@@ -46,6 +47,7 @@ impl Handler for Canned {
             } => Reply::Banned(Box::new(manual_ban(target, duration_seconds, reason))),
             Request::Unban { target } if target == "203.0.113.9" => Reply::Unbanned(self.bans.clone()),
             Request::Unban { target } => Reply::refused(format!("{target} is not banned")),
+            Request::Snapshot {} => Reply::Snapshot(Box::new(self.snapshot.clone())),
         }
     }
 }
@@ -155,6 +157,7 @@ fn protecting() -> Canned {
             ..StatsView::default()
         },
         bans: vec![scan_ban()],
+        snapshot: SnapshotView::default(),
         asked: Mutex::default(),
     }
 }
@@ -721,4 +724,27 @@ fn a_slow_stranger_does_not_keep_verdictctl_waiting() {
     let asked = Instant::now();
     engine.ctl(&["status"]).with(0);
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_snapshot_says_where_and_how_much() {
+    let engine = Engine::run(Canned {
+        snapshot: SnapshotView {
+            path: "/var/lib/verdictd/state.toml\x1b[2J".into(),
+            bytes: 12_345,
+            bans: 1,
+            ladder: 2,
+            sources: 0,
+            duration_ms: 7,
+            missing: vec!["worker 1 does not answer".into()],
+        },
+        ..Canned::default()
+    });
+    let ended = engine.ctl(&["snapshot"]).with(0);
+    ended
+        .shows("saved 12,345 bytes to /var/lib/verdictd/state.toml")
+        .shows("1 ban, 2 ladder positions, 0 half-done scans, in 7 ms\n");
+    let json = engine.ctl(&["snapshot", "--json"]).with(0).json();
+    assert_eq!((&json["bans"], &json["bytes"]), (&json!(1), &json!(12_345)));
+    assert_eq!(engine.asked(), [Request::Snapshot {}, Request::Snapshot {}]);
 }

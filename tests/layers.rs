@@ -40,6 +40,7 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("crate::control", "an outer layer"),
     ("crate::cli", "an outer layer"),
     ("crate::stats", "an outer layer"),
+    ("crate::state", "an outer layer"),
 ];
 
 #[test]

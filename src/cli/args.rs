@@ -51,6 +51,12 @@ pub(super) enum Verb {
         #[arg(value_name = "ADDR|PREFIX")]
         target: String,
     },
+    /// Save the state now, and say where and how much of it
+    Snapshot {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]

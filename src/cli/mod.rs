@@ -11,6 +11,7 @@ pub mod engine;
 mod list;
 mod print;
 mod reload;
+mod snapshot;
 mod span;
 mod stats;
 mod status;
@@ -81,6 +82,7 @@ fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
         } => ban::ban(&client, &target, length.as_deref(), reason, screen),
         Verb::Reload => reload::run(&client, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
+        Verb::Snapshot { json } => snapshot::run(&client, json, screen),
     }
 }
 

@@ -347,6 +347,26 @@ impl BanView {
     }
 }
 
+/// A snapshot of the state that was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// The file.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Live bans in it, would-be ones included.
+    pub bans: u64,
+    /// Ladder positions in it.
+    pub ladder: u64,
+    /// Half-done scans in it.
+    pub sources: u64,
+    /// How long it took, its way to the disk included.
+    pub duration_ms: u64,
+    /// What could not be had, one sentence each.
+    #[serde(default)]
+    pub missing: Vec<String>,
+}
+
 /// RFC 3339 in UTC, whole seconds: `2026-03-01T12:00:00Z`.
 pub fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);

@@ -54,6 +54,8 @@ pub enum Request {
         /// Address or prefix, as typed.
         target: String,
     },
+    /// Save the state now.
+    Snapshot {},
 }
 
 /// Why a request is not answered.
@@ -101,7 +103,7 @@ impl Request {
 
     fn bounds(&self) -> Result<(), String> {
         match self {
-            Request::Status {} | Request::List {} | Request::Reload {} => Ok(()),
+            Request::Status {} | Request::List {} | Request::Reload {} | Request::Snapshot {} => Ok(()),
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),
             Request::Ban {
@@ -167,6 +169,8 @@ pub enum Reply {
     Unbanned(Vec<BanView>),
     /// To [`Request::Reload`]: what changed, in words.
     Reloaded(Vec<String>),
+    /// To [`Request::Snapshot`], once it is on the disk.
+    Snapshot(Box<SnapshotView>),
     /// To anything: it was not done, and why.
     Refused {
         /// One sentence, lower case, no full stop.

@@ -196,6 +196,21 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
             })
     }
 
+    /// How many slots there are, filled or not: the end of what [`BoundedMap::slot`] can be asked for.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The entry in slot `at`, if any. An entry keeps its slot while it is in the map, so that all can be looked
+    /// at a few at a time while the map changes.
+    pub fn slot(&self, at: usize) -> Option<(&K, &V)> {
+        self.slots
+            .get(at)?
+            .entry
+            .as_ref()
+            .map(|(key, value)| (key, value))
+    }
+
     fn evict(&mut self) {
         let spared = usize::from(self.ranks[0].len <= self.capacity / NURSERY);
         let paying = self.ranks[spared..]
@@ -373,6 +388,25 @@ mod tests {
         assert_eq!(map.expire(idle, start + idle, 2), 2);
         assert_eq!(map.expire(idle, start + idle, 9), 1);
         assert_eq!(keys(&map), [2]);
+    }
+
+    #[test]
+    fn slots_show_every_entry_also_while_others_come_and_go() {
+        let (mut map, now) = map(8);
+        for key in 0..4 {
+            map.insert(key, "", 0, now);
+        }
+        let seen = |map: &BoundedMap<u32, &str>, slots: std::ops::Range<usize>| -> Vec<u32> {
+            slots.filter_map(|at| map.slot(at)).map(|(key, _)| *key).collect()
+        };
+        assert_eq!((map.slots(), seen(&map, 0..2)), (4, vec![0, 1]));
+        map.remove(&0);
+        map.insert(9, "", 5, now);
+        map.remove(&2);
+        assert_eq!(
+            (seen(&map, 2..map.slots()), seen(&map, 0..99)),
+            (vec![3], vec![9, 1, 3])
+        );
     }
 
     #[test]

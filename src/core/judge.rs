@@ -61,6 +61,15 @@ pub struct SourceDetail {
     pub banned: bool,
 }
 
+/// Some of the sources of a shard, as the state keeps them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Each with what is in its window, oldest first.
+    pub sources: Vec<(Prefix, Vec<Touch>)>,
+    /// Where to go on; `None`: that was all.
+    pub next: Option<usize>,
+}
+
 /// One shard. Its sources are bounded by its capacity, its bans by the ledger that tells them.
 #[derive(Debug)]
 pub struct Judge {
@@ -196,6 +205,40 @@ impl Judge {
             touches,
             banned: banned || accused,
         })
+    }
+
+    /// Copies sources from `cursor` on (0 at first), until `limit` of them or of their ports are looked at: small
+    /// enough a `limit` and no verdict waits.
+    pub fn export(&self, cursor: usize, limit: usize, now: Instant) -> Exported {
+        let (mut sources, mut looked_at, mut at) = (Vec::new(), 0, cursor);
+        while looked_at < limit.max(1) && at < self.sources.slots() {
+            let known = self.sources.slot(at);
+            let touches = known.map_or_else(Vec::new, |(_, record)| record.touches(self.limits.window, now));
+            looked_at += touches.len().max(1);
+            at += 1;
+            if let (Some((source, _)), false) = (known, touches.is_empty()) {
+                sources.push((*source, touches));
+            }
+        }
+        Exported {
+            sources,
+            next: (at < self.sources.slots()).then_some(at),
+        }
+    }
+
+    /// Takes back what a shard exported before: `touches` oldest first. A source that is banned, trusted, or
+    /// judged as part of another prefix by now is left out. Nothing here makes an offence; the next packet may.
+    pub fn restore(&mut self, source: Prefix, touches: &[Touch]) {
+        let addr = source.addr();
+        let judged = self.source_of(addr) == source && !self.guard.trusted.contains(addr);
+        let (true, None, Some(last)) = (judged, self.banned(addr), touches.last()) else {
+            return;
+        };
+        let (mut record, mut rank) = (Record::default(), 0);
+        for touch in touches {
+            rank = record.touch(touch.port, &self.limits, touch.at).1;
+        }
+        self.sources.insert(source, record, rank, last.at);
     }
 
     /// How many sources are remembered.
@@ -820,5 +863,81 @@ mod tests {
                 .unwrap()
                 .banned
         );
+    }
+
+    /// Everything a shard exports, `limit` at a time.
+    fn exported(judge: &Judge, limit: usize, now: Instant) -> Vec<(Prefix, Vec<Touch>)> {
+        let (mut sources, mut cursor) = (Vec::new(), Some(0));
+        while let Some(at) = cursor {
+            let some = judge.export(at, limit, now);
+            sources.extend(some.sources);
+            cursor = some.next;
+        }
+        sources
+    }
+
+    #[test]
+    fn half_done_scans_go_on_in_the_next_shard() {
+        let mut bench = Bench::new(|_| ());
+        (1..=5).for_each(|port| drop(bench.syn(SCANNER, port)));
+        bench.now += HOUR;
+        let _ = bench.udp("192.0.2.8", 53);
+        for limit in [1, 2, 1000] {
+            let sources = exported(&bench.judge, limit, bench.now);
+            assert_eq!(
+                sources
+                    .iter()
+                    .map(|(_, touches)| touches.len())
+                    .collect::<Vec<_>>(),
+                [5, 1]
+            );
+        }
+        let before = exported(&bench.judge, 1, bench.now);
+        bench.judge = Bench::new(|_| ()).judge;
+        before
+            .iter()
+            .for_each(|(source, touches)| bench.judge.restore(*source, touches));
+        assert_eq!(exported(&bench.judge, 1, bench.now), before);
+        assert_eq!(outcome(&bench.syn(SCANNER, 5)), COUNTED);
+        assert_eq!(outcome(&bench.syn(SCANNER, 6)), COUNTED);
+        bench.now += HOUR; // ports 1 to 4 leave the window, 5 was renewed
+        assert_eq!(outcome(&bench.syn(SCANNER, 7)), COUNTED);
+        let offences = (8..20).filter(|port| bench.syn(SCANNER, *port).offence.is_some());
+        assert_eq!(offences.take(1).collect::<Vec<_>>(), [12]);
+    }
+
+    #[test]
+    fn an_unanswered_accusation_comes_back_as_the_ports_that_made_it() {
+        let mut bench = Bench::new(|_| ());
+        bench.scan(SCANNER);
+        let before = exported(&bench.judge, 9, bench.now);
+        bench.judge = Bench::new(|_| ()).judge;
+        bench.judge.restore(before[0].0, &before[0].1);
+        assert_eq!(bench.syn(SCANNER, 8).reason, Reason::Offence);
+    }
+
+    #[test]
+    fn what_is_banned_trusted_or_judged_otherwise_by_now_does_not_come_back() {
+        let mut bench = Bench::guarded(|_| (), &["10.0.0.0/8"], &["2001:db8::1"]);
+        bench.judge.ban(prefix("192.0.2.0/24"), true);
+        let touches = [Touch {
+            port: (Proto::Tcp, 22),
+            at: bench.now,
+        }];
+        for source in [
+            "192.0.2.7",
+            "10.0.0.1",
+            "2001:db8::/64",
+            "2001:db8:1::/56",
+            "198.51.100.0/24",
+        ] {
+            bench.judge.restore(prefix(source), &touches);
+        }
+        bench.judge.restore(prefix("198.51.100.1"), &[]);
+        assert_eq!(bench.judge.tracked(), 0);
+        for source in ["2001:db8::2", "2001:db8:1::/64", "198.51.100.1"] {
+            bench.judge.restore(prefix(source), &touches);
+        }
+        assert_eq!(bench.judge.tracked(), 3);
     }
 }

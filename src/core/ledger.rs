@@ -50,6 +50,28 @@ struct Count {
     last: Option<Instant>,
 }
 
+/// Where one source stands on the ladders, apart from any live ban.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who.
+    pub source: Prefix,
+    /// Offences that were answered with a ban, forgiven ones included until they are forgotten.
+    pub offences: u32,
+    /// When the last of them was.
+    pub last: Option<Instant>,
+    /// Offences that were only observed; they never climb the real ladder.
+    pub would_be: u32,
+    /// When the last of those was.
+    pub would_be_last: Option<Instant>,
+}
+
+impl Standing {
+    /// When this source last offended, in either way.
+    pub fn latest(&self) -> Option<Instant> {
+        self.last.max(self.would_be_last)
+    }
+}
+
 impl Default for Ledger {
     fn default() -> Ledger {
         Ledger::new()
@@ -151,6 +173,44 @@ impl Ledger {
         self.put(ban);
     }
 
+    /// Takes back what a ledger held before: ladder positions, then live bans. Nothing of it counts toward a
+    /// limit, and no ban climbs: what it earned is in its source's standing.
+    ///
+    /// `standings` come oldest first, or the table forgets the wrong ones.
+    pub fn restore(&mut self, standings: &[Standing], bans: Vec<Ban>) {
+        for standing in standings {
+            let record = Record {
+                real: Count {
+                    offences: standing.offences,
+                    last: standing.last,
+                },
+                would_be: Count {
+                    offences: standing.would_be,
+                    last: standing.would_be_last,
+                },
+            };
+            if let Some(latest) = standing.latest() {
+                self.records
+                    .insert(standing.source, record, record.worth(), latest);
+            }
+        }
+        bans.into_iter().for_each(|ban| self.put(ban));
+    }
+
+    /// Who is banned, in no order: what [`Ledger::get`] can be asked for a few at a time.
+    pub fn targets(&self) -> Vec<Prefix> {
+        self.bans.iter().map(|(target, _)| *target).collect()
+    }
+
+    /// Ladder positions, `limit` table slots at a time: from `cursor` on (0 at first), and where to go on, if
+    /// there is more.
+    pub fn standings(&self, cursor: usize, limit: usize) -> (Vec<Standing>, Option<usize>) {
+        let end = cursor.saturating_add(limit.max(1)).min(self.records.slots());
+        let slots = (cursor..end).filter_map(|at| self.records.slot(at));
+        let standings = slots.map(|(source, record)| record.standing(*source)).collect();
+        (standings, (end < self.records.slots()).then_some(end))
+    }
+
     /// Enforcement was switched on or off: every earned ban goes along with its time left, operators' bans stay
     /// enforced. Returns those that changed.
     ///
@@ -182,8 +242,7 @@ impl Ledger {
             self.deadlines.remove(&(until, *target));
         }
         if let Some(place) = self.records.find(target) {
-            let offences = self.records.at(place).map_or(0, |record| record.real.offences);
-            let worth = u8::try_from(offences).unwrap_or(HIGHEST).min(HIGHEST - 1);
+            let worth = self.records.at(place).map_or(0, Record::worth);
             self.records.rerank(place, worth);
         }
         Some(ban)
@@ -307,6 +366,23 @@ impl Ledger {
 }
 
 impl Record {
+    /// What it is worth remembering while no ban is live: the more offences, the more.
+    fn worth(&self) -> u8 {
+        u8::try_from(self.real.offences)
+            .unwrap_or(HIGHEST)
+            .min(HIGHEST - 1)
+    }
+
+    fn standing(&self, source: Prefix) -> Standing {
+        Standing {
+            source,
+            offences: self.real.offences,
+            last: self.real.last,
+            would_be: self.would_be.offences,
+            would_be_last: self.would_be.last,
+        }
+    }
+
     fn count(&mut self, enforced: bool) -> &mut Count {
         if enforced {
             &mut self.real
@@ -720,5 +796,66 @@ mod tests {
         assert_eq!((bench.ledger.active(), bench.ledger.total()), (1, 0));
         assert_eq!(sources(&bench.wait(600)), ["192.0.2.7"]);
         assert_eq!(bench.earned("192.0.2.7"), (4, 7 * DAY));
+    }
+
+    /// Everything a ledger tells, moved to a new one.
+    fn moved(ledger: &Ledger) -> Ledger {
+        let (mut standings, mut cursor) = (Vec::new(), Some(0));
+        while let Some(at) = cursor {
+            let (some, next) = ledger.standings(at, 1);
+            standings.extend(some);
+            cursor = next;
+        }
+        standings.sort_by_key(Standing::latest);
+        let bans = ledger
+            .targets()
+            .iter()
+            .filter_map(|target| ledger.get(target).cloned())
+            .collect();
+        let mut next = Ledger::with_capacity(1000);
+        next.restore(&standings, bans);
+        next
+    }
+
+    #[test]
+    fn what_is_told_and_taken_back_goes_on_where_it_was() {
+        let mut bench = Bench::new();
+        bench.offend("192.0.2.7").unwrap();
+        bench.wait(600);
+        bench.offend("192.0.2.7").unwrap();
+        bench.observe("198.51.100.1").unwrap();
+        bench.offend("203.0.113.1").unwrap();
+        bench.wait(600);
+        bench.ledger.manual(
+            prefix("10.0.0.0/8"),
+            Some(Duration::MAX),
+            Some("note".into()),
+            &bench.policy,
+            bench.now,
+        );
+        let before: Vec<Ban> = bench.ledger.bans().cloned().collect();
+        bench.ledger = moved(&bench.ledger);
+
+        let after: Vec<Ban> = bench.ledger.bans().cloned().collect();
+        assert_eq!((after, bench.ledger.total()), (before, 0));
+        assert_eq!(bench.ledger.active(), 2);
+        assert_eq!(sources(&bench.wait(6600)), ["192.0.2.7"]);
+        assert_eq!(bench.earned("192.0.2.7"), (3, DAY));
+        assert_eq!(bench.earned("203.0.113.1"), (2, 7200));
+        let observed = bench.observe("198.51.100.1").unwrap();
+        assert_eq!((observed.step, bench.earned("198.51.100.1")), (2, (1, 600)));
+    }
+
+    #[test]
+    fn a_udp_ban_that_comes_back_climbs_no_more_than_before() {
+        let mut bench = Bench::new();
+        let udp = offence("192.0.2.7", true);
+        bench
+            .ledger
+            .offence(&udp, true, &bench.policy, bench.now)
+            .unwrap();
+        bench.ledger = moved(&bench.ledger);
+        bench.wait(600);
+        assert_eq!(bench.earned("192.0.2.7"), (1, 600));
     }
 }

@@ -11,16 +11,17 @@ use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
 use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
+use super::keeper::Errand;
 use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::control::wire::{BanView, Reply};
-use crate::core::ledger::{Ledger, Refusal};
+use crate::core::ledger::{Ledger, Refusal, Standing};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
-use crate::core::verdict::{Ban, BanReason, Offence};
+use crate::core::verdict::{Ban, Offence};
 use crate::kernel::host::Why;
-use crate::kernel::sets::{Change, LiveBan};
+use crate::kernel::sets::Change;
 use crate::stats::Stats;
 
 /// Whom an operator means.
@@ -61,6 +62,16 @@ pub enum Command {
     Policy(Arc<Policy>),
     /// The protected addresses as they are now.
     Protected { to: Sender<Protection> },
+    /// Ladder positions, for the snapshot; see [`Ledger::standings`].
+    Standings {
+        cursor: usize,
+        limit: usize,
+        to: Sender<(Vec<Standing>, Option<usize>)>,
+    },
+    /// Who is banned, for the snapshot.
+    Targets { to: Sender<Vec<Prefix>> },
+    /// The bans of these, as far as they are still live.
+    Bans { of: Box<[Prefix]>, to: Sender<Vec<Ban>> },
     /// Leave.
     Stop,
 }
@@ -88,6 +99,7 @@ pub struct Analyst {
     refused: BTreeSet<Prefix>,
     retry_at: Option<Instant>,
     storm_told: Option<Instant>,
+    keeper: Option<Sender<Errand>>,
 }
 
 impl Analyst {
@@ -111,23 +123,21 @@ impl Analyst {
             refused: BTreeSet::new(),
             retry_at: None,
             storm_told: None,
+            keeper: None,
         }
     }
 
-    /// Takes over the bans that the kernel holds already (an earlier engine's); those of protected addresses end.
-    pub fn adopt(&mut self, live: Vec<LiveBan>, now: Instant) {
-        for found in live {
-            let ban = adopted(found, now);
-            if self.protection.forbids(&ban.source).is_some() {
-                self.lift_in_kernel(&ban, "protected");
-                continue;
-            }
-            self.tell(&ban.source, || Order::Ban {
-                source: ban.source,
-                enforced: true,
-            });
-            self.ledger.adopt(ban);
+    /// Tells `keeper` when something is wrong that calls for a snapshot.
+    pub fn with_keeper(self, keeper: Sender<Errand>) -> Analyst {
+        Analyst {
+            keeper: Some(keeper),
+            ..self
         }
+    }
+
+    /// Goes on with a ledger of before; workers and kernel know of it already.
+    pub fn restore(&mut self, ledger: Ledger) {
+        self.ledger = ledger;
         self.count();
     }
 
@@ -269,6 +279,13 @@ impl Analyst {
             Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
             Command::Policy(policy) => self.go_over_to(policy, now),
             Command::Protected { to } => drop(to.send(self.protection.clone())),
+            // The keeper may have given up waiting.
+            Command::Standings { cursor, limit, to } => drop(to.send(self.ledger.standings(cursor, limit))),
+            Command::Targets { to } => drop(to.send(self.ledger.targets())),
+            Command::Bans { of, to } => {
+                let live = of.iter().filter_map(|target| self.ledger.get(target).cloned());
+                drop(to.send(live.collect()));
+            }
             Command::Stop => {}
         }
     }
@@ -288,6 +305,7 @@ impl Analyst {
         }
         let ban = self.ledger.manual(target, length, note, &self.policy, now);
         let reply = Reply::Banned(Box::new(view(&ban, now)));
+        self.save_soon();
         self.enact(&ban, now, Some(Answer { to, reply }));
     }
 
@@ -316,6 +334,7 @@ impl Analyst {
             return;
         }
         let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
+        self.save_soon();
         for ban in &lifted {
             self.announce_end(ban, "manual");
             self.release(ban.source);
@@ -414,6 +433,15 @@ impl Analyst {
         self.refused.insert(failure.target);
         self.count_refused();
         self.retry_at.get_or_insert(now + RETRY);
+        self.save_soon();
+    }
+
+    /// What the kernel cannot give back after a crash: why it is so, or that it is no more.
+    fn save_soon(&self) {
+        if let Some(keeper) = &self.keeper {
+            // A full channel holds the same errand already.
+            let _ = keeper.try_send(Errand::Soon);
+        }
     }
 
     /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
@@ -481,22 +509,6 @@ impl Analyst {
     fn count(&self) {
         self.stats.bans_active.set(self.ledger.active() as u64);
         self.stats.bans_observed.set(self.ledger.observed() as u64);
-    }
-}
-
-/// A ban that only the kernel knows of is an operator's until state says otherwise.
-fn adopted(found: LiveBan, now: Instant) -> Ban {
-    Ban {
-        source: found.target,
-        reason: BanReason::Manual,
-        step: 0,
-        offences: 0,
-        since: found.timeout.zip(found.remaining).map_or(now, |(length, left)| {
-            now.checked_sub(length.saturating_sub(left)).unwrap_or(now)
-        }),
-        until: found.remaining.and_then(|left| now.checked_add(left)),
-        enforced: true,
-        note: Some("found in the kernel's set at start".into()),
     }
 }
 

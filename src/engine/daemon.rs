@@ -21,13 +21,15 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
-use super::enforcer::{Enforcer, Expected, Job};
+use super::enforcer::{Enforcer, Expected, Failure, Job, Report};
 use super::handler::{EngineHandler, Running, Shared, on_loss};
+use super::keeper::{Errand, Health, Keeper};
 use super::lockout::{self, Lockout};
 use super::notify::notify;
 use super::protect::{self, Protection};
 use super::reconciler;
 use super::reload::Reloader;
+use super::restore::{Kept, Restored};
 use super::room::Manner;
 use super::worker::{Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
@@ -44,6 +46,7 @@ use crate::kernel::ruleset::{
     self, Backend, Family, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch,
 };
 use crate::kernel::sets::BanSets;
+use crate::state::Place;
 use crate::stats::Stats;
 
 /// How the engine is started.
@@ -134,8 +137,9 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
     let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
-    let opened = open(&config)?;
-    let engine = Engine::start(options, &config, opened, control)?;
+    let place = Place::new(&options.state_dir, config.engine.state_file.as_deref());
+    let opened = open(&config, Kept::load(&place, config.policy.max_sources))?;
+    let engine = Engine::start(options, &config, opened, control, place)?;
     // Whoever started us may have hung up; that is no reason to stop protecting.
     if let Err(error) = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush()) {
         warn!("cannot print that we are ready: {error}");
@@ -192,12 +196,15 @@ struct Opened {
     feeds: Vec<Feed>,
     backend: Option<Backend>,
     spec: Spec,
+    restored: Restored,
+    judges: Vec<Judge>,
+    health: Arc<Health>,
     loaded: Option<Loaded>,
     /// Why the table is stateless though the configuration asks for more.
     stateless: Option<String>,
 }
 
-fn open(config: &Config) -> Result<Opened, DaemonError> {
+fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
     // Watched first, so that no change between reading and watching is missed.
     let watch = Watch::open()?;
@@ -207,7 +214,7 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     }
     let protection = Protection::of(facts.protected, &policy.trusted);
     let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
-    let sets = BanSets::open()?;
+    let mut sets = BanSets::open()?;
     let loaded = ruleset::read(&mut netlink)?;
     if let Some(loaded) = &loaded {
         unanswered(loaded)?;
@@ -227,7 +234,21 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
             misfits => return Err(DaemonError::Misfit(misfits)),
         }
     }
-    let (layout, feeds) = feeds(config, &manner, loaded.as_ref())?;
+    // Everything is remembered before the first queue is bound: what waits in one is judged by all that is known.
+    let found = loaded.as_ref().and_then(|loaded| loaded.seed);
+    let seed = match config.engine.seed.or(found).or(kept.seed()) {
+        Some(seed) => seed,
+        None => draw_seed()?,
+    };
+    let live = if loaded.is_some() {
+        sets.dump()?
+    } else {
+        Vec::new()
+    };
+    let policy = Arc::new(policy.clone());
+    let restored = kept.join(&live, &policy, &protection, Instant::now());
+    let (restored, judges) = restored.judges(&policy, &protection, seed, config.engine.workers);
+    let (layout, feeds) = feeds(config, &manner, loaded.as_ref(), seed)?;
     let mut spec = spec(
         config,
         layout,
@@ -235,6 +256,9 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         facts.local_ports,
     );
     manner.shape(&mut spec);
+    if config.engine.manage_ruleset {
+        restored.make_room(&mut spec);
+    }
     Ok(Opened {
         netlink,
         sets,
@@ -243,6 +267,9 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         feeds,
         backend,
         spec,
+        restored,
+        judges,
+        health: Arc::new(Health::new(kept.troubles)),
         loaded,
         stateless: manner.stateless,
     })
@@ -321,12 +348,9 @@ fn feeds(
     config: &Config,
     manner: &Manner,
     loaded: Option<&Loaded>,
+    seed: u32,
 ) -> Result<(Layout, Vec<Feed>), DaemonError> {
     let workers = config.engine.workers as u16;
-    let seed = match config.engine.seed.or(loaded.and_then(|loaded| loaded.seed)) {
-        Some(seed) => seed,
-        None => draw_seed()?,
-    };
     if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config, manner)) {
         return match bind(config, manner, &kept) {
             Ok(feeds) => Ok((kept, feeds)),
@@ -466,6 +490,8 @@ struct Engine {
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
     enforcer: JoinHandle<Netlink>,
+    keeper: JoinHandle<()>,
+    errands: Sender<Errand>,
     followers: [JoinHandle<()>; 2],
     stop_followers: Arc<OwnedFd>,
 }
@@ -496,6 +522,7 @@ impl Engine {
         config: &Config,
         opened: Opened,
         control: Bound,
+        place: Place,
     ) -> Result<Engine, DaemonError> {
         let Opened {
             mut netlink,
@@ -505,6 +532,9 @@ impl Engine {
             feeds,
             backend,
             spec,
+            restored,
+            judges,
+            health,
             loaded,
             stateless,
         } = opened;
@@ -520,12 +550,11 @@ impl Engine {
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
         let (report_sender, reports) = unbounded();
+        let (errands, errand_receiver) = bounded(ERRANDS);
 
         // Workers answer before the first rule leads to them.
-        let capacity = policy.max_sources.div_ceil(feeds.len());
         let mut workers = Vec::new();
-        for (index, feed) in feeds.into_iter().enumerate() {
-            let judge = Judge::new(Arc::clone(&policy), Arc::clone(&protection.guard), capacity);
+        for (index, (feed, judge)) in feeds.into_iter().zip(judges).enumerate() {
             let (worker, handle) =
                 Worker::new(feed, judge, offence_sender.clone(), Arc::clone(&stats), index)
                     .map_err(io::Error::from)?;
@@ -539,15 +568,18 @@ impl Engine {
         drop(offence_sender);
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
-        let live = if loaded.is_some() {
-            sets.dump()?
-        } else {
-            Vec::new()
-        };
         let managed = config.engine.manage_ruleset;
         let ruleset = put_in_place(&mut netlink, Ruleset::build(&spec), loaded.as_ref(), managed)?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
 
+        for (target, error) in sets.apply(&restored.changes) {
+            // The analyst tries again, as with every ban that the kernel refuses.
+            let _ = report_sender.send(Report::Refused(Failure {
+                target,
+                error: error.to_string(),
+                withdrawn: false,
+            }));
+        }
         // Listens from before the first ban is added; what was lost before that, start itself has put right.
         let table_watch = TableWatch::open(netlink.portid())?;
         let enforcer = Enforcer::new(
@@ -566,17 +598,25 @@ impl Engine {
             layout.seed,
             jobs.clone(),
             Arc::clone(&stats),
-        );
-        if !live.is_empty() {
-            info!("{} bans were in force already and stay so", live.len());
-        }
-        analyst.adopt(live, now);
+        )
+        .with_keeper(errands.clone());
+        analyst.restore(restored.ledger);
         let inbox = Inbox {
             offences,
             commands: command_receiver,
             reports,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
+        let keeper = Keeper {
+            place,
+            every: config.engine.snapshot_every,
+            seed: layout.seed,
+            workers: handles.clone(),
+            analyst: commands.clone(),
+            health: Arc::clone(&health),
+            errands: errand_receiver,
+        };
+        let keeper = spawn("keeper", &alarm, move || keeper.run())?;
         let protector = {
             let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
             let first = protection.reasons.to_vec();
@@ -605,6 +645,8 @@ impl Engine {
             workers: handles,
             expected,
             netlink: Mutex::new(asking),
+            keeper: errands.clone(),
+            health,
         };
         let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
@@ -626,6 +668,8 @@ impl Engine {
             analyst,
             jobs,
             enforcer,
+            keeper,
+            errands,
             followers: [protector, reconciler],
             stop_followers,
         })
@@ -661,6 +705,7 @@ impl Engine {
             workers: &handles,
             jobs: &self.jobs,
             commands: &self.commands,
+            keeper: &self.errands,
         };
         match reloader.reload() {
             Ok(changes) => {
@@ -680,6 +725,9 @@ impl Engine {
     /// Stops in reverse order of the flow and goes on past errors.
     fn stop(self, ephemeral: bool) {
         self.server.stop();
+        // The last snapshot, while all who hold something can still tell.
+        let _ = self.errands.send(Errand::Stop);
+        join(self.keeper);
         for (handle, _) in &self.workers {
             handle.order(Order::Stop);
         }
@@ -785,3 +833,5 @@ const DYING: Duration = Duration::from_secs(1);
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
 /// packet carries the offence again.
 const OFFENCE_CHANNEL: usize = 4096;
+/// Errands of the snapshot thread that wait for the one it is at.
+const ERRANDS: usize = 16;

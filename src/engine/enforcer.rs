@@ -262,7 +262,7 @@ fn family_and_length(target: &Prefix) -> (Family, u8) {
 }
 
 /// Each costs two lookups per packet of a new flow.
-const MAX_PREFIX_SETS: usize = 8;
+pub(super) const MAX_PREFIX_SETS: usize = 8;
 const NO_ROOM: &str = "the table has sets for 8 prefix lengths beside the usual, which is the most; ban it with one \
                        of the lengths that bans have already";
 /// How long after a refusal a ban is tried again.

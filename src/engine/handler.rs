@@ -10,6 +10,7 @@ use tracing::info;
 use super::analyst::{Command, Target};
 use super::daemon::Event;
 use super::enforcer::{Expected, RETRY};
+use super::keeper::{Errand, Health};
 use super::protect::Protection;
 use super::worker::{Handle, Order};
 use crate::config::Config;
@@ -43,6 +44,10 @@ pub struct EngineHandler {
     pub expected: Expected,
     /// A socket for reading the table.
     pub netlink: Mutex<Netlink>,
+    /// The snapshot thread.
+    pub keeper: Sender<Errand>,
+    /// What is wrong with the state.
+    pub health: Arc<Health>,
 }
 
 /// What is in force, as a whole.
@@ -109,6 +114,7 @@ impl Handler for EngineHandler {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
             }),
+            Request::Snapshot {} => self.snapshot(),
         }
     }
 }
@@ -145,6 +151,23 @@ impl EngineHandler {
             Reply::refused(format!(
                 "no answer within {} s, whether it was done is unknown: see verdictctl list",
                 PATIENCE.as_secs()
+            ))
+        })
+    }
+
+    fn snapshot(&self) -> Reply {
+        let (to, reply) = bounded(1);
+        if self
+            .keeper
+            .send_timeout(Errand::Snapshot { to }, PATIENCE)
+            .is_err()
+        {
+            return Reply::refused("the snapshot thread does not answer");
+        }
+        reply.recv_timeout(SAVING).unwrap_or_else(|_| {
+            Reply::refused(format!(
+                "the snapshot is not on the disk after {} s, it may come later: see verdictctl status",
+                SAVING.as_secs()
             ))
         })
     }
@@ -197,7 +220,7 @@ impl EngineHandler {
         Reply::Status(Box::new(report))
     }
 
-    /// What is wrong with the table, and what it does not take.
+    /// What is wrong with the table, what it does not take, and what is wrong with the state.
     fn degraded(&self, mut of_table: Vec<String>) -> Vec<String> {
         let refused = self.stats.bans_refused.get();
         if refused > 0 {
@@ -206,6 +229,7 @@ impl EngineHandler {
                 RETRY.as_secs()
             ));
         }
+        of_table.extend(self.health.degraded());
         of_table
     }
 
@@ -333,3 +357,5 @@ pub fn on_loss(on_loss: OnLoss) -> &'static str {
 
 /// Long enough for a batch of set elements, short enough for an operator.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A slow disk may take longer; `verdictctl` gives up after 15 s.
+const SAVING: Duration = Duration::from_secs(8);

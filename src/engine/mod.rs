@@ -4,18 +4,22 @@
 //! worker 0..N ──Offence──▶ analyst ──Job──▶ enforcer ──▶ nft sets
 //!      ▲                     │  ▲ ▲            │
 //!      └──────Order──────────┘  │ └──Failed────┘
-//!                    control ───┴── protector (addresses, routes, resolvers)
+//!                    control ───┼── protector (addresses, routes, resolvers)
+//!                                └── keeper ◀─Export─▶ workers; snapshot of the state
 //! ```
 //! Workers never wait for anybody: what they tell goes through a bounded channel with `try_send`.
 
 pub mod analyst;
+pub mod clock;
 pub mod daemon;
 pub mod enforcer;
 pub mod handler;
+pub mod keeper;
 pub mod lockout;
 pub mod notify;
 pub mod protect;
 pub mod reconciler;
 pub mod reload;
+pub mod restore;
 pub mod room;
 pub mod worker;

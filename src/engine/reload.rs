@@ -10,6 +10,7 @@ use super::analyst::Command;
 use super::daemon::{self, feed_config, spec};
 use super::enforcer::Job;
 use super::handler::{Running, Shared, on_loss};
+use super::keeper::Errand;
 use super::lockout::{self, Lockout};
 use super::room::Manner;
 use super::worker::{Handle, Order};
@@ -64,6 +65,8 @@ pub struct Reloader<'a> {
     pub jobs: &'a Sender<Job>,
     /// To the analyst.
     pub commands: &'a Sender<Command>,
+    /// To the snapshot thread.
+    pub keeper: &'a Sender<Errand>,
 }
 
 impl Reloader<'_> {
@@ -109,6 +112,8 @@ impl Reloader<'_> {
         self.commands
             .send(Command::Policy(policy))
             .map_err(|_| ReloadError::Stopping)?;
+        // A keeper that is gone ends the engine by itself.
+        let _ = self.keeper.try_send(Errand::Every(new.engine.snapshot_every));
         self.running.set(Running {
             config: new,
             backend,
@@ -201,6 +206,11 @@ const SETTINGS: &[Setting] = &[
     (
         "bans.max_bans_per_minute",
         |c| c.policy.max_bans_per_minute.to_string(),
+        When::Now,
+    ),
+    (
+        "snapshot interval",
+        |c| duration_text(c.engine.snapshot_every),
         When::Now,
     ),
     (

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::core::judge::{Guard, Judge, SourceView};
+use crate::core::judge::{Exported, Guard, Judge, SourceView};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::probe;
@@ -29,6 +29,12 @@ pub enum Order {
     Guard(Arc<Guard>),
     /// The `n` sources with the most ports, please.
     Top(usize, Sender<Vec<SourceView>>),
+    /// A part of the sources, please; see [`Judge::export`].
+    Export {
+        cursor: usize,
+        limit: usize,
+        to: Sender<Exported>,
+    },
     /// Go over to these queues and settings; how it went.
     Retune(FeedConfig, Sender<Result<(), FeedError>>),
     /// Leave.
@@ -144,6 +150,9 @@ impl Worker {
                 Order::Guard(guard) => self.judge.set_guard(guard),
                 // The asker may have given up waiting.
                 Order::Top(count, reply) => drop(reply.send(self.judge.top(count, Instant::now()))),
+                Order::Export { cursor, limit, to } => {
+                    drop(to.send(self.judge.export(cursor, limit, Instant::now())));
+                }
                 Order::Retune(config, reply) => drop(reply.send(self.feed.retune(&config))),
                 Order::Stop => return false,
             }

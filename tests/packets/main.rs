@@ -16,4 +16,5 @@ mod mishaps;
 mod mission;
 mod reload;
 mod scans;
+mod state;
 mod traffic;
