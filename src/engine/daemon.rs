@@ -27,9 +27,11 @@ use super::lockout::{self, Lockout};
 use super::notify::notify;
 use super::protect::{self, Protection};
 use super::reconciler;
+use super::refusals;
 use super::reload::Reloader;
+use super::report::Reporter;
 use super::room::Manner;
-use super::worker::{Handle, Order, Worker};
+use super::worker::{Ears, Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
 use crate::control::server::{Bound, Server, ServerError};
 use crate::control::wire::Reply;
@@ -376,6 +378,8 @@ struct Engine {
     events: Receiver<Event>,
     server: Server,
     workers: Vec<(Handle, JoinHandle<()>)>,
+    refusals: JoinHandle<()>,
+    reporter: Reporter,
     commands: Sender<Command>,
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
@@ -431,6 +435,11 @@ impl Engine {
         let layout = spec.layout;
         let (alarm, events) = unbounded();
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
+        let (refusal_sender, refused) = bounded(refusals::CHANNEL);
+        let ears = Ears {
+            offences: offence_sender,
+            refusals: refusal_sender,
+        };
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
         let (report_sender, reports) = unbounded();
@@ -441,8 +450,7 @@ impl Engine {
         for (index, feed) in feeds.into_iter().enumerate() {
             let judge = Judge::new(Arc::clone(&policy), Arc::clone(&protection.guard), capacity);
             let (worker, handle) =
-                Worker::new(feed, judge, offence_sender.clone(), Arc::clone(&stats), index)
-                    .map_err(io::Error::from)?;
+                Worker::new(feed, judge, ears.clone(), Arc::clone(&stats), index).map_err(io::Error::from)?;
             let thread = spawn(&format!("worker {index}"), &alarm, move || {
                 if let Err(error) = worker.run() {
                     error!("worker {index}: {error}");
@@ -450,7 +458,11 @@ impl Engine {
             })?;
             workers.push((handle, thread));
         }
-        drop(offence_sender);
+        drop(ears);
+        let refusals = {
+            let stats = Arc::clone(&stats);
+            spawn("refusals", &alarm, move || refusals::follow(&refused, &stats))?
+        };
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
         let live = if loaded.is_some() {
@@ -509,6 +521,12 @@ impl Engine {
                 reconciler::follow(table_watch, jobs, stop)
             })?
         };
+        let reporter = Reporter::start(
+            running.clone(),
+            Arc::clone(&stats),
+            handles.clone(),
+            commands.clone(),
+        )?;
         let handler = EngineHandler {
             running: running.clone(),
             events: alarm.clone(),
@@ -535,6 +553,8 @@ impl Engine {
             events,
             server,
             workers,
+            refusals,
+            reporter,
             commands,
             analyst,
             jobs,
@@ -577,6 +597,7 @@ impl Engine {
         };
         match reloader.reload() {
             Ok(changes) => {
+                self.reporter.look();
                 for change in &changes {
                     info!("reload: {change}");
                 }
@@ -584,7 +605,8 @@ impl Engine {
                 Reply::Reloaded(changes)
             }
             Err(error) => {
-                error!("reload refused, everything stays as it was: {error}");
+                error!("reload refused, everything stays as it was");
+                error.to_string().lines().for_each(|line| error!("{line}"));
                 Reply::refused(error)
             }
         }
@@ -593,12 +615,14 @@ impl Engine {
     /// Stops in reverse order of the flow and goes on past errors.
     fn stop(self, ephemeral: bool) {
         self.server.stop();
+        self.reporter.stop();
         for (handle, _) in &self.workers {
             handle.order(Order::Stop);
         }
         for (_, thread) in self.workers {
             join(thread);
         }
+        join(self.refusals);
         let _ = rustix::io::write(&self.stop_followers, &1u64.to_ne_bytes());
         for thread in self.followers {
             join(thread);

@@ -16,6 +16,8 @@ pub mod lockout;
 pub mod notify;
 pub mod protect;
 pub mod reconciler;
+pub mod refusals;
 pub mod reload;
+pub mod report;
 pub mod room;
 pub mod worker;

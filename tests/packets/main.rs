@@ -11,6 +11,7 @@ mod bans;
 mod continuity;
 mod lab;
 mod lockout;
+mod logs;
 mod mishaps;
 mod mission;
 mod reload;
