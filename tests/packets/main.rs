@@ -14,6 +14,7 @@ mod lockout;
 mod logs;
 mod mishaps;
 mod mission;
+mod modes;
 mod reload;
 mod scans;
 mod traffic;
