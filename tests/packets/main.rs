@@ -8,6 +8,7 @@ mod common;
 
 mod bad_input;
 mod bans;
+mod containers;
 mod continuity;
 mod lab;
 mod lockout;
