@@ -42,7 +42,9 @@ use crate::kernel::host::{self, HostError, Watch};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
-use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch};
+use crate::kernel::ruleset::{
+    self, Backend, Family, Layout, Loaded, Ruleset, RulesetError, Spec, TableWatch,
+};
 use crate::kernel::sets::BanSets;
 use crate::stats::Stats;
 
@@ -76,11 +78,19 @@ pub enum DaemonError {
     /// Another engine has this state directory.
     #[error("another engine runs on state directory {}; stop it, or give --state-dir another directory", .0.display())]
     Running(PathBuf),
-    /// The operator loads the table, which this version cannot take as it is.
+    /// The operator loads the table, and has not.
     #[error(
-        "engine.manage_ruleset = false is not carried out by this version, which would load its own table: leave the key out"
+        "engine.manage_ruleset = false, and table inet verdictd is not loaded: write it with \"verdictd ruleset --config FILE > \
+         /etc/verdictd/verdictd.nft\", include that file in /etc/nftables.conf and load it"
     )]
-    Unmanaged,
+    NotLoaded,
+    /// The operator's table leads packets where nobody would read them.
+    #[error(
+        "engine.manage_ruleset = false, and the loaded table inet verdictd does not fit the configuration ({}): packets would go where \
+         nobody reads them; write the table again with \"verdictd ruleset\" and load it, or correct the configuration",
+        .0.join("; ")
+    )]
+    Misfit(Vec<String>),
     /// Another process answers for our table.
     #[error("table inet verdictd is served by another process: {0}")]
     Served(FeedError),
@@ -191,9 +201,6 @@ struct Opened {
 
 fn open(config: &Config) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
-    if !config.engine.manage_ruleset {
-        return Err(DaemonError::Unmanaged);
-    }
     // Watched first, so that no change between reading and watching is missed.
     let watch = Watch::open()?;
     let facts = host::gather()?;
@@ -209,10 +216,19 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     }
     let awake = loaded.as_ref().is_some_and(|loaded| !loaded.observing);
     let manner = Manner::of(config, awake);
-    let backend = match manner.observing {
-        true => None,
-        false => Some(preflight::judge_one_packet()?),
+    let backend = match (manner.observing, config.engine.manage_ruleset) {
+        (true, _) => None,
+        (false, true) => Some(preflight::judge_one_packet()?),
+        // Its rules load, so this kernel has what they use; a chain of ours would be one too many.
+        (false, false) => loaded.as_ref().and_then(|loaded| loaded.backend),
     };
+    if !config.engine.manage_ruleset {
+        let loaded = loaded.as_ref().ok_or(DaemonError::NotLoaded)?;
+        match misfits(loaded, config, &manner) {
+            misfits if misfits.is_empty() => {}
+            misfits => return Err(DaemonError::Misfit(misfits)),
+        }
+    }
     let (layout, feeds) = feeds(config, &manner, loaded.as_ref())?;
     let mut spec = spec(
         config,
@@ -232,6 +248,46 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
         loaded,
         stateless: manner.stateless,
     })
+}
+
+/// Where an operator's table would send packets past the queues and groups of this configuration, in words. What else
+/// differs is told by `status`; this would be a hole or a wall.
+fn misfits(loaded: &Loaded, config: &Config, manner: &Manner) -> Vec<String> {
+    let engine = &config.engine;
+    let mut misfits = Vec::new();
+    let mut compare = |what: &str, found: Option<u32>, wanted: Option<u32>| {
+        if let Some(wanted) = wanted
+            && found != Some(wanted)
+        {
+            let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
+            misfits.push(format!("{what} is {found} there and {wanted} here"));
+        }
+    };
+    compare(
+        "workers",
+        loaded.workers.map(u32::from),
+        u32::try_from(engine.workers).ok(),
+    );
+    compare(
+        "log_base",
+        loaded.log_base.map(u32::from),
+        engine.log_base.map(u32::from),
+    );
+    if !manner.observing {
+        compare(
+            "queue_base",
+            loaded.queue_base.map(u32::from),
+            engine.queue_base.map(u32::from),
+        );
+    }
+    compare("seed", loaded.seed, engine.seed);
+    if loaded.observing != manner.observing {
+        misfits.push(match loaded.observing {
+            true => "it only observes".to_owned(),
+            false => "it holds packets, and the configuration only observes".to_owned(),
+        });
+    }
+    misfits
 }
 
 /// Makes sure that no living engine answers for a loaded table: whatever numbers ours would take, loading its
@@ -366,9 +422,39 @@ pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: Rang
             .collect(),
         v6_prefix: policy.v6_prefix,
         ban_set_size: config.engine.ban_set_size,
-        prefix_sets: BTreeSet::new(),
+        prefix_sets: match config.engine.manage_ruleset {
+            true => BTreeSet::new(),
+            // Nobody adds a set to an operator's table later: those that an engine needs most are in it.
+            false => BTreeSet::from([(Family::V4, 24), (Family::V6, 48), (Family::V6, 128)]),
+        },
         ephemeral: local_ports.into_inner(),
     }
+}
+
+/// Loads the table, or takes the operator's as it is and says how it differs; what is expected of it from now on.
+fn put_in_place(
+    netlink: &mut Netlink,
+    ruleset: Ruleset,
+    loaded: Option<&Loaded>,
+    managed: bool,
+) -> Result<Ruleset, RulesetError> {
+    if !managed {
+        for difference in loaded
+            .map(|loaded| loaded.differences(&ruleset))
+            .unwrap_or_default()
+        {
+            warn!("the loaded table is not what this configuration would load: {difference}");
+        }
+        return Ok(ruleset);
+    }
+    let applied = ruleset::apply_over(netlink, &ruleset, loaded)?;
+    for kept in applied.kept {
+        warn!(
+            "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
+            kept.name, kept.size, kept.wanted
+        );
+    }
+    Ok(ruleset.with_ban_sets(&applied.adopted))
 }
 
 /// The engine while it runs.
@@ -470,19 +556,20 @@ impl Engine {
         } else {
             Vec::new()
         };
-        let ruleset = Ruleset::build(&spec);
-        let applied = ruleset::apply_over(&mut netlink, &ruleset, loaded.as_ref())?;
-        for kept in applied.kept {
-            warn!(
-                "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
-                kept.name, kept.size, kept.wanted
-            );
-        }
-        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset.with_ban_sets(&applied.adopted))));
+        let managed = config.engine.manage_ruleset;
+        let ruleset = put_in_place(&mut netlink, Ruleset::build(&spec), loaded.as_ref(), managed)?;
+        let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
 
         // Listens from before the first ban is added; what was lost before that, start itself has put right.
         let table_watch = TableWatch::open(netlink.portid())?;
-        let enforcer = Enforcer::new(netlink, sets, Arc::clone(&expected), job_receiver, report_sender);
+        let enforcer = Enforcer::new(
+            netlink,
+            sets,
+            Arc::clone(&expected),
+            managed,
+            job_receiver,
+            report_sender,
+        );
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),

@@ -73,6 +73,8 @@ pub struct Enforcer {
     netlink: Netlink,
     sets: BanSets,
     expected: Expected,
+    /// Whether the rules are ours to write; if not, only elements are.
+    managed: bool,
     jobs: Receiver<Job>,
     reports: Sender<Report>,
 }
@@ -83,6 +85,7 @@ impl Enforcer {
         netlink: Netlink,
         sets: BanSets,
         expected: Expected,
+        managed: bool,
         jobs: Receiver<Job>,
         reports: Sender<Report>,
     ) -> Enforcer {
@@ -90,6 +93,7 @@ impl Enforcer {
             netlink,
             sets,
             expected,
+            managed,
             jobs,
             reports,
         }
@@ -180,7 +184,7 @@ impl Enforcer {
         let room = MAX_PREFIX_SETS.saturating_sub(expected.spec().prefix_sets.len());
         let crowded = missing.iter().nth(room).copied();
         let crowded = crowded.map_or_else(BTreeSet::new, |first| missing.split_off(&first));
-        if missing.is_empty() {
+        if missing.is_empty() || !self.managed {
             return crowded;
         }
         match self.load(expected.with_ban_sets(&missing)) {
@@ -203,6 +207,8 @@ impl Enforcer {
         };
         if !found.is_empty() {
             warn!("somebody changed table inet verdictd: {}", found.join("; "));
+        }
+        if !found.is_empty() && self.managed {
             match self.load(Ruleset::clone(&expected)) {
                 Ok(_) => warn!(
                     "table inet verdictd is loaded again, {} ms later",
@@ -217,7 +223,9 @@ impl Enforcer {
     /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.
     fn reload(&mut self, spec: &Spec) -> Result<(), RulesetError> {
         let ruleset = Ruleset::build(spec).with_ban_sets(&self.expected().spec().prefix_sets);
-        if self.load(ruleset)? {
+        if !self.managed {
+            self.expect(ruleset);
+        } else if self.load(ruleset)? {
             self.report(Report::Emptied);
         }
         Ok(())
@@ -226,9 +234,12 @@ impl Enforcer {
     /// Makes the table what `ruleset` says; whether there was none, so that its sets are empty.
     fn load(&mut self, ruleset: Ruleset) -> Result<bool, RulesetError> {
         let applied = ruleset::apply(&mut self.netlink, &ruleset)?;
-        let ruleset = Arc::new(ruleset.with_ban_sets(&applied.adopted));
-        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = ruleset;
+        self.expect(ruleset.with_ban_sets(&applied.adopted));
         Ok(applied.created)
+    }
+
+    fn expect(&self, ruleset: Ruleset) {
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ruleset);
     }
 
     fn expected(&self) -> Arc<Ruleset> {

@@ -41,6 +41,12 @@ pub enum ReloadError {
     /// Addresses and ports of this host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Watching and enforcing are different tables, and the table is the operator's.
+    #[error(
+        "engine.manage_ruleset = false: going from watching to enforcing or back needs another table; load the one that \"verdictd \
+         ruleset\" prints, then restart the engine"
+    )]
+    OtherTable,
     /// A thread is gone.
     #[error("the engine is stopping")]
     Stopping,
@@ -70,6 +76,16 @@ impl Reloader<'_> {
         keep_fixed(&old.config, &mut new);
         let manner = Manner::of(&new, old.backend.is_some());
         told.extend(manner.stateless.clone());
+        if !new.engine.manage_ruleset {
+            if manner.observing != old.backend.is_none() {
+                return Err(ReloadError::OtherTable);
+            }
+            told.push(
+                "rules are not loaded (engine.manage_ruleset = false): what changes them needs \"verdictd ruleset\" \
+                 and a load of your own"
+                    .to_owned(),
+            );
+        }
         // Queues before rules: a rule that leads to a queue nobody reads is a hole or a wall.
         let backend = match (manner.observing, old.backend) {
             (true, _) => None,

@@ -211,16 +211,6 @@ fn a_second_engine_takes_no_table_whatever_it_would_make_of_it() {
 }
 
 #[test]
-fn a_table_that_the_operator_manages_is_not_replaced() {
-    let lab = Lab::new();
-    let numbers = "workers = 2\nqueue_base = 4100\nlog_base = 4100\n";
-    let home = Home::new(&format!("{DETECTION}[engine]\nmanage_ruleset = false\n{numbers}"));
-    assert_refused(&Engine::refuse(&lab.host, &home), 1, &["manage_ruleset"]);
-    let tables = lab.host.nft_list(&["list", "tables"]);
-    assert!(!tables.contains("verdictd"), "{tables}");
-}
-
-#[test]
 fn without_a_control_socket_no_rule_is_loaded() {
     let lab = Lab::new();
     let home = Home::new(FIREWALL);
