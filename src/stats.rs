@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::core::scan::ScanKind;
 use crate::core::verdict::{Class, Reason, Verdict};
 
 /// A counter with exactly one writing thread and any number of readers.
@@ -64,6 +65,8 @@ pub struct WorkerStats {
     pub drop: Counter,
     /// Packets by reason, in the order of [`Reason::ALL`]; copies are counted here as well.
     pub reasons: [Counter; Reason::ALL.len()],
+    /// Packets that are evidence, by what they look like, in the order of [`ScanKind::ALL`].
+    pub kinds: [Counter; ScanKind::ALL.len()],
     /// Held packets that conntrack calls new.
     pub new: Counter,
     /// Held packets that conntrack calls invalid or untracked.
@@ -80,6 +83,8 @@ pub struct WorkerStats {
     pub verdict_errors: Counter,
     /// Facts for the analyst that found the channel full; the next packet of the source carries them again.
     pub facts_dropped: Counter,
+    /// Refusals for the log that found its channel full.
+    pub refusals_lost: Counter,
     /// Sources remembered now.
     pub tracked: Counter,
     /// Sources forgotten because the table was full.
@@ -101,6 +106,11 @@ impl WorkerStats {
                 Verdict::Drop => self.drop.add(1),
             }
         }
+    }
+
+    /// Counts one packet that is evidence.
+    pub fn evidence(&self, kind: ScanKind) {
+        self.kinds[kind as usize].add(1);
     }
 
     fn class(&self, class: Class) -> &Counter {
@@ -188,6 +198,8 @@ pub struct StatsReport {
     pub drop: u64,
     /// In the order of [`Reason::ALL`].
     pub reasons: [u64; Reason::ALL.len()],
+    /// In the order of [`ScanKind::ALL`].
+    pub kinds: [u64; ScanKind::ALL.len()],
     pub new: u64,
     pub odd: u64,
     pub refused: u64,
@@ -196,6 +208,7 @@ pub struct StatsReport {
     pub parse_errors: u64,
     pub verdict_errors: u64,
     pub facts_dropped: u64,
+    pub refusals_lost: u64,
     pub tracked: u64,
     pub evicted: u64,
     pub batches: u64,
@@ -214,6 +227,9 @@ impl StatsReport {
         for (sum, counter) in self.reasons.iter_mut().zip(&worker.reasons) {
             *sum += counter.get();
         }
+        for (sum, counter) in self.kinds.iter_mut().zip(&worker.kinds) {
+            *sum += counter.get();
+        }
         self.new += worker.new.get();
         self.odd += worker.odd.get();
         self.refused += worker.refused.get();
@@ -222,6 +238,7 @@ impl StatsReport {
         self.parse_errors += worker.parse_errors.get();
         self.verdict_errors += worker.verdict_errors.get();
         self.facts_dropped += worker.facts_dropped.get();
+        self.refusals_lost += worker.refusals_lost.get();
         self.tracked += worker.tracked.get();
         self.evicted += worker.evicted.get();
         self.batches += worker.batches.get();
@@ -377,9 +394,12 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_the_place_of_its_name() {
+    fn every_reason_and_kind_has_the_place_of_its_name() {
         for (place, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(index_of(reason), place);
+        }
+        for (place, kind) in ScanKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
         }
     }
 

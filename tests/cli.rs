@@ -108,6 +108,7 @@ fn protecting() -> Canned {
                 total: 17,
                 observed: 0,
             },
+            blind: vec![],
             degraded: vec![],
         },
         stats: StatsView {

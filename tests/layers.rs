@@ -38,6 +38,7 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("crate::kernel", "an outer layer"),
     ("crate::engine", "an outer layer"),
     ("crate::control", "an outer layer"),
+    ("crate::notify", "an outer layer"),
     ("crate::cli", "an outer layer"),
     ("crate::stats", "an outer layer"),
     ("crate::state", "an outer layer"),

@@ -1,19 +1,19 @@
 //! `verdictd`'s own verbs: run the engine, check a configuration, print the ruleset it would load.
 
 use std::error::Error;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use tracing::error;
-use tracing_subscriber::EnvFilter;
 
 use super::check::check;
 use crate::config::{self, ConfigError};
 use crate::engine::daemon::{self, DaemonError, Options};
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
+use crate::notify::log::{self, Format};
 
 /// NFQUEUE verdict engine: judges new connections, bans scanners in the kernel
 #[derive(Debug, Parser)]
@@ -53,6 +53,20 @@ struct Run {
     /// Take the table (rules and bans) out at exit
     #[arg(long)]
     ephemeral: bool,
+    /// How lines of the log look; auto: journald where standard error is the journal, else human
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = log_format())]
+    log_format: Format,
+    /// What is logged: error, warn, info, debug or trace [default: $VERDICTD_LOG, else info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+fn log_format() -> impl TypedValueParser<Value = Format> {
+    let words = Format::ALL.map(|(word, _)| word);
+    PossibleValuesParser::new(words).map(|given| {
+        let known = Format::ALL.into_iter().find(|(word, _)| *word == given);
+        known.map_or(Format::Auto, |(_, format)| format)
+    })
 }
 
 /// Runs `verdictd` with the process's own arguments.
@@ -65,19 +79,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(run: Run) -> ExitCode {
-    let filter = EnvFilter::try_from_env("VERDICTD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
     let Run {
         file,
         state_dir,
         runtime_dir,
         ephemeral,
+        log_format,
+        log_level,
     } = run;
+    let level = log_level.unwrap_or_else(default_level);
+    if let Err(error) = log::start(log_format, &level) {
+        eprintln!("verdictd: {error}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     match daemon::run(&Options {
         config: file.config,
         state_dir,
@@ -91,6 +105,12 @@ fn run(run: Run) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// `$VERDICTD_LOG`, for those who cannot change the command line.
+fn default_level() -> String {
+    let given = std::env::var_os("VERDICTD_LOG").filter(|level| !level.is_empty());
+    given.map_or_else(|| "info".into(), |level| level.to_string_lossy().into_owned())
 }
 
 /// The table as text. Numbers that are probed at start are shown as the first that would be tried.

@@ -8,6 +8,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::control::wire::{StatsView, StatusReport};
+pub(super) use crate::notify::text::grouped;
+pub use crate::notify::text::plain;
+use crate::notify::text::plain_json;
 
 /// How answers look; decided by where they go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,18 +67,6 @@ const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'
 /// Cells of a full bar.
 pub(super) const BAR: usize = 24;
 
-/// `text` without anything a terminal would act on: control, format and other invisible characters are escaped.
-pub fn plain(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => shown.push(c),
-            _ => shown.extend(c.escape_debug()),
-        }
-    }
-    shown
-}
-
 /// JSON on several lines, or on one; what [`plain`] would escape is escaped as JSON does.
 pub(super) fn json(out: &mut dyn Write, value: &impl Serialize, one_line: bool) -> io::Result<()> {
     let text = if one_line {
@@ -83,20 +74,7 @@ pub(super) fn json(out: &mut dyn Write, value: &impl Serialize, one_line: bool) 
     } else {
         serde_json::to_string_pretty(value)
     };
-    let mut shown = String::new();
-    for c in text?.chars() {
-        if c == '\n' || c.is_ascii_graphic() || c == ' ' || c.escape_debug().len() == 1 {
-            shown.push(c);
-        } else {
-            // Beyond ASCII characters stand only within strings, where this is their other spelling.
-            shown.extend(
-                c.encode_utf16(&mut [0; 2])
-                    .iter()
-                    .map(|unit| format!("\\u{unit:04x}")),
-            );
-        }
-    }
-    writeln!(out, "{shown}")
+    writeln!(out, "{}", plain_json(&text?))
 }
 
 /// Whether anything is dropped, in words that cannot be misread, and how good that is.
@@ -169,19 +147,6 @@ fn observing(bans: u64) -> String {
 /// `1 ban`, `2 bans`.
 pub(super) fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
-}
-
-/// Thousands apart: `1,234,567`.
-pub(super) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Rows of cells, printed with columns as wide as their widest cell.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::args::StatsArgs;
-use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json};
+use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json, plain};
 use super::{CliError, Client, Exit, Screen, span};
 use crate::control::wire::{Losses, Reply, Request, StatsView};
 use crate::core::verdict::Reason;
@@ -126,6 +126,10 @@ fn print(stats: &StatsView, pace: &Pace<'_>, style: Style, out: &mut dyn Write) 
     )?;
     section("verdicts", &verdicts(stats, pace, style), style, out)?;
     section("packets by reason", &reasons(stats, pace, style), style, out)?;
+    let kinds = kinds(stats, pace, style);
+    if stats.kinds.values().any(|count| *count > 0) {
+        section("evidence by kind", &kinds, style, out)?;
+    }
     section("copies (not held)", &copies(stats, pace), style, out)?;
     section("latency, bans, sources", &facts(stats, style), style, out)?;
     if !stats.queues.is_empty() {
@@ -206,6 +210,26 @@ fn reasons(stats: &StatsView, pace: &Pace<'_>, style: Style) -> Table {
             of(stats),
             whole,
             pace.rate(of(stats), of),
+            style,
+        );
+    }
+    table
+}
+
+/// The most frequent first; kinds that never came are left out.
+fn kinds(stats: &StatsView, pace: &Pace<'_>, style: Style) -> Table {
+    let mut table = Table::new(COUNTS);
+    let whole = stats.kinds.values().sum();
+    let mut seen: Vec<_> = stats.kinds.iter().filter(|(_, count)| **count > 0).collect();
+    seen.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+    for (word, number) in seen {
+        let of = |view: &StatsView| view.kinds.get(word).copied().unwrap_or(0);
+        count(
+            &mut table,
+            &plain(word),
+            *number,
+            whole,
+            pace.rate(*number, of),
             style,
         );
     }
@@ -335,6 +359,10 @@ fn print_losses(losses: &Losses, style: Style, out: &mut dyn Write) -> io::Resul
         (
             losses.facts_dropped,
             "offences told again because the analyst was busy",
+        ),
+        (
+            losses.refusals_lost,
+            "refused packets that are missing in the log: they came too fast",
         ),
         (
             losses.enforcement_errors,

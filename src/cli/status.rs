@@ -23,6 +23,16 @@ fn print(status: &StatusReport, style: Style, out: &mut dyn Write) -> io::Result
     Headline::of_status(status).print(&status.degraded, style, out)?;
     writeln!(out)?;
     facts(status).print("", style, out)?;
+    if !status.blind.is_empty() {
+        writeln!(
+            out,
+            "\n{}",
+            style.paint(Paint::Bold, "not known while only copies are watched")
+        )?;
+        let mut blind = Table::new(&[Column::Left("")]);
+        status.blind.iter().for_each(|words| blind.row([words.clone()]));
+        blind.print("  ", style, out)?;
+    }
     writeln!(out, "\n{}", style.paint(Paint::Bold, "never banned"))?;
     never_banned(status).print("  ", style, out)
 }
@@ -132,6 +142,7 @@ mod tests {
                 reason: "loopback".into(),
             }],
             trusted: vec!["10.0.0.0/8".into()],
+            blind: vec!["what tomorrow brings".into()],
             degraded: vec!["conntrack is nearly full\x1b[2J".into()],
             ..StatusReport::default()
         };
@@ -151,6 +162,7 @@ mod tests {
             "log groups  none",
             "bans        1 active, 1,200 since the start, 2 would-be bans (nothing is dropped)",
             "  127.0.0.0/8  loopback",
+            "  what tomorrow brings",
             "  10.0.0.0/8   trusted: neither counted nor banned",
         ] {
             assert!(lines.contains(&line), "{line:?} is not in\n{text}");

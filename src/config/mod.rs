@@ -71,6 +71,8 @@ pub struct EngineConfig {
     pub state_file: Option<PathBuf>,
     /// How often the snapshot is written.
     pub snapshot_every: Duration,
+    /// How often the scan report is logged; zero: never.
+    pub report_every: Duration,
     /// Whether bans of an hour and more are lengthened by up to 3 %, so that they do not end together.
     pub jitter: bool,
 }
@@ -93,6 +95,7 @@ impl Default for EngineConfig {
             ban_set_size: 1 << 20,
             state_file: None,
             snapshot_every: Duration::from_secs(120),
+            report_every: Duration::from_secs(3_600),
             jitter: true,
         }
     }

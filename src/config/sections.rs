@@ -352,6 +352,9 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, usize) {
     max_sources = section
         .get("max_sources", units::whole(1..=1 << 24))
         .unwrap_or(max_sources);
+    engine.report_every = section
+        .get("report_every", units::duration(Duration::ZERO..=31 * DAY))
+        .unwrap_or(engine.report_every);
     if !engine.manage_ruleset {
         want_numbers(&section);
     }
@@ -437,6 +440,7 @@ const HOMES: [(&str, &[&str]); 7] = [
             "internal_interfaces",
             "ban_set_size",
             "max_sources",
+            "report_every",
         ],
     ),
     (

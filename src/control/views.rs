@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::core::scan::ScanKind;
 use crate::core::verdict::{Ban, Reason};
 use crate::stats::StatsReport;
 
@@ -52,6 +53,8 @@ pub struct StatusReport {
     pub trusted: Vec<String>,
     /// Enforced bans that are live now, and all since the start.
     pub bans: BanCounts,
+    /// What the engine cannot know as it runs now, in words: empty unless it only watches copies.
+    pub blind: Vec<String>,
     /// What is not as it should be, in words; empty when all is well.
     pub degraded: Vec<String>,
 }
@@ -81,6 +84,8 @@ pub struct StatsView {
     pub verdicts: Verdicts,
     /// Packets (copies too) by the word of their reason.
     pub reasons: BTreeMap<String, u64>,
+    /// Packets that are evidence, by the word of their kind.
+    pub kinds: BTreeMap<String, u64>,
     /// Held packets by what conntrack calls them.
     pub held: Held,
     /// Copies: packets that were not held.
@@ -112,7 +117,8 @@ impl StatsView {
                 accept: report.accept,
                 drop: report.drop,
             },
-            reasons: reasons_by_word(&report.reasons),
+            reasons: by_word(Reason::ALL.map(Reason::word), &report.reasons),
+            kinds: by_word(ScanKind::ALL.map(ScanKind::word), &report.kinds),
             held: Held {
                 new: report.new,
                 odd: report.odd,
@@ -138,11 +144,11 @@ impl StatsView {
     }
 }
 
-fn reasons_by_word(counts: &[u64]) -> BTreeMap<String, u64> {
-    Reason::ALL
-        .iter()
-        .zip(counts)
-        .map(|(reason, count)| (reason.word().to_owned(), *count))
+fn by_word<const N: usize>(words: [&str; N], counts: &[u64; N]) -> BTreeMap<String, u64> {
+    words
+        .into_iter()
+        .map(str::to_owned)
+        .zip(counts.iter().copied())
         .collect()
 }
 
@@ -287,6 +293,8 @@ pub struct Losses {
     pub verdict_errors: u64,
     /// Facts that found the analyst's channel full.
     pub facts_dropped: u64,
+    /// Refused packets that are missing in the log of corporate mode.
+    pub refusals_lost: u64,
     /// Set changes that the kernel refused.
     pub enforcement_errors: u64,
     /// Offences beyond `max_bans_per_minute`.
@@ -300,6 +308,7 @@ impl Losses {
             parse_errors: report.parse_errors,
             verdict_errors: report.verdict_errors,
             facts_dropped: report.facts_dropped,
+            refusals_lost: report.refusals_lost,
             enforcement_errors: report.enforcement_errors,
             storm_refusals: report.storm_refusals,
         }
@@ -444,6 +453,7 @@ mod tests {
         stats.workers[1].count(Class::Refused, Verdict::Drop, Reason::Counted);
         stats.workers[0].latency.record(16_000, 1);
         stats.workers[1].tracked.set(1);
+        stats.workers[0].evidence(ScanKind::Null);
         let report = stats.snapshot(stats.started + Duration::from_secs(2));
         let mut view = StatsView::of(&report);
         view.queues.push(QueueView {
@@ -455,6 +465,10 @@ mod tests {
         assert_eq!(
             value["reasons"],
             json!({"trusted": 0, "banned": 0, "offence": 0, "counted": 1, "harmless": 1, "unparsed": 0})
+        );
+        assert_eq!(
+            (&value["kinds"]["NULL_SCAN"], &value["kinds"]["SYN_SCAN"]),
+            (&json!(1), &json!(0))
         );
         assert_eq!(value["bans"], json!({"active": 0, "total": 0, "observed": 0}));
         assert_eq!(value["sources"]["tracked"], 1);

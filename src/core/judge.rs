@@ -110,6 +110,11 @@ impl Judge {
         self.policy = policy;
     }
 
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// From the next packet on these are trusted and protected; who is accused and now among them is not any
     /// more.
     pub fn set_guard(&mut self, guard: Arc<Guard>) {

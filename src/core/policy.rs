@@ -25,6 +25,11 @@ impl Mode {
         !matches!(self, Mode::DetectionOnly)
     }
 
+    /// Whether each refusal is told.
+    pub fn tells_refusals(self) -> bool {
+        matches!(self, Mode::Corporate)
+    }
+
     /// The word of the config.
     pub fn word(self) -> &'static str {
         match self {

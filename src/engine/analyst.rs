@@ -19,9 +19,11 @@ use crate::core::ledger::{Ledger, Refusal, Standing};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
-use crate::core::verdict::{Ban, Offence};
+use crate::core::verdict::{Ban, BanReason, Offence};
 use crate::kernel::host::Why;
 use crate::kernel::sets::Change;
+use crate::notify::log::NOTICE;
+use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
 
 /// Whom an operator means.
@@ -56,6 +58,12 @@ pub enum Command {
     Unban { target: Target, to: Sender<Reply> },
     /// Every live ban.
     List { to: Sender<Reply> },
+    /// The first `count` bans since then (would-be bans too) that are still live.
+    BannedSince {
+        since: Instant,
+        count: usize,
+        to: Sender<Vec<(Prefix, BanReason)>>,
+    },
     /// These addresses are protected from now on, and why.
     Protect(Vec<(Prefix, Why)>),
     /// Another policy from now on.
@@ -100,6 +108,7 @@ pub struct Analyst {
     retry_at: Option<Instant>,
     storm_told: Option<Instant>,
     keeper: Option<Sender<Errand>>,
+    failures_told: Throttle,
 }
 
 impl Analyst {
@@ -124,6 +133,7 @@ impl Analyst {
             retry_at: None,
             storm_told: None,
             keeper: None,
+            failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
         }
     }
 
@@ -216,7 +226,11 @@ impl Analyst {
             .map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
         if ban.enforced {
             self.stats.bans_total.add(1);
-            info!("NOTICE [{}] Ban {}", ban.reason, ban.source);
+            let until = view(ban, now).until;
+            info!(
+                target: NOTICE, event = "ban", source = %ban.source, reason = %ban.reason, step = ban.step,
+                offences = ban.offences, until, "NOTICE [{}] Ban {}", ban.reason, ban.source
+            );
             debug!(
                 "banned {} for {length}, step {}, offence {}",
                 ban.source, ban.step, ban.offences
@@ -276,6 +290,9 @@ impl Analyst {
                 let bans = self.ledger.bans().map(|ban| view(ban, now)).collect();
                 let _ = to.send(Reply::List(bans));
             }
+            Command::BannedSince { since, count, to } => {
+                let _ = to.send(self.banned_since(since, count));
+            }
             Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
             Command::Policy(policy) => self.go_over_to(policy, now),
             Command::Protected { to } => drop(to.send(self.protection.clone())),
@@ -288,6 +305,15 @@ impl Analyst {
             }
             Command::Stop => {}
         }
+    }
+
+    fn banned_since(&self, since: Instant, count: usize) -> Vec<(Prefix, BanReason)> {
+        let mut bans: Vec<&Ban> = self.ledger.bans().filter(|ban| ban.since >= since).collect();
+        bans.sort_by_key(|ban| (ban.since, ban.source));
+        bans.iter()
+            .take(count)
+            .map(|ban| (ban.source, ban.reason))
+            .collect()
     }
 
     fn ban(
@@ -404,7 +430,10 @@ impl Analyst {
 
     fn announce_end(&self, ban: &Ban, why: &str) {
         if ban.enforced {
-            info!("NOTICE [{}] Unban {}", ban.reason, ban.source);
+            info!(
+                target: NOTICE, event = "unban", source = %ban.source, reason = %ban.reason, step = ban.step,
+                why, "NOTICE [{}] Unban {}", ban.reason, ban.source
+            );
         }
         debug!("the ban of {} ended: {why}", ban.source);
     }
@@ -418,10 +447,13 @@ impl Analyst {
 
     fn note_failure(&mut self, failure: Failure, now: Instant) {
         self.stats.enforcement_errors.add(1);
-        error!(
-            "the kernel refused a change for {}: {}",
-            failure.target, failure.error
-        );
+        // A full set refuses a batch of thousands, again and again.
+        if let Some(more) = self.failures_told.pass(now) {
+            error!(
+                "the kernel refused a change for {}: {} ({more} more since the last such line)",
+                failure.target, failure.error
+            );
+        }
         if failure.withdrawn
             && let Some(ban) = self.ledger.lift(&failure.target)
         {
@@ -516,5 +548,8 @@ fn view(ban: &Ban, now: Instant) -> BanView {
     BanView::of(ban, now, SystemTime::now())
 }
 
+/// Refusals of the kernel that are told at once, and how often one is told after that.
+const FAILURE_LINES: u32 = 5;
+const FAILURE_PAUSE: Duration = Duration::from_secs(10);
 /// How often a storm that goes on is told.
 const STORM_QUIET: Duration = Duration::from_secs(60);

@@ -28,10 +28,12 @@ use super::lockout::{self, Lockout};
 use super::notify::notify;
 use super::protect::{self, Protection};
 use super::reconciler;
+use super::refusals;
 use super::reload::Reloader;
+use super::report::Reporter;
 use super::restore::{Kept, Restored};
 use super::room::Manner;
-use super::worker::{Handle, Order, Worker};
+use super::worker::{Ears, Handle, Order, Worker};
 use crate::config::{self, Config, ConfigError};
 use crate::control::server::{Bound, Server, ServerError};
 use crate::control::wire::Reply;
@@ -486,6 +488,8 @@ struct Engine {
     events: Receiver<Event>,
     server: Server,
     workers: Vec<(Handle, JoinHandle<()>)>,
+    refusals: JoinHandle<()>,
+    reporter: Reporter,
     commands: Sender<Command>,
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
@@ -547,6 +551,11 @@ impl Engine {
         let layout = spec.layout;
         let (alarm, events) = unbounded();
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
+        let (refusal_sender, refused) = bounded(refusals::CHANNEL);
+        let ears = Ears {
+            offences: offence_sender,
+            refusals: refusal_sender,
+        };
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
         let (report_sender, reports) = unbounded();
@@ -556,8 +565,7 @@ impl Engine {
         let mut workers = Vec::new();
         for (index, (feed, judge)) in feeds.into_iter().zip(judges).enumerate() {
             let (worker, handle) =
-                Worker::new(feed, judge, offence_sender.clone(), Arc::clone(&stats), index)
-                    .map_err(io::Error::from)?;
+                Worker::new(feed, judge, ears.clone(), Arc::clone(&stats), index).map_err(io::Error::from)?;
             let thread = spawn(&format!("worker {index}"), &alarm, move || {
                 if let Err(error) = worker.run() {
                     error!("worker {index}: {error}");
@@ -565,7 +573,11 @@ impl Engine {
             })?;
             workers.push((handle, thread));
         }
-        drop(offence_sender);
+        drop(ears);
+        let refusals = {
+            let stats = Arc::clone(&stats);
+            spawn("refusals", &alarm, move || refusals::follow(&refused, &stats))?
+        };
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
         let managed = config.engine.manage_ruleset;
@@ -636,6 +648,12 @@ impl Engine {
                 reconciler::follow(table_watch, jobs, stop)
             })?
         };
+        let reporter = Reporter::start(
+            running.clone(),
+            Arc::clone(&stats),
+            handles.clone(),
+            commands.clone(),
+        )?;
         let handler = EngineHandler {
             running: running.clone(),
             events: alarm.clone(),
@@ -664,6 +682,8 @@ impl Engine {
             events,
             server,
             workers,
+            refusals,
+            reporter,
             commands,
             analyst,
             jobs,
@@ -709,6 +729,7 @@ impl Engine {
         };
         match reloader.reload() {
             Ok(changes) => {
+                self.reporter.look();
                 for change in &changes {
                     info!("reload: {change}");
                 }
@@ -716,7 +737,8 @@ impl Engine {
                 Reply::Reloaded(changes)
             }
             Err(error) => {
-                error!("reload refused, everything stays as it was: {error}");
+                error!("reload refused, everything stays as it was");
+                error.to_string().lines().for_each(|line| error!("{line}"));
                 Reply::refused(error)
             }
         }
@@ -728,12 +750,14 @@ impl Engine {
         // The last snapshot, while all who hold something can still tell.
         let _ = self.errands.send(Errand::Stop);
         join(self.keeper);
+        self.reporter.stop();
         for (handle, _) in &self.workers {
             handle.order(Order::Stop);
         }
         for (_, thread) in self.workers {
             join(thread);
         }
+        join(self.refusals);
         let _ = rustix::io::write(&self.stop_followers, &1u64.to_ne_bytes());
         for thread in self.followers {
             join(thread);

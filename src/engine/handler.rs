@@ -12,7 +12,8 @@ use super::daemon::Event;
 use super::enforcer::{Expected, RETRY};
 use super::keeper::{Errand, Health};
 use super::protect::Protection;
-use super::worker::{Handle, Order};
+use super::report::busiest;
+use super::worker::Handle;
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
@@ -96,7 +97,10 @@ impl Handler for EngineHandler {
             } => {
                 let length = duration_seconds.map(Duration::from_secs);
                 Self::for_target(&target, |target| {
-                    info!("uid {} (pid {}) bans {target}", peer.uid, peer.pid);
+                    info!(
+                        reason = reason.as_deref(),
+                        "uid {} (pid {}) bans {target}", peer.uid, peer.pid
+                    );
                     let note = reason.map(String::into_boxed_str);
                     self.ask(|to| Command::Ban {
                         target,
@@ -204,6 +208,10 @@ impl EngineHandler {
                 total: counts.bans_total,
                 observed: counts.bans_observed,
             },
+            blind: match running.backend {
+                Some(_) => Vec::new(),
+                None => BLIND.map(str::to_owned).into(),
+            },
             degraded: self.degraded(table.degraded),
             ..StatusReport::default()
         };
@@ -251,29 +259,17 @@ impl EngineHandler {
 
     /// The busiest sources of all workers.
     fn top(&self, count: usize) -> Vec<SourceRow> {
-        if count == 0 {
-            return Vec::new();
-        }
-        let (to, views) = bounded(self.workers.len());
-        for worker in &self.workers {
-            worker.order(Order::Top(count, to.clone()));
-        }
-        drop(to);
-        let until = Instant::now() + PATIENCE;
-        let mut all: Vec<SourceView> = Vec::new();
-        while let Ok(views) = views.recv_deadline(until) {
-            all.extend(views);
-        }
         let now = Instant::now();
-        all.sort_by(|a, b| b.ports.cmp(&a.ports).then(a.source.cmp(&b.source)));
-        all.truncate(count);
         let row = |view: SourceView| SourceRow {
             source: view.source.to_string(),
             ports: view.ports,
             idle_seconds: now.saturating_duration_since(view.last_seen).as_secs(),
             banned: view.banned,
         };
-        all.into_iter().map(row).collect()
+        busiest(&self.workers, count, PATIENCE)
+            .into_iter()
+            .map(row)
+            .collect()
     }
 
     fn queues(&self) -> Vec<u16> {
@@ -354,6 +350,13 @@ pub fn on_loss(on_loss: OnLoss) -> &'static str {
         OnLoss::Closed => "closed",
     }
 }
+
+/// What copies without conntrack do not tell (DESIGN: observing holds nothing, and wakes nothing).
+const BLIND: [&str; 3] = [
+    "UDP: a first packet cannot be told from an answer, so UDP scans are not seen",
+    "the state of connections: TCP is judged by its flags alone",
+    "packets of one source beyond 20 a second: their copies are not taken",
+];
 
 /// Long enough for a batch of set elements, short enough for an operator.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -228,6 +228,11 @@ const SETTINGS: &[Setting] = &[
         |c| join(c.engine.internal_interfaces.iter()),
         When::Now,
     ),
+    (
+        "engine.report_every",
+        |c| duration_text(c.engine.report_every),
+        When::Now,
+    ),
     ("engine.workers", |c| c.engine.workers.to_string(), When::AtStart),
     (
         "engine.queue_base",

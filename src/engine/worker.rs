@@ -12,8 +12,9 @@ use crate::core::judge::{Exported, Guard, Judge, SourceView};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::probe;
-use crate::core::verdict::{Offence, Verdict};
+use crate::core::verdict::{Class, Offence, Reason, Verdict};
 use crate::kernel::queue::{Feed, FeedConfig, FeedError, Packet};
+use crate::notify::refusals::Refusal;
 use crate::stats::{Stats, WorkerStats};
 
 /// What the slow path tells a worker.
@@ -59,13 +60,22 @@ impl Handle {
     }
 }
 
+/// Where a worker tells what it saw. Bounded, and never waited for.
+#[derive(Clone)]
+pub struct Ears {
+    /// The analyst's.
+    pub offences: Sender<Box<Offence>>,
+    /// The log's, in corporate mode.
+    pub refusals: Sender<Refusal>,
+}
+
 /// A worker before it runs; see [`Worker::run`].
 pub struct Worker {
     feed: Feed,
     judge: Judge,
     orders: Receiver<Order>,
     wake: Arc<rustix::fd::OwnedFd>,
-    offences: Sender<Box<Offence>>,
+    ears: Ears,
     stats: Arc<Stats>,
     index: usize,
     /// When sources whose window is over are looked for again.
@@ -77,7 +87,7 @@ impl Worker {
     pub fn new(
         feed: Feed,
         judge: Judge,
-        offences: Sender<Box<Offence>>,
+        ears: Ears,
         stats: Arc<Stats>,
         index: usize,
     ) -> rustix::io::Result<(Worker, Handle)> {
@@ -93,7 +103,7 @@ impl Worker {
                 judge,
                 orders,
                 wake,
-                offences,
+                ears,
                 stats,
                 index,
                 tidy_at: Instant::now(),
@@ -124,14 +134,11 @@ impl Worker {
     /// One batch; whether more is waiting.
     fn serve(&mut self) -> Result<bool, FeedError> {
         let Worker {
-            feed,
-            judge,
-            offences,
-            ..
+            feed, judge, ears, ..
         } = self;
         let stats = &self.stats.workers[self.index];
         let received = Instant::now();
-        let served = feed.serve(|packet| answer(judge, offences, stats, &packet, received))?;
+        let served = feed.serve(|packet| answer(judge, ears, stats, &packet, received))?;
         if served.packets > 0 {
             let nanoseconds = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
             stats.latency.record(nanoseconds, u64::from(served.held));
@@ -204,17 +211,23 @@ fn publish(stats: &WorkerStats, feed: &Feed) {
 }
 
 /// Parse, decide, count, tell.
-fn answer(
-    judge: &mut Judge,
-    offences: &Sender<Box<Offence>>,
-    stats: &WorkerStats,
-    packet: &Packet<'_>,
-    now: Instant,
-) -> Verdict {
-    let decision = judge.judge(&probe::parse(packet.payload), packet.class, now);
+fn answer(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, packet: &Packet<'_>, now: Instant) -> Verdict {
+    let probe = probe::parse(packet.payload);
+    let decision = judge.judge(&probe, packet.class, now);
     stats.count(packet.class, decision.verdict, decision.reason);
+    if let Ok(probe) = &probe {
+        if decision.reason != Reason::Trusted && probe.evidence().is_some() {
+            stats.evidence(probe.kind());
+        }
+        if packet.class == Class::Refused
+            && judge.policy().mode.tells_refusals()
+            && ears.refusals.try_send(Refusal::from(probe)).is_err()
+        {
+            stats.refusals_lost.add(1);
+        }
+    }
     if let Some(offence) = decision.offence {
-        match offences.try_send(offence) {
+        match ears.offences.try_send(offence) {
             Ok(()) => {}
             // The source stays dropped here, and its next packet carries the offence again.
             Err(TrySendError::Full(offence) | TrySendError::Disconnected(offence)) => {

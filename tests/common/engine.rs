@@ -31,6 +31,17 @@ tcp = [22, 80, 443]
 enforce = true
 "#;
 
+/// As [`FIREWALL`], and each refusal is told.
+pub(crate) const CORPORATE: &str = r#"
+[firewall]
+mode = "standard"
+firewall_mode = "corporate"
+[allowed_ports]
+tcp = [22, 80, 443]
+[bans]
+enforce = true
+"#;
+
 /// The mission's default: every port open, scanners banned.
 pub(crate) const DETECTION: &str = r#"
 [firewall]
@@ -90,6 +101,11 @@ impl Home {
     /// The state directory.
     pub(crate) fn state(&self) -> PathBuf {
         self.path().join("state")
+    }
+
+    /// Everything that engines here logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 
     fn path(&self) -> &Path {
@@ -192,8 +208,7 @@ impl<'a> Engine<'a> {
 
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
-        let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
-        format!("--- engine's log ---\n{log}--- end ---")
+        format!("--- engine's log ---\n{}--- end ---", self.home.log())
     }
 
     /// Where it keeps its files.

@@ -34,16 +34,19 @@ impl<'a> Witness<'a> {
 
     /// How many RST packets came back so far.
     pub(crate) fn resets(&self) -> u64 {
-        let text = self
-            .ns
-            .must("nft", &["-j", "list", "counter", "inet", "witness", "rst"]);
-        let json: serde_json::Value = serde_json::from_str(&text).expect("nft speaks JSON");
-        let objects = json["nftables"].as_array().expect("a list of objects");
-        objects
-            .iter()
-            .find_map(|o| o["counter"]["packets"].as_u64())
-            .expect("a counter")
+        counter(self.ns, "witness", "rst")
     }
+}
+
+/// Packets that a named counter saw.
+pub(crate) fn counter(ns: &Namespace, table: &str, name: &str) -> u64 {
+    let text = ns.must("nft", &["-j", "list", "counter", "inet", table, name]);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("nft speaks JSON");
+    let objects = json["nftables"].as_array().expect("a list of objects");
+    objects
+        .iter()
+        .find_map(|o| o["counter"]["packets"].as_u64())
+        .expect("a counter")
 }
 
 /// The elements of a set as nft writes them (without timeouts); empty when the set or its table is missing.

@@ -8,12 +8,15 @@ mod common;
 
 mod bad_input;
 mod bans;
+mod containers;
 mod continuity;
 mod include;
 mod lab;
 mod lockout;
+mod logs;
 mod mishaps;
 mod mission;
+mod modes;
 mod reload;
 mod scans;
 mod state;

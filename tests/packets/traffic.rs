@@ -136,6 +136,11 @@ fn observing_holds_nothing_and_wakes_no_conntrack() {
             "the observing table holds {word:?}:\n{table}"
         );
     }
+    let blind = engine.json("status")["blind"].to_string();
+    assert!(
+        blind.contains("UDP scans are not seen"),
+        "status says what it cannot know: {blind}"
+    );
     let queues = lab
         .host
         .inside(|| fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue"));

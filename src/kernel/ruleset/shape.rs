@@ -127,7 +127,7 @@ fn pre_enforcing(spec: &Spec) -> Chain {
     }
     rules.push(match spec.other_protocols {
         OtherProtocols::Drop if spec.filter_ports => {
-            Rule::new("other protocols: refused", [NotTcpOrUdp, Counter, Drop])
+            Rule::new("other protocols: refused", [NotTcpOrUdp, Counter, Goto("refuse")])
         }
         _ => Rule::new("other protocols: pass", [NotTcpOrUdp, Counter, Accept]),
     });
