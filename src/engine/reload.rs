@@ -7,11 +7,11 @@ use crossbeam_channel::{Sender, bounded};
 use thiserror::Error;
 
 use super::analyst::Command;
-use super::daemon::{self, feed_config, spec};
 use super::enforcer::Job;
 use super::handler::{Running, Shared, on_loss};
 use super::keeper::Errand;
 use super::lockout::{self, Lockout};
+use super::open::{self, feed_config, spec};
 use super::room::Manner;
 use super::worker::{Handle, Order};
 use crate::config::{self, Config, ConfigError, duration_text};
@@ -288,7 +288,7 @@ fn join(items: impl Iterator<Item = impl ToString>) -> String {
 
 fn optional(number: Option<u16>) -> String {
     number.map_or_else(
-        || format!("probed from {}", daemon::FIRST_NUMBER),
+        || format!("probed from {}", open::FIRST_NUMBER),
         |number| number.to_string(),
     )
 }
