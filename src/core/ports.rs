@@ -51,6 +51,9 @@ impl FromIterator<RangeInclusive<u16>> for PortSet {
 
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
         for (i, (first, last)) in self.ranges.iter().enumerate() {
             f.write_str(if i == 0 { "" } else { ", " })?;
             if first == last {

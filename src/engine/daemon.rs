@@ -173,7 +173,7 @@ impl Engine {
             judges,
             health,
             loaded,
-            stateless,
+            manner,
         } = opened;
         // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
         let asking = Netlink::open(mnl::Bus::Netfilter)?;
@@ -273,7 +273,7 @@ impl Engine {
             path: options.config.clone(),
             config: config.clone(),
             backend,
-            stateless: stateless.clone(),
+            manner: manner.clone(),
         });
         let reconciler = {
             let (jobs, stop) = (jobs.clone(), Arc::clone(&stop_followers));
@@ -303,7 +303,7 @@ impl Engine {
         follow_signals(alarm)?;
         introduce(
             &policy,
-            stateless.as_deref(),
+            manner.stateless.as_deref(),
             config.engine.on_loss,
             backend,
             &layout,

@@ -50,8 +50,8 @@ pub struct Opened {
     pub health: Arc<Health>,
     /// The table that was found.
     pub loaded: Option<Loaded>,
-    /// Why the table is stateless though the configuration asks for more.
-    pub stateless: Option<String>,
+    /// What this host has room for.
+    pub manner: Manner,
 }
 
 /// Opens it all in the network namespace of the calling thread; `kept` is what the last engine saved.
@@ -122,7 +122,7 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         judges,
         health: Arc::new(Health::new(kept.troubles)),
         loaded,
-        stateless: manner.stateless,
+        manner,
     })
 }
 
