@@ -72,7 +72,7 @@ fn an_empty_file_is_the_python_systems_default() {
         (None, None, 4096)
     );
     assert_eq!(
-        (engine.on_loss, engine.ban_set_size, engine.jitter),
+        (engine.on_loss, engine.ban_set_size, policy.jitter),
         (OnLoss::Open, 1_048_576, true)
     );
     assert!(engine.manage_ruleset && !engine.allow_lockout);
@@ -269,7 +269,7 @@ fn the_engine_is_told_its_numbers() {
         (engine.queue_length, engine.on_loss, engine.ban_set_size),
         (64, OnLoss::Closed, 4)
     );
-    assert!(!engine.manage_ruleset && engine.allow_lockout && !engine.jitter);
+    assert!(!engine.manage_ruleset && engine.allow_lockout && !policy.jitter);
     assert_eq!(engine.internal_interfaces, []);
 }
 
@@ -802,6 +802,7 @@ fn the_shipped_config_shows_every_key_at_its_default() {
         shown.policy.max_bans_per_minute,
         default.policy.max_bans_per_minute
     );
+    assert_eq!(shown.policy.jitter, default.policy.jitter);
     assert_eq!(shown.policy.v6_prefix, default.policy.v6_prefix);
     assert_eq!(shown.policy.max_sources, default.policy.max_sources);
     assert_eq!(shown.policy.other_protocols, default.policy.other_protocols);
