@@ -28,11 +28,11 @@ test: ## every test, also those on real packets (root); FILTER=word runs those w
 	@packaging/deps.sh test
 	@$(MAKE) --no-print-directory lint
 	@packaging/test.sh $(FILTER)
+	@[ -n "$(FILTER)" ] || CARGO=$(CARGO) tests/vm/run --quick
 
-test-vm: ## what needs another kernel than this one, in a virtual machine
+test-vm: ## what needs another kernel than this one, under every stock kernel and in full
 	@packaging/deps.sh test
-	@test -x tests/vm/run || { echo "tests/vm/run is missing" >&2; exit 1; }
-	@tests/vm/run
+	@CARGO=$(CARGO) tests/vm/run
 
 soak: ## the same tests with long counts, on the release build; no time limit
 	@packaging/deps.sh test

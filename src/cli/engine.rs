@@ -10,7 +10,9 @@ use tracing::error;
 
 use super::check::check;
 use crate::config::{self, ConfigError};
-use crate::engine::daemon::{self, DaemonError, Options};
+use crate::engine::daemon::{self, Options};
+use crate::engine::error::DaemonError;
+use crate::engine::open::{self, FIRST_NUMBER};
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
 use crate::notify::log::{self, Format};
@@ -125,14 +127,14 @@ fn ruleset(path: &Path) -> ExitCode {
                 }
             };
             let layout = Layout {
-                queue_base: config.engine.queue_base.unwrap_or(daemon::FIRST_NUMBER),
-                log_base: config.engine.log_base.unwrap_or(daemon::FIRST_NUMBER),
+                queue_base: config.engine.queue_base.unwrap_or(FIRST_NUMBER),
+                log_base: config.engine.log_base.unwrap_or(FIRST_NUMBER),
                 workers: config.engine.workers as u16,
                 seed: config.engine.seed.unwrap_or(SHOWN_SEED),
             };
             print!(
                 "{}",
-                Ruleset::build(&daemon::spec(&config, layout, Backend::Native, local_ports)).text()
+                Ruleset::build(&open::spec(&config, layout, Backend::Native, local_ports)).text()
             );
             ExitCode::SUCCESS
         }

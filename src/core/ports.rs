@@ -51,6 +51,9 @@ impl FromIterator<RangeInclusive<u16>> for PortSet {
 
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
         for (i, (first, last)) in self.ranges.iter().enumerate() {
             f.write_str(if i == 0 { "" } else { ", " })?;
             if first == last {
@@ -93,7 +96,7 @@ mod tests {
     fn nothing_and_everything() {
         #[allow(clippy::reversed_empty_ranges)]
         let none: PortSet = [10..=9].into_iter().collect();
-        assert!(none.is_empty() && !none.contains(10) && none.to_string().is_empty());
+        assert!(none.is_empty() && !none.contains(10) && none.to_string() == "none");
         let all = ports(&[(0, 65535), (5, 7)]);
         assert_eq!(all.ranges(), [(0, 65535)]);
     }

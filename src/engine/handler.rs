@@ -13,6 +13,7 @@ use super::enforcer::{Expected, RETRY};
 use super::keeper::{Errand, Health};
 use super::protect::Protection;
 use super::report::busiest;
+use super::room::Manner;
 use super::worker::Handle;
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
@@ -59,8 +60,8 @@ pub struct Running {
     pub config: Config,
     /// How the kernel hands packets over; none: nothing is held.
     pub backend: Option<Backend>,
-    /// Why ports are not filtered and packets not held, though the configuration asks for it.
-    pub stateless: Option<String>,
+    /// What this host has room for.
+    pub manner: Manner,
 }
 
 /// What is in force, for all who look at it; only a reload replaces it.
@@ -299,7 +300,7 @@ impl EngineHandler {
     /// What is loaded against what should be.
     fn table(&self) -> TableState {
         let mut table = self.loaded();
-        let stateless = self.running.get().stateless.clone();
+        let stateless = self.running.get().manner.stateless.clone();
         table.protected &= stateless.is_none();
         table.degraded.extend(stateless);
         table

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
 use thiserror::Error;
+use tracing::error;
 
 use super::analyst::Command;
-use super::daemon::{self, feed_config, spec};
 use super::enforcer::Job;
 use super::handler::{Running, Shared, on_loss};
 use super::keeper::Errand;
 use super::lockout::{self, Lockout};
+use super::open::{self, feed_config, spec};
 use super::room::Manner;
 use super::worker::{Handle, Order};
 use crate::config::{self, Config, ConfigError, duration_text};
@@ -96,9 +97,33 @@ impl Reloader<'_> {
             (false, Some(backend)) => Some(backend),
             (false, None) => Some(preflight::judge_one_packet()?),
         };
-        self.retune(&new, &manner)?;
+        if let Err(error) = self.load(&new, &manner, backend) {
+            // What the queues were told is taken back; the rules are still the old ones.
+            if let Err(again) = self.retune(&old.config, &old.manner) {
+                error!("queues keep settings of the refused configuration: {again}");
+            }
+            return Err(error);
+        }
+        let policy = Arc::new(new.policy.clone());
+        self.commands
+            .send(Command::Policy(policy))
+            .map_err(|_| ReloadError::Stopping)?;
+        // A keeper that is gone ends the engine by itself.
+        let _ = self.keeper.try_send(Errand::Every(new.engine.snapshot_every));
+        self.running.set(Running {
+            config: new,
+            backend,
+            manner,
+            path: old.path.clone(),
+        });
+        Ok(told)
+    }
+
+    /// Queues and rules.
+    fn load(&self, new: &Config, manner: &Manner, backend: Option<Backend>) -> Result<(), ReloadError> {
+        self.retune(new, manner)?;
         let mut spec = spec(
-            &new,
+            new,
             self.layout,
             backend.unwrap_or(Backend::Native),
             host::gather()?.local_ports,
@@ -109,19 +134,7 @@ impl Reloader<'_> {
             .send(Job::Load(Box::new(spec), done))
             .map_err(|_| ReloadError::Stopping)?;
         loaded.recv().map_err(|_| ReloadError::Stopping)??;
-        let policy = Arc::new(new.policy.clone());
-        self.commands
-            .send(Command::Policy(policy))
-            .map_err(|_| ReloadError::Stopping)?;
-        // A keeper that is gone ends the engine by itself.
-        let _ = self.keeper.try_send(Errand::Every(new.engine.snapshot_every));
-        self.running.set(Running {
-            config: new,
-            backend,
-            stateless: manner.stateless,
-            path: old.path.clone(),
-        });
-        Ok(told)
+        Ok(())
     }
 
     fn retune(&self, config: &Config, manner: &Manner) -> Result<(), ReloadError> {
@@ -180,8 +193,16 @@ const SETTINGS: &[Setting] = &[
     ("firewall.firewall_mode", |c| c.policy.mode.to_string(), When::Now),
     ("bans.enforce", |c| c.policy.enforce.to_string(), When::Now),
     ("firewall.mode", |c| c.policy.preset.to_string(), When::Now),
-    ("allowed_ports.tcp", |c| or_none(&c.policy.tcp_allowed), When::Now),
-    ("allowed_ports.udp", |c| or_none(&c.policy.udp_allowed), When::Now),
+    (
+        "allowed_ports.tcp",
+        |c| c.policy.tcp_allowed.to_string(),
+        When::Now,
+    ),
+    (
+        "allowed_ports.udp",
+        |c| c.policy.udp_allowed.to_string(),
+        When::Now,
+    ),
     ("trusted", |c| join(c.policy.trusted.iter()), When::Now),
     (
         "ports tolerated",
@@ -301,7 +322,7 @@ fn join(items: impl Iterator<Item = impl ToString>) -> String {
 
 fn optional(number: Option<u16>) -> String {
     number.map_or_else(
-        || format!("probed from {}", daemon::FIRST_NUMBER),
+        || format!("probed from {}", open::FIRST_NUMBER),
         |number| number.to_string(),
     )
 }

@@ -74,7 +74,8 @@ struct Asked {
 
 fn follow(running: &Shared, asked: &Asked, woken: &Receiver<Wake>) {
     let stats = &asked.stats;
-    let mut last = stats.snapshot(stats.started);
+    // Counters begin at zero: what came before this thread ran belongs to the first report too.
+    let mut last = StatsReport::default();
     let mut last_at = stats.started;
     loop {
         let every = running.get().config.engine.report_every;

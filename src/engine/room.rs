@@ -8,6 +8,7 @@ use crate::kernel::conntrack::Conntrack;
 use crate::kernel::ruleset::Spec;
 
 /// How packets are watched, after a look at what this host has room for.
+#[derive(Clone, Debug)]
 pub struct Manner {
     /// By copies: nothing is held, and conntrack sleeps on.
     pub observing: bool,
