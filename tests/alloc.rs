@@ -84,6 +84,7 @@ fn judge() -> Judge {
         window: Duration::from_secs(7200),
         ladder: Ladder::new(vec![Duration::from_secs(600)]).unwrap(),
         forgive_after: Duration::from_secs(2_592_000),
+        jitter: false,
         max_bans_per_minute: 600,
         tcp_allowed: PortSet::default(),
         udp_allowed: PortSet::default(),

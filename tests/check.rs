@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
 use common::command::{Output, run};
+use common::mutate::{Dice, mutated};
 use common::namespace::Namespace;
 use common::secs;
 use tempfile::TempDir;
@@ -90,7 +91,7 @@ fn a_thousand_mutated_files_name_their_lines_and_nobody_panics() {
     let bases = [MISSION, SHIPPED, CORPORATE, ENTERPRISE];
     let folder = File::new("");
     let path = folder.0.path().join("f.toml");
-    let (mut dice, mut refused) = (Dice(0x5eed), 0);
+    let (mut dice, mut refused) = (Dice::new(0x5eed), 0);
     for round in 0..1_000 {
         let text = mutated(bases[round % bases.len()], &mut dice);
         fs::write(&path, &text).expect("a file of ours");
@@ -117,43 +118,6 @@ fn names_a_line(said: &str) -> bool {
         .and_then(|rest| rest.split(':').next());
     number.is_some_and(|number| number.parse::<usize>().is_ok_and(|line| line > 0))
 }
-
-/// xorshift64: any sequence does, if it is the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % sides as u64) as usize
-    }
-}
-
-/// Bytes overwritten, put in, taken out; lines swapped, doubled, dropped; comments opened up.
-fn mutated(base: &str, dice: &mut Dice) -> Vec<u8> {
-    let mut lines: Vec<Vec<u8>> = base.lines().map(|line| line.as_bytes().to_vec()).collect();
-    for _ in 0..1 + dice.roll(12) {
-        let at = dice.roll(lines.len());
-        let place = dice.roll(lines[at].len() + 1);
-        match dice.roll(8) {
-            0 => lines[at].insert(place, MARKS[dice.roll(MARKS.len())]),
-            1 if place < lines[at].len() => drop(lines[at].remove(place)),
-            2 if place < lines[at].len() => lines[at][place] = dice.roll(256) as u8,
-            3 => {
-                let other = dice.roll(lines.len());
-                lines.swap(at, other);
-            }
-            4 => lines.insert(at, lines[at].clone()),
-            5 if lines.len() > 1 => drop(lines.remove(at)),
-            6 if lines[at].first() == Some(&b'#') => drop(lines[at].remove(0)),
-            _ => lines[at].truncate(place),
-        }
-    }
-    lines.join(&b'\n')
-}
-
-const MARKS: &[u8] = b"[]{}=\"'#.,-0129\\\n\0\xff";
 
 #[test]
 fn listeners_that_would_close_are_named_with_their_process() {

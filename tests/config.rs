@@ -72,7 +72,7 @@ fn an_empty_file_is_the_python_systems_default() {
         (None, None, 4096)
     );
     assert_eq!(
-        (engine.on_loss, engine.ban_set_size, engine.jitter),
+        (engine.on_loss, engine.ban_set_size, policy.jitter),
         (OnLoss::Open, 1_048_576, true)
     );
     assert!(engine.manage_ruleset && !engine.allow_lockout);
@@ -117,17 +117,19 @@ fn the_missions_config_loads_unchanged() {
     }
     assert!(!policy.trusted.contains("172.32.0.1".parse().unwrap()));
     assert_eq!(
-        notes(&config)[..2],
+        notes(&config)[..3],
         [
             "line 16: firewall.sleep_interval = 5 has no effect: the kernel's own clock ends bans",
+            "line 55: modes.standard.default_port_threshold: attempts of all sources on one port are not counted by this \
+             version",
             "line 92: custom.unique_ports_threshold = 7 has no effect: mode is \"standard\" (7); \
              write mode = \"custom\", base = \"standard\"",
         ]
     );
     assert_eq!(
         config.notes.len(),
-        12,
-        "sleep_interval and eleven keys of [custom]: {:#?}",
+        13,
+        "sleep_interval, attempts and eleven keys of [custom]: {:#?}",
         notes(&config)
     );
 }
@@ -184,7 +186,13 @@ fn custom_starts_from_its_base_and_the_base_from_its_overrides() {
         [80, 443, 25, 24].map(|port| config.attempts.of(port)),
         [150, 100, 7, 50]
     );
-    assert_eq!(notes(&config), [""; 0]);
+    assert_eq!(
+        notes(&config),
+        [
+            "line 5: modes.lenient.port_thresholds: attempts of all sources on one port are not counted by this version",
+            "line 10: custom.port_thresholds: attempts of all sources on one port are not counted by this version",
+        ]
+    );
 }
 
 #[test]
@@ -269,7 +277,7 @@ fn the_engine_is_told_its_numbers() {
         (engine.queue_length, engine.on_loss, engine.ban_set_size),
         (64, OnLoss::Closed, 4)
     );
-    assert!(!engine.manage_ruleset && engine.allow_lockout && !engine.jitter);
+    assert!(!engine.manage_ruleset && engine.allow_lockout && !policy.jitter);
     assert_eq!(engine.internal_interfaces, []);
 }
 
@@ -802,6 +810,7 @@ fn the_shipped_config_shows_every_key_at_its_default() {
         shown.policy.max_bans_per_minute,
         default.policy.max_bans_per_minute
     );
+    assert_eq!(shown.policy.jitter, default.policy.jitter);
     assert_eq!(shown.policy.v6_prefix, default.policy.v6_prefix);
     assert_eq!(shown.policy.max_sources, default.policy.max_sources);
     assert_eq!(shown.policy.other_protocols, default.policy.other_protocols);

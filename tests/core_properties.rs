@@ -90,6 +90,7 @@ fn policy(threshold: u32, enforce: bool) -> Policy {
         window: Duration::from_secs(60),
         ladder: Ladder::new(vec![Duration::from_secs(600)]).expect("one step"),
         forgive_after: Duration::from_secs(2_592_000),
+        jitter: false,
         max_bans_per_minute: 600,
         tcp_allowed: PortSet::default(),
         udp_allowed: PortSet::default(),

@@ -262,33 +262,45 @@ fn the_examples_give_what_their_titles_promise() {
             );
             assert_eq!(config.engine.snapshot_every, Duration::from_secs(300));
         }),
-        ("enterprise.toml", &[], |config| {
-            assert_eq!(config.policy.mode, Mode::DetectionOnly);
-            preset(config, "custom", 15, 24, ["30m", "4h", "2d", "14d"]);
-            attempts(config, [(80, 150), (443, 150), (22, 20), (8080, 200), (25, 50)]);
-            assert_eq!(config.engine.snapshot_every, Duration::from_secs(300));
-            trusts(
-                config,
-                &["10.200.1.1", "172.16.5.5"],
-                &["172.32.0.1", "192.168.0.1"],
-            );
-        }),
+        (
+            "enterprise.toml",
+            &[
+                "line 11: custom.port_thresholds: attempts of all sources on one port are not counted by this version",
+            ],
+            |config| {
+                assert_eq!(config.policy.mode, Mode::DetectionOnly);
+                preset(config, "custom", 15, 24, ["30m", "4h", "2d", "14d"]);
+                attempts(config, [(80, 150), (443, 150), (22, 20), (8080, 200), (25, 50)]);
+                assert_eq!(config.engine.snapshot_every, Duration::from_secs(300));
+                trusts(
+                    config,
+                    &["10.200.1.1", "172.16.5.5"],
+                    &["172.32.0.1", "192.168.0.1"],
+                );
+            },
+        ),
         ("firewall.toml", &[], |config| {
             assert_eq!(config.policy.mode, Mode::Firewall);
             assert_eq!(config.policy.tcp_allowed.to_string(), "22, 80, 443");
             assert_eq!(config.policy.udp_allowed.to_string(), "443");
             trusts(config, &["192.0.2.200"], &["198.51.100.1"]);
         }),
-        ("small-office.toml", &[], |config| {
-            assert_eq!(config.policy.mode, Mode::DetectionOnly);
-            preset(config, "standard", 7, 2, ["10m", "2h", "1d", "7d"]);
-            attempts(config, [(80, 20), (443, 20), (22, 3), (8080, 10), (25, 10)]);
-            trusts(
-                config,
-                &["192.168.1.1", "192.168.1.77"],
-                &["192.168.2.1", "10.0.0.1"],
-            );
-        }),
+        (
+            "small-office.toml",
+            &[
+                "line 7: modes.standard.port_thresholds: attempts of all sources on one port are not counted by this version",
+            ],
+            |config| {
+                assert_eq!(config.policy.mode, Mode::DetectionOnly);
+                preset(config, "standard", 7, 2, ["10m", "2h", "1d", "7d"]);
+                attempts(config, [(80, 20), (443, 20), (22, 3), (8080, 10), (25, 10)]);
+                trusts(
+                    config,
+                    &["192.168.1.1", "192.168.1.77"],
+                    &["192.168.2.1", "10.0.0.1"],
+                );
+            },
+        ),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
     let mut names: Vec<_> = fs::read_dir(&folder)

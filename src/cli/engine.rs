@@ -19,7 +19,7 @@ use crate::notify::log::{self, Format};
 
 /// NFQUEUE verdict engine: judges new connections, bans scanners in the kernel
 #[derive(Debug, Parser)]
-#[command(name = "verdictd", version, about, max_term_width = 100)]
+#[command(name = "verdictd", version, about, after_help = EXIT_CODES, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -166,5 +166,6 @@ pub(super) fn chain(error: &dyn Error) -> String {
 const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration";
 /// A printed ruleset is the same for the same configuration; without `engine.seed` a running engine draws one.
 const SHOWN_SEED: u32 = 0x5eed;

@@ -73,8 +73,6 @@ pub struct EngineConfig {
     pub snapshot_every: Duration,
     /// How often the scan report is logged; zero: never.
     pub report_every: Duration,
-    /// Whether bans of an hour and more are lengthened by up to 3 %, so that they do not end together.
-    pub jitter: bool,
 }
 
 impl Default for EngineConfig {
@@ -96,7 +94,6 @@ impl Default for EngineConfig {
             state_file: None,
             snapshot_every: Duration::from_secs(120),
             report_every: Duration::from_secs(3_600),
-            jitter: true,
         }
     }
 }
@@ -146,7 +143,6 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
 
     engine.state_file = firewall.state_file;
     engine.snapshot_every = preset.snapshot_every;
-    engine.jitter = bans.jitter;
     let policy = Policy {
         mode: firewall.mode,
         preset: match firewall.security {
@@ -159,6 +155,7 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
         window: preset.window,
         ladder: preset.ladder,
         forgive_after: bans.forgive_after,
+        jitter: bans.jitter,
         max_bans_per_minute: bans.max_per_minute,
         tcp_allowed,
         udp_allowed,

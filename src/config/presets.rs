@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::document::Section;
+use super::document::{Report, Section};
 use super::units::{self, Fault, duration_text};
 use crate::core::ladder::{self, Ladder};
 
@@ -137,11 +137,18 @@ pub(super) struct Changes {
     window: Option<Duration>,
     ladder: Option<Ladder>,
     attempts: Vec<(u16, u32)>,
+    /// The first key about attempts: its line and full name.
+    attempts_key: Option<(usize, String)>,
 }
 
 impl Changes {
     pub(super) fn read(section: &mut Section<'_>) -> Changes {
+        let attempts_key = ["default_port_threshold", "port_thresholds"]
+            .into_iter()
+            .find(|key| section.has(key))
+            .map(|key| (section.line_of(key), section.full(key)));
         Changes {
+            attempts_key,
             ports: section.get("unique_ports_threshold", units::whole(1..=MOST_PORTS)),
             udp_ports: section.get("udp_ports_threshold", units::whole(1..=MOST_PORTS)),
             default_attempts: section.get("default_port_threshold", units::whole(1..=MOST_ATTEMPTS)),
@@ -152,6 +159,14 @@ impl Changes {
                 .map(|ports| ports.entries(units::port_word, units::whole(1..=MOST_ATTEMPTS)))
                 .unwrap_or_default(),
         }
+    }
+}
+
+/// Says that nothing counts attempts over all sources yet, if `changes`, which are in force, ask for it.
+pub(super) fn note_uncounted(report: &Report, changes: &Changes) {
+    if let Some((line, key)) = &changes.attempts_key {
+        let text = format!("{key}: attempts of all sources on one port are not counted by this version");
+        report.note(*line, key, text);
     }
 }
 

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::EngineConfig;
 use super::document::Section;
 use super::interface::InterfaceName;
-use super::presets::{Base, Changes, Preset, note_without_effect};
+use super::presets::{Base, Changes, Preset, note_uncounted, note_without_effect};
 use super::units::{self, Fault, Read, shown};
 use crate::core::policy::{Mode, OnLoss, OtherProtocols};
 use crate::core::ports::PortSet;
@@ -94,8 +94,18 @@ pub(super) fn preset(root: &mut Section<'_>, firewall: &Firewall) -> Preset {
     let modes = modes(root);
     let mut custom = root.section("custom");
     let given = custom.as_mut().map(Custom::read).unwrap_or_default();
+    let base = match firewall.security {
+        Security::Custom => given.base.unwrap_or(Base::Standard),
+        Security::Preset(_, base) => base,
+    };
+    for (_, changes) in modes.iter().filter(|(of, _)| *of == base) {
+        note_uncounted(root.report(), changes);
+    }
     let (preset, unused) = match firewall.security {
-        Security::Custom => customised(given, &modes, firewall),
+        Security::Custom => {
+            note_uncounted(root.report(), &given.changes);
+            customised(given, &modes, firewall)
+        }
         Security::Preset(word, base) => {
             let preset = with_changes(base, &modes);
             if let Some(custom) = &custom {

@@ -559,6 +559,7 @@ mod tests {
             window: 2 * HOUR,
             ladder: Ladder::new(vec![HOUR]).unwrap(),
             forgive_after: 720 * HOUR,
+            jitter: false,
             max_bans_per_minute: 600,
             tcp_allowed: PortSet::default(),
             udp_allowed: PortSet::default(),

@@ -97,7 +97,8 @@ impl Ledger {
     }
 
     /// Grants the ban that an offence earns: the next step of the source's ladder, the first one if only UDP
-    /// made it an offence (its sender may be forged; such an offence does not climb either).
+    /// made it an offence (its sender may be forged; such an offence does not climb either). `draw` is a random
+    /// number, for the jitter.
     ///
     /// # Errors
     /// If the source is banned already, or too many were banned within the last minute.
@@ -106,6 +107,7 @@ impl Ledger {
         offence: &Offence,
         enforced: bool,
         policy: &Policy,
+        draw: u32,
         now: Instant,
     ) -> Result<Ban, Refusal> {
         let source = offence.source;
@@ -121,6 +123,7 @@ impl Ledger {
         let (step, length) = policy
             .ladder
             .duration(if offence.udp_only { 1 } else { offences });
+        let length = length + jitter(length, policy, draw);
         let ban = Ban {
             source,
             reason: offence.reason,
@@ -440,6 +443,14 @@ impl Minute {
     }
 }
 
+/// How much longer a ban of `length` gets: nothing if short, else up to [`JITTER_PERCENT`], by `draw`.
+fn jitter(length: Duration, policy: &Policy, draw: u32) -> Duration {
+    if !policy.jitter || length < JITTER_FROM {
+        return Duration::ZERO;
+    }
+    (length / 100 * JITTER_PERCENT).mul_f64(f64::from(draw) / f64::from(u32::MAX))
+}
+
 /// The /24 or /48 around a source, or the source if it is wider.
 fn neighbourhood(source: Prefix) -> Prefix {
     let length = if source.is_ipv4() { 24 } else { 48 };
@@ -450,6 +461,9 @@ fn neighbourhood(source: Prefix) -> Prefix {
 pub const REMEMBERED: usize = 1_000_000;
 /// How many new bans a minute one /24 or /48 can earn.
 pub const NEAR_PER_MINUTE: u32 = 10;
+/// Enough to spread the ends of a storm's bans, too little for anyone to notice.
+const JITTER_PERCENT: u32 = 3;
+const JITTER_FROM: Duration = Duration::from_secs(60 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -486,12 +500,12 @@ mod tests {
 
         fn offend(&mut self, source: &str) -> Result<Ban, Refusal> {
             self.ledger
-                .offence(&offence(source, false), true, &self.policy, self.now)
+                .offence(&offence(source, false), true, &self.policy, 0, self.now)
         }
 
         fn observe(&mut self, source: &str) -> Result<Ban, Refusal> {
             self.ledger
-                .offence(&offence(source, false), false, &self.policy, self.now)
+                .offence(&offence(source, false), false, &self.policy, 0, self.now)
         }
 
         /// Step and seconds of the ban that an offence earns.
@@ -562,6 +576,7 @@ mod tests {
             window: Duration::from_secs(7200),
             ladder: Ladder::new(steps.to_vec()).unwrap(),
             forgive_after: Duration::from_secs(30 * DAY),
+            jitter: true,
             max_bans_per_minute: 600,
             tcp_allowed: PortSet::default(),
             udp_allowed: PortSet::default(),
@@ -595,6 +610,54 @@ mod tests {
             (5, 5)
         );
         assert_eq!((bench.ledger.active(), bench.ledger.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn jitter_only_lengthens_by_three_percent_at_most_and_only_from_an_hour_on() {
+        let policy = standard();
+        let longer = |seconds, draw| jitter(Duration::from_secs(seconds), &policy, draw);
+        assert_eq!(longer(3_599, u32::MAX), Duration::ZERO);
+        assert_eq!(longer(3_600, u32::MAX), Duration::from_secs(108));
+        assert_eq!(longer(7 * DAY, 0), Duration::ZERO);
+        let half = longer(DAY, u32::MAX / 2);
+        assert!((1_295..=1_296).contains(&half.as_secs()), "{half:?}");
+        let longest = super::super::ladder::LONGEST.as_secs();
+        assert_eq!(longer(longest, u32::MAX).as_secs(), longest * 3 / 100);
+        let steady = Policy {
+            jitter: false,
+            ..standard()
+        };
+        assert_eq!(
+            jitter(Duration::from_secs(DAY), &steady, u32::MAX),
+            Duration::ZERO
+        );
+    }
+
+    #[test]
+    fn an_earned_ban_of_two_hours_is_drawn_longer_and_an_operators_is_not() {
+        let mut bench = Bench::new();
+        bench.offend("192.0.2.7").unwrap();
+        bench.wait(600);
+        let ban = bench
+            .ledger
+            .offence(
+                &offence("192.0.2.7", false),
+                true,
+                &bench.policy,
+                u32::MAX,
+                bench.now,
+            )
+            .unwrap();
+        assert_eq!(
+            (ban.step, ban.remaining(bench.now).unwrap().as_secs()),
+            (2, 7_416)
+        );
+        let two_hours = Some(Duration::from_secs(7_200));
+        let target = prefix("192.0.2.8");
+        let manual = bench
+            .ledger
+            .manual(target, two_hours, None, &bench.policy, bench.now);
+        assert_eq!(manual.remaining(bench.now), two_hours);
     }
 
     #[test]
@@ -636,7 +699,7 @@ mod tests {
         for _ in 0..3 {
             let ban = bench
                 .ledger
-                .offence(&offence("192.0.2.7", true), true, &bench.policy, bench.now)
+                .offence(&offence("192.0.2.7", true), true, &bench.policy, 0, bench.now)
                 .unwrap();
             assert_eq!((ban.step, ban.offences), (1, 1));
             bench.wait(600);
@@ -852,7 +915,7 @@ mod tests {
         let udp = offence("192.0.2.7", true);
         bench
             .ledger
-            .offence(&udp, true, &bench.policy, bench.now)
+            .offence(&udp, true, &bench.policy, 0, bench.now)
             .unwrap();
         bench.ledger = moved(&bench.ledger);
         bench.wait(600);

@@ -83,6 +83,8 @@ pub struct Policy {
     pub ladder: Ladder,
     /// After this long without a new offence the ladder starts from its first step again.
     pub forgive_after: Duration,
+    /// Whether bans of an hour and more are lengthened by up to 3 %, so that they do not end together.
+    pub jitter: bool,
     /// More new bans than this within a minute stop the adding of bans.
     pub max_bans_per_minute: u32,
     /// TCP ports that are open in firewall and corporate modes.

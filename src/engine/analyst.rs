@@ -203,7 +203,7 @@ impl Analyst {
         }
         match self
             .ledger
-            .offence(offence, self.policy.enforce, &self.policy, now)
+            .offence(offence, self.policy.enforce, &self.policy, draw(), now)
         {
             Ok(ban) => {
                 debug!(ports = ?offence.ports, threshold = offence.threshold, "offence of {}", offence.source);
@@ -546,6 +546,15 @@ impl Analyst {
 
 fn view(ban: &Ban, now: Instant) -> BanView {
     BanView::of(ban, now, SystemTime::now())
+}
+
+/// A random number for the jitter of a ban; without one (a sandbox may refuse it) there is none, which harms nobody.
+fn draw() -> u32 {
+    let mut bytes = [0; 4];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(4) => u32::from_ne_bytes(bytes),
+        _ => 0,
+    }
 }
 
 /// Refusals of the kernel that are told at once, and how often one is told after that.

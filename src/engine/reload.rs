@@ -21,6 +21,7 @@ use crate::kernel::host::{self, HostError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::queue::FeedError;
 use crate::kernel::ruleset::{Backend, Layout, RulesetError};
+use crate::state::DEFAULT_NAME;
 
 /// Why everything stays as it was.
 #[derive(Debug, Error)]
@@ -224,6 +225,7 @@ const SETTINGS: &[Setting] = &[
         |c| duration_text(c.policy.forgive_after),
         When::Now,
     ),
+    ("bans.jitter", |c| c.policy.jitter.to_string(), When::Now),
     (
         "bans.max_bans_per_minute",
         |c| c.policy.max_bans_per_minute.to_string(),
@@ -254,6 +256,12 @@ const SETTINGS: &[Setting] = &[
         |c| duration_text(c.engine.report_every),
         When::Now,
     ),
+    (
+        "engine.allow_lockout",
+        |c| c.engine.allow_lockout.to_string(),
+        When::Now,
+    ),
+    ("firewall.state_file", state_file, When::AtStart),
     ("engine.workers", |c| c.engine.workers.to_string(), When::AtStart),
     (
         "engine.queue_base",
@@ -296,6 +304,11 @@ const SETTINGS: &[Setting] = &[
         When::AtStart,
     ),
 ];
+
+fn state_file(config: &Config) -> String {
+    let file = config.engine.state_file.as_deref();
+    file.map_or_else(|| DEFAULT_NAME.into(), |file| file.display().to_string())
+}
 
 fn or_none(ports: &impl ToString) -> String {
     Some(ports.to_string())

@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod engine;
 pub(crate) mod flow;
 pub(crate) mod lab;
+pub(crate) mod mutate;
 pub(crate) mod namespace;
 pub(crate) mod nmap;
 pub(crate) mod service;

@@ -1,13 +1,18 @@
 //! Reload under traffic: no ban, no evidence, no connection lost, and a bad file changes nothing.
 
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
+use verdictd::config;
 
 use crate::common::engine::{DETECTION, Engine, FIREWALL, OBSERVING};
 use crate::common::flow::{pings, talks};
 use crate::common::lab::{ATTACKER, CLIENT, HOST, Lab};
+use crate::common::mutate::{Dice, mutated};
+use crate::common::namespace::Namespace;
 use crate::common::service::Echo;
 use crate::common::watch::Witness;
 use crate::common::wire::Gun;
@@ -64,6 +69,46 @@ fn a_bad_file_changes_nothing_by_reload_or_by_signal() {
         }
     }
     assert_eq!(engine.kernel_bans("banned4"), ["203.0.113.9"]);
+}
+
+/// Of a thousand mutated files those that `check` refuses, each by a reload of its own.
+#[test]
+fn a_thousand_mutated_files_change_nothing_by_reload() {
+    let host = Namespace::new("host");
+    let mut engine = Engine::start(&host, FIREWALL);
+    engine.must(&["ban", "203.0.113.9", "--for", "1h"]);
+    let (table, path) = (engine.table(), engine.home().config());
+    let (mut dice, mut refused) = (Dice::new(0x0bad_5eed), 0);
+    for round in 0..1_000 {
+        let text = mutated(FIREWALL, &mut dice);
+        fs::write(&path, &text).expect("a file of ours");
+        // What is no UTF-8 is refused when the file is read.
+        if std::str::from_utf8(&text).is_ok_and(|text| config::parse(text, Path::new("f.toml")).is_ok()) {
+            continue;
+        }
+        refused += 1;
+        let output = engine.ctl(&["reload"]);
+        let said = || {
+            format!(
+                "round {round}: {}\n{}",
+                output.text(),
+                String::from_utf8_lossy(&text)
+            )
+        };
+        assert_eq!(output.code(), 1, "{}", said());
+        assert!(output.stderr.contains("verdictd.toml:"), "no line: {}", said());
+    }
+    assert!(refused > 500, "only {refused} of 1000 were refused");
+    assert!(engine.alive(), "{}", engine.log());
+    assert!(!engine.log().contains("panicked"), "{}", engine.log());
+    assert_eq!(engine.table(), table);
+    assert_eq!(engine.kernel_bans("banned4"), ["203.0.113.9"]);
+    let status = engine.json("status");
+    assert_eq!(
+        (&status["mode"], &status["preset"], &status["enforce"]),
+        (&"firewall".into(), &"standard".into(), &true.into())
+    );
+    engine.home().write_config(FIREWALL);
 }
 
 #[test]
