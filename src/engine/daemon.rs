@@ -32,7 +32,7 @@ use super::reload::Reloader;
 use super::report::Reporter;
 use super::restore::Kept;
 use super::worker::{Ears, Handle, Order, Worker};
-use crate::config::{self, Config};
+use crate::config::{self, Config, duration_text};
 use crate::control::server::{Bound, Server};
 use crate::control::wire::Reply;
 use crate::core::policy::{OnLoss, Policy};
@@ -57,6 +57,16 @@ pub struct Options {
 /// Runs the engine in the foreground until SIGTERM or SIGINT.
 pub fn run(options: &Options) -> Result<(), DaemonError> {
     let config = config::load(&options.config)?;
+    if !config.policy.enforce {
+        let filter = match config.policy.mode.filters_ports() {
+            true => "ports that are not allowed are refused, ",
+            false => "",
+        };
+        warn!(
+            "OBSERVING: offenders are recorded and not banned (bans.enforce = false); {filter}what an operator \
+             bans is dropped"
+        );
+    }
     for note in &config.notes {
         warn!("{}: {note}", options.config.display());
     }
@@ -452,11 +462,6 @@ fn introduce(
     if let Some(why) = stateless {
         warn!("DEGRADED: {why}");
     }
-    if !policy.enforce {
-        warn!(
-            "OBSERVING: offenders are recorded, none is banned and no ban drops anything (bans.enforce = false)"
-        );
-    }
     match policy.mode.filters_ports() && stateless.is_none() {
         true => info!(
             "mode {}: open are tcp {} and udp {}; every other port is refused by the kernel",
@@ -465,10 +470,10 @@ fn introduce(
         false => info!("mode {}: no port is refused", policy.mode),
     }
     info!(
-        "preset {}: a source that touches more than {} ports within {} min is an offender",
+        "preset {}: a source that touches more than {} ports within {} is an offender",
         policy.preset,
         policy.ports_threshold,
-        policy.window.as_secs() / 60
+        duration_text(policy.window)
     );
     match backend {
         Some(backend) => info!(

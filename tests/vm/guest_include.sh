@@ -95,4 +95,8 @@ for turn in 1 2 3 4 5; do
     ! talks 10.77.0.3 || fail "the banned source talks after reload $turn"
 done
 ctl status >"$work/status" || fail "status: $(cat "$work/status")"
+# One transaction is one reason to look, and at most a second one for what trickled in.
+looks=$(grep -c 'go into them again' "$work/engine.err")
+[ "$looks" -le 12 ] || fail "$looks assertions of all bans for 5 reloads"
+echo "ok: $looks assertions of all bans for 5 reloads"
 stop_engine
