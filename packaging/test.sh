@@ -15,10 +15,11 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
-# Twice: the first run shows warnings and errors as people read them, the second (all is built) names the programs.
+# Twice: the first run shows warnings and errors as people read them, the second (all is built) names the programs
+# (those of profile "test": the engine's own programs are built beside them).
 packaging/cargo.sh test --no-run "${profile[@]}"
 programs=$(packaging/cargo.sh test --no-run "${profile[@]}" --message-format json 2>/dev/null |
-    grep '"test":true' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+    sed -n 's/.*"test":true},"features".*"executable":"\([^"]*\)".*/\1/p')
 [ -n "$programs" ] || { echo "test.sh: cargo built no test" >&2; exit 1; }
 
 # More at once than there are cores: tests on real packets mostly wait (a full nmap scan takes a minute or two).
