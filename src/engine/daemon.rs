@@ -223,6 +223,8 @@ impl Engine {
         };
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
+        // Listens from before the table is written, so that nothing somebody else does to it goes unheard.
+        let table_watch = TableWatch::open(netlink.portid())?;
         let managed = config.engine.manage_ruleset;
         let ruleset = put_in_place(&mut netlink, Ruleset::build(&spec), loaded.as_ref(), managed)?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
@@ -235,8 +237,6 @@ impl Engine {
                 withdrawn: false,
             }));
         }
-        // Listens from before the first ban is added; what was lost before that, start itself has put right.
-        let table_watch = TableWatch::open(netlink.portid())?;
         let enforcer = Enforcer::new(
             netlink,
             sets,
