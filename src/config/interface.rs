@@ -18,11 +18,6 @@ impl InterfaceName {
         &self.stem
     }
 
-    /// Whether every interface whose name begins with [`InterfaceName::stem`] is meant.
-    pub fn is_wildcard(&self) -> bool {
-        self.wildcard
-    }
-
     /// Whether the interface called `name` is meant.
     pub fn matches(&self, name: &str) -> bool {
         if self.wildcard {

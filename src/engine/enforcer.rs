@@ -255,10 +255,7 @@ impl Work {
 }
 
 fn family_and_length(target: &Prefix) -> (Family, u8) {
-    (
-        if target.is_ipv4() { Family::V4 } else { Family::V6 },
-        target.len(),
-    )
+    (Family::of(target), target.len())
 }
 
 /// Each costs two lookups per packet of a new flow.

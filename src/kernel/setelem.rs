@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::netlink::{Attributes, Builder, be64, nfnl_type, string};
+use super::ruleset::{Family, TABLE, ban_set_name, parse_ban_set_name};
 use crate::core::prefix::Prefix;
 
 /// The set that holds the bans of one family and prefix length.
@@ -25,28 +26,17 @@ impl SetId {
 
     /// Its name in the table.
     pub(super) fn name(self) -> String {
-        let (base, usual) = if self.ipv4 { (V4, V4_LEN) } else { (V6, V6_LEN) };
-        if self.len == usual {
-            base.to_owned()
-        } else {
-            format!("{base}_{}", self.len)
-        }
+        let family = if self.ipv4 { Family::V4 } else { Family::V6 };
+        ban_set_name(family, self.len)
     }
 
     /// The set called `name`; `None` if it is not one of those that hold bans.
     pub(super) fn parse(name: &str) -> Option<SetId> {
-        let (ipv4, rest) = match name.strip_prefix(V4) {
-            Some(rest) => (true, rest),
-            None => (false, name.strip_prefix(V6)?),
-        };
-        let len = match rest.strip_prefix('_') {
-            Some(len) => len.parse().ok()?,
-            None if rest.is_empty() => [V6_LEN, V4_LEN][usize::from(ipv4)],
-            None => return None,
-        };
-        let id = SetId { ipv4, len };
-        // Told by writing it again: "banned4_032" and "banned4_32" are not names that are ever looked up.
-        (len <= if ipv4 { 32 } else { 128 } && id.name() == name).then_some(id)
+        let (family, len) = parse_ban_set_name(name)?;
+        Some(SetId {
+            ipv4: family == Family::V4,
+            len,
+        })
     }
 
     /// The prefix that `key` stands for in this set; `None` if no packet could ever match it.
@@ -199,13 +189,6 @@ fn milliseconds(timeout: Duration) -> u64 {
     timeout.clamp(SHORTEST, LONGEST).as_millis() as u64
 }
 
-const TABLE: &str = "verdictd";
-const V4: &str = "banned4";
-const V6: &str = "banned6";
-/// Length of the prefixes in `banned4`.
-const V4_LEN: u8 = 32;
-/// Length of the prefixes in `banned6`.
-const V6_LEN: u8 = 64;
 /// One jiffy at the lowest CONFIG_HZ (100). Kernels before 6.12 turn less than a jiffy into 0 jiffies, which
 /// never expire (nf_msecs_to_jiffies64).
 const SHORTEST: Duration = Duration::from_millis(10);

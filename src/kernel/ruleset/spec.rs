@@ -20,6 +20,11 @@ impl Family {
     /// Both, in the order of the table's rules.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 
+    /// The family of a prefix.
+    pub fn of(prefix: &Prefix) -> Family {
+        if prefix.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
     /// Bits of an address.
     pub fn width(self) -> u8 {
         match self {
@@ -145,7 +150,7 @@ impl Spec {
 
     /// Makes room for bans of prefixes as long as `target`, if there is none.
     pub fn add_prefix_set(&mut self, target: &Prefix) {
-        let family = if target.is_ipv4() { Family::V4 } else { Family::V6 };
+        let family = Family::of(target);
         let set = (family, target.len());
         if !self.ban_sets().contains(&set) {
             self.prefix_sets.insert(set);
