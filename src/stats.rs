@@ -129,8 +129,9 @@ fn index_of(reason: Reason) -> usize {
         Reason::Banned => 1,
         Reason::Offence => 2,
         Reason::Counted => 3,
-        Reason::Harmless => 4,
-        Reason::Unparsed => 5,
+        Reason::Repeated => 4,
+        Reason::Harmless => 5,
+        Reason::Unparsed => 6,
     }
 }
 
@@ -376,7 +377,7 @@ mod tests {
             (report.new, report.odd, report.refused, report.observed),
             (1, 1, 0, 0)
         );
-        assert_eq!(report.reasons, [0, 1, 0, 1, 0, 0]);
+        assert_eq!(report.reasons, [0, 1, 0, 1, 0, 0, 0]);
         assert_eq!(report.uptime, Duration::from_secs(3));
     }
 
@@ -390,7 +391,7 @@ mod tests {
             (report.accept, report.drop, report.refused, report.observed),
             (0, 0, 1, 1)
         );
-        assert_eq!(report.reasons, [0, 0, 1, 0, 1, 0]);
+        assert_eq!(report.reasons, [0, 0, 1, 0, 0, 1, 0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use verdictd::core::attack::Distributed;
 use verdictd::core::judge::{Guard, Judge};
 use verdictd::core::ladder::Ladder;
 use verdictd::core::policy::{Mode, OtherProtocols, Policy};
@@ -81,10 +82,14 @@ fn judge() -> Judge {
         enforce: true,
         ports_threshold: 7,
         udp_ports_threshold: 28,
+        stealth_threshold: 3,
+        count_completed: false,
         window: Duration::from_secs(7200),
         ladder: Ladder::new(vec![Duration::from_secs(600)]).unwrap(),
         forgive_after: Duration::from_secs(2_592_000),
         jitter: false,
+        unproven_cap: None,
+        distributed: Distributed::default(),
         max_bans_per_minute: 600,
         tcp_allowed: PortSet::default(),
         udp_allowed: PortSet::default(),

@@ -143,7 +143,7 @@ fn the_presets_of_the_mission_are_the_built_in_ones() {
         assert_eq!(given.policy.ports_threshold, built_in.policy.ports_threshold);
         assert_eq!(given.policy.window, built_in.policy.window);
         assert_eq!(given.policy.ladder, built_in.policy.ladder);
-        assert_eq!(given.attempts, built_in.attempts);
+        assert_eq!(given.policy.distributed, built_in.policy.distributed);
     }
 }
 
@@ -183,7 +183,7 @@ fn custom_starts_from_its_base_and_the_base_from_its_overrides() {
     assert_eq!(policy.window, Duration::from_secs(12 * 3_600));
     assert_eq!(steps(&config), [1_800, 14_400, 172_800, 1_209_600]);
     assert_eq!(
-        [80, 443, 25, 24].map(|port| config.attempts.of(port)),
+        [80, 443, 25, 24].map(|port| config.policy.distributed.thresholds.of(port)),
         [150, 100, 7, 50]
     );
     assert_eq!(

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use verdictd::core::attack::Distributed;
 use verdictd::core::bounded::BoundedMap;
 use verdictd::core::judge::{Guard, Judge};
 use verdictd::core::ladder::Ladder;
@@ -87,10 +88,14 @@ fn policy(threshold: u32, enforce: bool) -> Policy {
         enforce,
         ports_threshold: threshold,
         udp_ports_threshold: threshold * 4,
+        stealth_threshold: 3,
+        count_completed: false,
         window: Duration::from_secs(60),
         ladder: Ladder::new(vec![Duration::from_secs(600)]).expect("one step"),
         forgive_after: Duration::from_secs(2_592_000),
         jitter: false,
+        unproven_cap: None,
+        distributed: Distributed::default(),
         max_bans_per_minute: 600,
         tcp_allowed: PortSet::default(),
         udp_allowed: PortSet::default(),

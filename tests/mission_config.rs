@@ -349,7 +349,7 @@ fn preset(config: &Config, name: &str, ports: u32, hours: u64, ladder: [&str; 4]
 #[track_caller]
 fn attempts<const N: usize>(config: &Config, expected: [(u16, u32); N]) {
     assert_eq!(
-        expected.map(|(port, _)| (port, config.attempts.of(port))),
+        expected.map(|(port, _)| (port, config.policy.distributed.thresholds.of(port))),
         expected
     );
 }

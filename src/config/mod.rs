@@ -23,12 +23,12 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use interface::{InterfaceError, InterfaceName};
-pub use presets::PortThresholds;
 pub use problem::{ConfigError, Note, Problem};
 pub use units::{DurationError, duration_text, parse_duration};
 
 use self::document::{Report, Section};
 use self::sections::{Bans, Firewall, Security};
+use crate::core::attack::Distributed;
 use crate::core::policy::{OnLoss, Policy};
 
 /// Everything that a config says.
@@ -38,8 +38,6 @@ pub struct Config {
     pub policy: Policy,
     /// How the engine is built: threads, numbers, sizes.
     pub engine: EngineConfig,
-    /// Attempts on one port over all sources that are tolerated.
-    pub attempts: PortThresholds,
     /// What is accepted but worth a word, in the order of the file.
     pub notes: Vec<Note>,
 }
@@ -152,10 +150,17 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
         enforce: bans.enforce,
         ports_threshold: preset.ports,
         udp_ports_threshold: preset.udp_ports(),
+        stealth_threshold: 3,
+        count_completed: false,
         window: preset.window,
         ladder: preset.ladder,
         forgive_after: bans.forgive_after,
         jitter: bans.jitter,
+        unproven_cap: None,
+        distributed: Distributed {
+            thresholds: preset.attempts,
+            ..Distributed::default()
+        },
         max_bans_per_minute: bans.max_per_minute,
         tcp_allowed,
         udp_allowed,
@@ -167,7 +172,6 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
     Config {
         policy,
         engine,
-        attempts: preset.attempts,
         notes: Vec::new(),
     }
 }

@@ -1,29 +1,13 @@
 //! The numbers of the presets, and how a config changes them key by key. They are the Python system's numbers.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::document::{Report, Section};
 use super::units::{self, Fault, duration_text};
+use crate::core::attack::PortThresholds;
 use crate::core::ladder::{self, Ladder};
-
-/// Attempts on one port that are tolerated over all sources (distributed attack).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortThresholds {
-    /// For ports that have no threshold of their own.
-    pub default: u32,
-    /// By port.
-    pub ports: BTreeMap<u16, u32>,
-}
-
-impl PortThresholds {
-    /// How many attempts on `port` are tolerated.
-    pub fn of(&self, port: u16) -> u32 {
-        self.ports.get(&port).copied().unwrap_or(self.default)
-    }
-}
 
 /// The names that `mode` and `base` may have, `custom` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::prefix::{Prefix, PrefixSet};
 use super::prefix_map::PrefixMap;
 use super::probe::{Probe, Unparsed};
 use super::source::{Limits, Source, Touch};
-use super::verdict::{BanReason, Class, Offence, Proto, Reason, Verdict};
+use super::verdict::{BanReason, Class, Offence, Proto, Reason, Verdict, Weight};
 
 /// Whom no packet can get banned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -340,7 +340,12 @@ impl Judge {
                 .at(place)
                 .map_or_else(Box::default, |record| record.ports(proto)),
             threshold: self.limits.tolerated(proto),
-            udp_only: proto == Proto::Udp,
+            weight: if proto == Proto::Udp {
+                Weight::UdpOnly
+            } else {
+                Weight::Full
+            },
+            proven: false,
             at: now,
         }
     }
@@ -471,6 +476,7 @@ const LOOKED_AT: usize = 4096;
 mod tests {
     use std::net::Ipv4Addr;
 
+    use super::super::attack::Distributed;
     use super::super::ladder::Ladder;
     use super::super::policy::{Mode, OtherProtocols};
     use super::super::ports::PortSet;
@@ -556,10 +562,14 @@ mod tests {
             enforce: true,
             ports_threshold: 7,
             udp_ports_threshold: 28,
+            stealth_threshold: 3,
+            count_completed: false,
             window: 2 * HOUR,
             ladder: Ladder::new(vec![HOUR]).unwrap(),
             forgive_after: 720 * HOUR,
             jitter: false,
+            unproven_cap: None,
+            distributed: Distributed::default(),
             max_bans_per_minute: 600,
             tcp_allowed: PortSet::default(),
             udp_allowed: PortSet::default(),
@@ -607,8 +617,8 @@ mod tests {
             (prefix(SCANNER), SCANNER.parse().unwrap())
         );
         assert_eq!(
-            (offence.threshold, offence.udp_only, offence.kind),
-            (7, false, ScanKind::Syn)
+            (offence.threshold, offence.weight, offence.kind),
+            (7, Weight::Full, ScanKind::Syn)
         );
         assert_eq!((offence.reason, offence.at), (BanReason::PortScanning, bench.now));
     }
@@ -748,8 +758,8 @@ mod tests {
         }
         let offence = bench.udp(SCANNER, 29).offence.unwrap();
         assert_eq!(
-            (offence.udp_only, offence.threshold, offence.ports.len()),
-            (true, 28, 29)
+            (offence.weight, offence.threshold, offence.ports.len()),
+            (Weight::UdpOnly, 28, 29)
         );
     }
 

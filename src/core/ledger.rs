@@ -96,8 +96,8 @@ impl Ledger {
         }
     }
 
-    /// Grants the ban that an offence earns: the next step of the source's ladder, the first one if only UDP
-    /// made it an offence (its sender may be forged; such an offence does not climb either). `draw` is a random
+    /// Grants the ban that an offence earns: the next step of the source's ladder, or the first one if the offence
+    /// does not weigh enough to climb (its sender may be forged). `draw` is a random
     /// number, for the jitter.
     ///
     /// # Errors
@@ -119,10 +119,11 @@ impl Ledger {
         {
             return Err(Refusal::Storm);
         }
-        let offences = self.climb(source, enforced, !offence.udp_only, policy.forgive_after, now);
-        let (step, length) = policy
-            .ladder
-            .duration(if offence.udp_only { 1 } else { offences });
+        let climbs = offence.weight.climbs();
+        let offences = self.climb(source, enforced, climbs, policy.forgive_after, now);
+        let (step, length) = policy.ladder.duration(if climbs { offences } else { 1 });
+        let cap = policy.unproven_cap.filter(|_| !offence.proven);
+        let length = cap.map_or(length, |cap| length.min(cap));
         let length = length + jitter(length, policy, draw);
         let ban = Ban {
             source,
@@ -468,11 +469,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use super::super::attack::Distributed;
     use super::super::ladder::Ladder;
     use super::super::policy::{Mode, OtherProtocols};
     use super::super::ports::PortSet;
     use super::super::prefix::PrefixSet;
     use super::super::scan::ScanKind;
+    use super::super::verdict::Weight;
     use super::*;
 
     const DAY: u64 = 86_400;
@@ -560,7 +563,8 @@ mod tests {
             kind: ScanKind::Syn,
             ports: Box::default(),
             threshold: 7,
-            udp_only,
+            weight: if udp_only { Weight::UdpOnly } else { Weight::Full },
+            proven: false,
             at: Instant::now(),
         }
     }
@@ -573,10 +577,14 @@ mod tests {
             enforce: true,
             ports_threshold: 7,
             udp_ports_threshold: 28,
+            stealth_threshold: 3,
+            count_completed: false,
             window: Duration::from_secs(7200),
             ladder: Ladder::new(steps.to_vec()).unwrap(),
             forgive_after: Duration::from_secs(30 * DAY),
             jitter: true,
+            unproven_cap: None,
+            distributed: Distributed::default(),
             max_bans_per_minute: 600,
             tcp_allowed: PortSet::default(),
             udp_allowed: PortSet::default(),

@@ -1,6 +1,7 @@
 //! What is decided, and nothing else: no I/O, no clock, no thread, no lock. Time is an argument.
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod bounded;
 pub mod judge;
 pub mod ladder;

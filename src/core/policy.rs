@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::attack::Distributed;
 use super::ladder::Ladder;
 use super::ports::PortSet;
 use super::prefix::{Prefix, PrefixSet};
@@ -77,6 +78,10 @@ pub struct Policy {
     pub ports_threshold: u32,
     /// The same, when all of them are UDP.
     pub udp_ports_threshold: u32,
+    /// Stealth probes of one source that are tolerated within `window`.
+    pub stealth_threshold: u32,
+    /// Whether a port counts although the source completed a handshake on it, as in the Python system.
+    pub count_completed: bool,
     /// Length of the sliding window.
     pub window: Duration,
     /// Ban lengths, first offence first.
@@ -85,6 +90,10 @@ pub struct Policy {
     pub forgive_after: Duration,
     /// Whether bans of an hour and more are lengthened by up to 3 %, so that they do not end together.
     pub jitter: bool,
+    /// The longest ban of a source that never completed a handshake here; `None`: as the ladder says.
+    pub unproven_cap: Option<Duration>,
+    /// What makes many sources together an attack on one port.
+    pub distributed: Distributed,
     /// More new bans than this within a minute stop the adding of bans.
     pub max_bans_per_minute: u32,
     /// TCP ports that are open in firewall and corporate modes.

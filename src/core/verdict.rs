@@ -47,6 +47,8 @@ pub enum Reason {
     Offence,
     /// Counted as evidence, below every threshold.
     Counted,
+    /// Seen before: a retransmission, or the kernel's second delivery of the same packet. Counts once.
+    Repeated,
     /// Nothing in it is evidence of anything.
     Harmless,
     /// Could not be parsed; passes (fails open: an unreadable packet accuses nobody) and is counted.
@@ -55,11 +57,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order in which they are shown.
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 7] = [
         Reason::Trusted,
         Reason::Banned,
         Reason::Offence,
         Reason::Counted,
+        Reason::Repeated,
         Reason::Harmless,
         Reason::Unparsed,
     ];
@@ -71,6 +74,7 @@ impl Reason {
             Reason::Banned => "banned",
             Reason::Offence => "offence",
             Reason::Counted => "counted",
+            Reason::Repeated => "repeated",
             Reason::Harmless => "harmless",
             Reason::Unparsed => "unparsed",
         }
@@ -138,6 +142,27 @@ impl fmt::Display for Proto {
     }
 }
 
+/// How much an offence says about the one who owns the source's address: addresses can be forged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Weight {
+    /// It climbs the ladder.
+    Full,
+    /// Only UDP ports made it an offence: first step.
+    UdpOnly,
+    /// The source completed handshakes here before, and none of these flows was: first step, or whoever forges
+    /// its address could have an honest client banned for days.
+    PossiblyForged,
+    /// It is one of many on a port under attack: first step.
+    OneOfMany,
+}
+
+impl Weight {
+    /// Whether the offence counts for the next one; if not, its ban is the ladder's first step.
+    pub fn climbs(self) -> bool {
+        matches!(self, Weight::Full)
+    }
+}
+
 /// What a shard tells the analyst when a source crosses a threshold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offence {
@@ -153,8 +178,10 @@ pub struct Offence {
     pub ports: Box<[(Proto, u16)]>,
     /// How many distinct ports were tolerated.
     pub threshold: u32,
-    /// Only UDP ports made it an offence: never past the first step.
-    pub udp_only: bool,
+    /// How far it can be laid at the source's door.
+    pub weight: Weight,
+    /// Whether the source ever completed a handshake here.
+    pub proven: bool,
     /// When the packet was judged.
     pub at: Instant,
 }
