@@ -72,7 +72,7 @@ fn judge() -> Judge {
         trusted: policy.trusted.clone(),
         protected: protected.into_iter().collect(),
     };
-    let mut judge = Judge::new(Arc::new(policy), Arc::new(guard), 1_000_000);
+    let mut judge = Judge::new(Arc::new(policy), Arc::new(guard), 1_000_000, Instant::now());
     judge.ban("192.0.2.66".parse().expect("an address"), true);
     judge
 }

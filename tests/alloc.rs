@@ -102,7 +102,7 @@ fn judge() -> Judge {
         trusted,
         protected: prefixes(&["198.51.100.1", "127.0.0.0/8"]),
     };
-    Judge::new(Arc::new(policy), Arc::new(guard), 1000)
+    Judge::new(Arc::new(policy), Arc::new(guard), 1000, Instant::now())
 }
 
 #[test]
@@ -112,19 +112,21 @@ fn a_known_source_costs_no_allocation() {
         now += Duration::from_millis(1);
         judge.judge(&parse(packet), Class::New, now).reason
     };
-    let known: Vec<Vec<u8>> = (1..=7).map(|port| syn([192, 0, 2, 7], port)).collect();
+    let mut known: Vec<Vec<u8>> = (1..=7).map(|port| syn([192, 0, 2, 7], port)).collect();
     let trusted = syn([203, 0, 113, 9], 80);
-    let broken = &known[0][..30];
+    let broken = known[0][..30].to_vec();
     for packet in &known {
         assert_eq!(send(packet), Reason::Counted);
     }
     let counted = allocations(|| {
-        for _ in 0..100 {
-            for packet in &known {
+        for flow in 2..100 {
+            for packet in &mut known {
+                packet[27] = flow; // the sequence number tells the flow
                 assert_eq!(send(packet), Reason::Counted);
+                assert_eq!(send(packet), Reason::Repeated);
             }
             assert_eq!(send(&trusted), Reason::Trusted);
-            assert_eq!(send(broken), Reason::Unparsed);
+            assert_eq!(send(&broken), Reason::Unparsed);
         }
     });
     assert_eq!(counted, 0);

@@ -51,7 +51,6 @@ fn an_empty_file_is_the_python_systems_default() {
     let Config {
         policy,
         engine,
-        attempts,
         notes,
     } = good("");
     assert_eq!(
@@ -85,7 +84,7 @@ fn an_empty_file_is_the_python_systems_default() {
         internal.join(" "),
         "docker0 br-* podman* cni* virbr* lxdbr* incusbr*"
     );
-    assert_eq!(attempts.of(22), 3);
+    assert_eq!(policy.distributed.thresholds.of(22), 3);
     assert_eq!(notes, []);
 }
 
@@ -814,7 +813,6 @@ fn the_shipped_config_shows_every_key_at_its_default() {
     assert_eq!(shown.policy.v6_prefix, default.policy.v6_prefix);
     assert_eq!(shown.policy.max_sources, default.policy.max_sources);
     assert_eq!(shown.policy.other_protocols, default.policy.other_protocols);
-    assert_eq!(shown.attempts, default.attempts);
     let mut engine = shown.engine;
     assert_eq!(
         (engine.workers, engine.queue_base, engine.log_base),

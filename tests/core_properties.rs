@@ -1,5 +1,6 @@
 //! The core against any input, and against models that are too simple to be wrong.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +17,10 @@ use verdictd::core::ports::PortSet;
 use verdictd::core::prefix::{Prefix, PrefixSet};
 use verdictd::core::probe::{Probe, TcpFlags, Transport, parse};
 use verdictd::core::scan::{ScanKind, classify};
+use verdictd::core::services::Services;
 use verdictd::core::shard::shard_of;
-use verdictd::core::source::{Limits, Source};
-use verdictd::core::verdict::{Class, Proto, Reason, Verdict};
+use verdictd::core::source::{Crossed, Limits, Source};
+use verdictd::core::verdict::{Asked, Class, Proto, Reason, Verdict};
 
 /// Addresses out of a small world, so that they meet.
 fn addr() -> impl Strategy<Value = IpAddr> {
@@ -79,6 +81,23 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
             bytes.get_mut(at).into_iter().for_each(|byte| *byte = next);
             bytes
         })
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Packet(Transport),
+    Bytes(Vec<u8>),
+    Completed(u16),
+    Released,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        6 => transport().prop_map(Happening::Packet),
+        1 => vec(any::<u8>(), 0..80).prop_map(Happening::Bytes),
+        1 => any::<u16>().prop_map(Happening::Completed),
+        1 => Just(Happening::Released),
+    ]
 }
 
 fn policy(threshold: u32, enforce: bool) -> Policy {
@@ -183,27 +202,36 @@ proptest! {
         prop_assert!(shard_of(source, seed, shards) < shards);
     }
 
-    /// The model keeps every touch for ever and counts anew each time.
+    /// The model keeps every touch for ever and counts anew each time. A touch renews the stealth probes that came
+    /// before it on its port.
     #[test]
     fn a_window_agrees_with_a_list_of_everything(
         threshold in 0u32..6,
-        touches in vec((any::<bool>(), 0u16..12, 0u64..20), 1..120),
+        touches in vec((any::<bool>(), 0u16..12, any::<bool>(), 0u64..20), 1..120),
     ) {
-        let limits = Limits { tcp: threshold, udp: threshold * 2, window: Duration::from_secs(30) };
-        let (mut source, mut now, mut all) = (Source::default(), Instant::now(), Vec::new());
-        for (udp, port, wait) in touches {
+        let limits = Limits { tcp: threshold, udp: threshold * 2, stealth: 9, window: Duration::from_secs(30) };
+        let (mut source, mut now) = (Source::default(), Instant::now());
+        let mut model: BTreeMap<(Proto, u16), (Instant, u32)> = BTreeMap::new();
+        for (udp, port, stealth, wait) in touches {
             now += Duration::from_secs(wait);
             let proto = if udp { Proto::Udp } else { Proto::Tcp };
-            all.push(((proto, port), now));
-            let mut distinct: Vec<_> =
-                all.iter().filter(|(port, at)| port.0 == proto && now - *at < limits.window).map(|(port, _)| *port).collect();
-            distinct.sort_unstable();
-            distinct.dedup();
-            let expected = distinct.len() > limits.tolerated(proto) as usize;
-            prop_assert_eq!(source.touch((proto, port), &limits, now), expected);
+            let stealth = stealth && !udp;
+            model.retain(|_, (at, _)| now - *at < limits.window);
+            let entry = model.entry((proto, port)).or_insert((now, 0));
+            *entry = (now, entry.1 + u32::from(stealth));
+            let ports = Crossed::Ports(proto);
+            let distinct = model.keys().filter(|(known, _)| *known == proto).count();
+            let probes: u32 = model.values().map(|(_, probes)| probes).sum();
+            let expected = match (stealth && probes > limits.stealth, distinct > limits.tolerated(ports) as usize) {
+                (true, _) => Some(Crossed::Stealth),
+                (_, true) => Some(ports),
+                _ => None,
+            };
+            let what = Asked::Port(proto, port);
+            prop_assert_eq!(source.touch(what, stealth, &limits, now), expected);
             prop_assert!(source.len() <= (limits.tcp + limits.udp + 2) as usize);
-            if expected {
-                all.clear(); // a ban consumes its evidence
+            if expected.is_some() {
+                model.clear(); // a ban consumes its evidence
                 source = Source::default();
             }
         }
@@ -220,17 +248,32 @@ proptest! {
         }
     }
 
+    /// Whatever came before: packets, bytes that are none, completed handshakes, would-be bans and their ends.
     #[test]
     fn where_nothing_is_enforced_everything_is_accepted(
-        packets in vec((addr(), transport(), 0u64..5), 1..300),
+        history in vec((addr(), happening(), 0u64..90), 1..300),
         threshold in 0u32..5,
+        class in prop_oneof![Just(Class::New), Just(Class::Odd), Just(Class::Observed)],
     ) {
-        let guard = Arc::new(Guard::default());
-        let (mut judge, mut now) = (Judge::new(Arc::new(policy(threshold, false)), guard, 50), Instant::now());
-        for (src, transport, wait) in packets {
+        let start = Instant::now();
+        let (mut judge, mut now) = (Judge::new(Arc::new(policy(threshold, false)), Arc::default(), 50, start), start);
+        let services = Services::new(PortSet::default(), 32_768..=60_999, start);
+        judge.set_services(Arc::new(services));
+        for (src, happening, wait) in history {
             now += Duration::from_secs(wait);
-            let probe = Probe { src, dst: Ipv4Addr::LOCALHOST.into(), transport };
-            let decision = judge.judge(&Ok(probe), Class::Observed, now);
+            let probe = match happening {
+                Happening::Packet(transport) => Ok(Probe { src, dst: Ipv4Addr::LOCALHOST.into(), transport }),
+                Happening::Bytes(bytes) => parse(&bytes),
+                Happening::Completed(port) => {
+                    judge.complete(src, port, now);
+                    continue;
+                }
+                Happening::Released => {
+                    judge.release(Prefix::source_of(src, 64));
+                    continue;
+                }
+            };
+            let decision = judge.judge(&probe, class, now);
             prop_assert_eq!(decision.verdict, Verdict::Accept);
             if let Some(offence) = decision.offence {
                 judge.ban(offence.source, false);
@@ -245,7 +288,7 @@ proptest! {
     ) {
         let one = |text: &str| -> PrefixSet { [text.parse::<Prefix>().expect("a prefix")].into_iter().collect() };
         let guard = Guard { trusted: one("10.0.0.0/30"), protected: one("10.0.0.4/31") };
-        let mut judge = Judge::new(Arc::new(policy(threshold, true)), Arc::new(guard), 50);
+        let mut judge = Judge::new(Arc::new(policy(threshold, true)), Arc::new(guard), 50, Instant::now());
         let now = Instant::now();
         for (host, transport) in packets {
             let probe = Probe { src: IpAddr::from([10, 0, 0, host]), dst: Ipv6Addr::LOCALHOST.into(), transport };
@@ -260,7 +303,7 @@ proptest! {
     /// Whatever the order of packets, at most `threshold` distinct ports of a source pass between two bans.
     #[test]
     fn no_more_ports_pass_than_are_tolerated(packets in vec((0u8..3, transport()), 1..400), threshold in 0u32..6) {
-        let mut judge = Judge::new(Arc::new(policy(threshold, true)), Arc::new(Guard::default()), 50);
+        let mut judge = Judge::new(Arc::new(policy(threshold, true)), Arc::new(Guard::default()), 50, Instant::now());
         let (now, mut passed) = (Instant::now(), vec![Vec::new(); 3]);
         for (host, transport) in packets {
             let probe = Probe { src: IpAddr::from([10, 0, 0, host]), dst: Ipv6Addr::LOCALHOST.into(), transport };

@@ -16,10 +16,11 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::macros::datetime;
+use verdictd::core::judge::Memory;
 use verdictd::core::ledger::Standing;
 use verdictd::core::prefix::Prefix;
 use verdictd::core::source::Touch;
-use verdictd::core::verdict::{Ban, BanReason, Proto};
+use verdictd::core::verdict::{Asked, Ban, BanReason, Proto};
 use verdictd::state::{self, Awake, Boot, Encoder, Loaded, Moment, Place, Snapshot, State, Unreadable, wake};
 
 const SAVED_AT: OffsetDateTime = datetime!(2026-03-01 12:00:00.25 UTC);
@@ -54,9 +55,17 @@ fn sample(now: Instant) -> Awake {
         enforced,
         note: note.map(Into::into),
     };
-    let touch = |proto, port, age| Touch {
-        port: (proto, port),
+    let touch = |what, stealth, age| Touch {
+        what,
+        stealth,
         at: now - Duration::from_millis(age),
+    };
+    let memory = |source, completed, touches: Vec<Touch>| Memory {
+        source: prefix(source),
+        first_seen: now - 2 * HOUR,
+        last_seen: touches.last().map_or(now - HOUR, |touch| touch.at),
+        completed,
+        touches,
     };
     let standing = |source, real: Option<u64>, would_be: Option<u64>| Standing {
         source: prefix(source),
@@ -67,15 +76,22 @@ fn sample(now: Instant) -> Awake {
     };
     Awake {
         sources: vec![
-            (
-                prefix("192.0.2.7"),
+            memory("198.51.100.77", Some(vec![80, 443]), vec![]),
+            memory(
+                "192.0.2.7",
+                None,
                 vec![
-                    touch(Proto::Tcp, 22, 7200),
-                    touch(Proto::Udp, 53, 60_000 / 1000),
-                    touch(Proto::Tcp, 0, 4),
+                    touch(Asked::Port(Proto::Tcp, 22), 0, 7200),
+                    touch(Asked::Port(Proto::Udp, 53), 0, 60),
+                    touch(Asked::Protocol(47), 1, 30),
+                    touch(Asked::Port(Proto::Tcp, 0), 300, 4),
                 ],
             ),
-            (prefix("2001:db8::/64"), vec![touch(Proto::Tcp, 65535, 0)]),
+            memory(
+                "2001:db8::/64",
+                Some(vec![]),
+                vec![touch(Asked::Port(Proto::Tcp, 65535), 0, 0)],
+            ),
         ],
         standings: vec![
             standing("198.51.100.1", None, Some(90_000)),
@@ -117,9 +133,8 @@ fn sample(now: Instant) -> Awake {
 
 fn text(awake: &Awake, now: Instant) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new(), &saved(), now, 24301).unwrap();
-    for (source, touches) in &awake.sources {
-        encoder.source(source, touches).unwrap();
-    }
+    let sources = awake.sources.iter();
+    sources.for_each(|memory| encoder.source(memory).unwrap());
     awake
         .standings
         .iter()

@@ -150,12 +150,13 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         self.take(place.0).map(|(_, value)| value)
     }
 
-    /// Takes out entries of any rank that were not touched for `idle`, at most `budget` of them.
-    pub fn expire(&mut self, idle: Duration, now: Instant, budget: usize) -> usize {
+    /// Takes out entries that were not touched for as long as entries of their rank live, at most `budget` of them.
+    pub fn expire(&mut self, lifetime: impl Fn(u8) -> Duration, now: Instant, budget: usize) -> usize {
         let mut gone = 0;
-        for rank in 0..RANKS {
+        for rank in 0..=HIGHEST {
+            let idle = lifetime(rank);
             while gone < budget
-                && let Some(oldest) = index(self.ranks[rank].oldest)
+                && let Some(oldest) = index(self.ranks[usize::from(rank)].oldest)
                 && now.saturating_duration_since(self.slots[oldest].touched) >= idle
             {
                 self.take(oldest);
@@ -201,14 +202,12 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         self.slots.len()
     }
 
-    /// The entry in slot `at`, if any. An entry keeps its slot while it is in the map, so that all can be looked
+    /// The entry in slot `at`, if any, and when it was touched. An entry keeps its slot while it is in the map, so that all can be looked
     /// at a few at a time while the map changes.
-    pub fn slot(&self, at: usize) -> Option<(&K, &V)> {
-        self.slots
-            .get(at)?
-            .entry
-            .as_ref()
-            .map(|(key, value)| (key, value))
+    pub fn slot(&self, at: usize) -> Option<(&K, &V, Instant)> {
+        let slot = self.slots.get(at)?;
+        let (key, value) = slot.entry.as_ref()?;
+        Some((key, value, slot.touched))
     }
 
     fn evict(&mut self) {
@@ -384,9 +383,9 @@ mod tests {
         let late = start + Duration::from_secs(9);
         let two = map.find(&2).unwrap();
         map.touch(two, 5, late);
-        assert_eq!(map.expire(idle, late, 9), 0);
-        assert_eq!(map.expire(idle, start + idle, 2), 2);
-        assert_eq!(map.expire(idle, start + idle, 9), 1);
+        assert_eq!(map.expire(|_| idle, late, 9), 0);
+        assert_eq!(map.expire(|_| idle, start + idle, 2), 2);
+        assert_eq!(map.expire(|_| idle, start + idle, 9), 1);
         assert_eq!(keys(&map), [2]);
     }
 
@@ -397,7 +396,10 @@ mod tests {
             map.insert(key, "", 0, now);
         }
         let seen = |map: &BoundedMap<u32, &str>, slots: std::ops::Range<usize>| -> Vec<u32> {
-            slots.filter_map(|at| map.slot(at)).map(|(key, _)| *key).collect()
+            slots
+                .filter_map(|at| map.slot(at))
+                .map(|(key, ..)| *key)
+                .collect()
         };
         assert_eq!((map.slots(), seen(&map, 0..2)), (4, vec![0, 1]));
         map.remove(&0);

@@ -211,7 +211,9 @@ impl Ledger {
     pub fn standings(&self, cursor: usize, limit: usize) -> (Vec<Standing>, Option<usize>) {
         let end = cursor.saturating_add(limit.max(1)).min(self.records.slots());
         let slots = (cursor..end).filter_map(|at| self.records.slot(at));
-        let standings = slots.map(|(source, record)| record.standing(*source)).collect();
+        let standings = slots
+            .map(|(source, record, _)| record.standing(*source))
+            .collect();
         (standings, (end < self.records.slots()).then_some(end))
     }
 
@@ -338,7 +340,7 @@ impl Ledger {
         forgive_after: Duration,
         now: Instant,
     ) -> u32 {
-        self.records.expire(forgive_after, now, 2);
+        self.records.expire(|_| forgive_after, now, 2);
         let mut record = self.records.get(&source).copied().unwrap_or_default();
         let count = record.count(enforced);
         let offences = count.unforgiven(forgive_after, now).saturating_add(1);

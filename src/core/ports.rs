@@ -49,6 +49,12 @@ impl FromIterator<RangeInclusive<u16>> for PortSet {
     }
 }
 
+impl FromIterator<u16> for PortSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> PortSet {
+        ports.into_iter().map(|port| port..=port).collect()
+    }
+}
+
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {

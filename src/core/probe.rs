@@ -25,7 +25,7 @@ pub struct Probe {
 }
 
 /// What an IP packet carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// TCP; the options are not read.
     Tcp {

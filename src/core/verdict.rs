@@ -142,6 +142,34 @@ impl fmt::Display for Proto {
     }
 }
 
+/// What a source asked for: a port, or an IP protocol beside those that have ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Asked {
+    /// A port.
+    Port(Proto, u16),
+    /// An IP protocol number, of neither TCP, UDP nor ICMP: what `nmap -sO` goes through.
+    Protocol(u8),
+}
+
+impl Asked {
+    /// The port, if it is one.
+    pub fn port(self) -> Option<(Proto, u16)> {
+        match self {
+            Asked::Port(proto, port) => Some((proto, port)),
+            Asked::Protocol(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Asked::Port(proto, port) => write!(f, "{proto}/{port}"),
+            Asked::Protocol(number) => write!(f, "ip/{number}"),
+        }
+    }
+}
+
 /// How much an offence says about the one who owns the source's address: addresses can be forged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Weight {

@@ -195,8 +195,8 @@ fn sources(worker: &Handle, snapshot: &mut Snapshot) -> Result<bool, SaveError> 
         let Ok(Exported { sources, next }) = answer.recv_timeout(PATIENCE) else {
             return Ok(false);
         };
-        for (source, touches) in &sources {
-            snapshot.source(source, touches)?;
+        for memory in &sources {
+            snapshot.source(memory)?;
         }
         cursor = next;
     }

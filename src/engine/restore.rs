@@ -13,12 +13,11 @@ use tracing::{info, warn};
 use super::clock;
 use super::enforcer::MAX_PREFIX_SETS;
 use super::protect::Protection;
-use crate::core::judge::Judge;
+use crate::core::judge::{Judge, Memory};
 use crate::core::ledger::Ledger;
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
-use crate::core::source::Touch;
 use crate::core::verdict::{Ban, BanReason};
 use crate::kernel::ruleset::Spec;
 use crate::kernel::sets::{Change, LiveBan};
@@ -39,7 +38,7 @@ pub struct Restored {
     pub ledger: Ledger,
     /// What makes the kernel's sets agree with it.
     pub changes: Vec<Change>,
-    sources: Vec<(Prefix, Vec<Touch>)>,
+    sources: Vec<Memory>,
 }
 
 impl Kept {
@@ -116,7 +115,8 @@ impl Restored {
         workers: usize,
     ) -> (Restored, Vec<Judge>) {
         let capacity = policy.max_sources.div_ceil(workers.max(1));
-        let judge = || Judge::new(Arc::clone(policy), Arc::clone(&protection.guard), capacity);
+        let now = Instant::now();
+        let judge = || Judge::new(Arc::clone(policy), Arc::clone(&protection.guard), capacity, now);
         let mut judges: Vec<Judge> = (0..workers).map(|_| judge()).collect();
         let shards = u32::try_from(workers).unwrap_or(u32::MAX);
         let shard = |source: Prefix| shard_of(policy.source_of(source.addr()), seed, shards) as usize;
@@ -129,9 +129,9 @@ impl Restored {
                 judge.ban(ban.source, ban.enforced);
             }
         }
-        for (source, touches) in std::mem::take(&mut self.sources) {
-            if let Some(judge) = judges.get_mut(shard(source)) {
-                judge.restore(source, &touches);
+        for memory in std::mem::take(&mut self.sources) {
+            if let Some(judge) = judges.get_mut(shard(memory.source)) {
+                judge.restore(&memory);
             }
         }
         (self, judges)

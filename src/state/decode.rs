@@ -19,8 +19,9 @@ use super::{
     Boot, FOOTER_BYTES, FOOTER_START, MOST_BANS, MOST_BYTES, MOST_STANDINGS, Moment, SavedBan, SavedSource,
     SavedStanding, State, VERSION,
 };
+use crate::core::judge::MOST_COMPLETED;
 use crate::core::prefix::Prefix;
-use crate::core::verdict::{BanReason, Proto};
+use crate::core::verdict::{Asked, BanReason, Proto};
 
 /// Why bytes are not a state.
 #[derive(Debug, Error)]
@@ -166,11 +167,17 @@ trait Record: Sized {
     fn of(line: Self::Line) -> Option<Self>;
 }
 
+/// Versions before 0.2 wrote neither `age`, `idle`, `completed` nor `stealth`: their sources are as old as what they
+/// asked for.
 #[derive(Deserialize)]
 struct SourceLine {
     source: String,
+    age: Option<f64>,
+    idle: Option<f64>,
+    completed: Option<Vec<u16>>,
     ports: Vec<String>,
     ages: Vec<f64>,
+    stealth: Option<Vec<u16>>,
 }
 
 impl Record for SavedSource {
@@ -178,14 +185,26 @@ impl Record for SavedSource {
 
     fn of(line: SourceLine) -> Option<SavedSource> {
         let source = prefix(&line.source)?;
-        if line.ports.len() != line.ages.len() || line.ports.is_empty() {
+        let count = line.ports.len();
+        let stealth = line.stealth.unwrap_or_else(|| vec![0; count]);
+        if line.ages.len() != count || stealth.len() != count {
             return None;
         }
-        let touch = |(text, age): (&String, f64)| Some((port(text)?, seconds(age)?));
-        let touches = line.ports.iter().zip(line.ages).map(touch);
-        let mut touches: Vec<((Proto, u16), Duration)> = touches.collect::<Option<_>>()?;
-        touches.sort_by_key(|touch| std::cmp::Reverse(touch.1));
-        Some(SavedSource { source, touches })
+        let touches = line.ports.iter().zip(stealth).zip(line.ages);
+        let touches = touches.map(|((text, stealth), age)| Some((asked(text)?, stealth, seconds(age)?)));
+        let mut touches: Vec<(Asked, u16, Duration)> = touches.collect::<Option<_>>()?;
+        touches.sort_by_key(|touch| std::cmp::Reverse(touch.2));
+        let known = |told: Option<f64>, touch: Option<&(Asked, u16, Duration)>| match told {
+            Some(told) => seconds(told),
+            None => touch.map(|touch| touch.2),
+        };
+        Some(SavedSource {
+            source,
+            age: known(line.age, touches.first())?,
+            idle: known(line.idle, touches.last())?,
+            completed: line.completed.filter(|ports| ports.len() <= MOST_COMPLETED),
+            touches,
+        })
     }
 }
 
@@ -259,12 +278,14 @@ fn prefix(text: &str) -> Option<Prefix> {
     }
 }
 
-fn port(text: &str) -> Option<(Proto, u16)> {
-    let (proto, port) = text.split_once('/')?;
-    let proto = [Proto::Tcp, Proto::Udp]
-        .into_iter()
-        .find(|known| known.to_string() == proto)?;
-    Some((proto, port.parse().ok()?))
+fn asked(text: &str) -> Option<Asked> {
+    let (kind, number) = text.split_once('/')?;
+    match kind {
+        "ip" => Some(Asked::Protocol(number.parse().ok()?)),
+        "tcp" => Some(Asked::Port(Proto::Tcp, number.parse().ok()?)),
+        "udp" => Some(Asked::Port(Proto::Udp, number.parse().ok()?)),
+        _ => None,
+    }
 }
 
 /// To the millisecond that it was written with. Neither negative, nor not a number, nor so long that adding it

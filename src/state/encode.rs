@@ -12,9 +12,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{FOOTER_START, MOST_SOURCE_BYTES, Moment, VERSION};
+use crate::core::judge::Memory;
 use crate::core::ledger::Standing;
-use crate::core::prefix::Prefix;
-use crate::core::source::Touch;
 use crate::core::verdict::Ban;
 
 /// How many records were written.
@@ -67,29 +66,44 @@ impl<W: Write> Encoder<W> {
         })
     }
 
-    /// A half-done scan. Beyond [`MOST_SOURCE_BYTES`] none is written.
-    pub fn source(&mut self, source: &Prefix, touches: &[Touch]) -> io::Result<()> {
-        let (Some(first), Some(last)) = (touches.first(), touches.last()) else {
-            return Ok(());
-        };
+    /// A source. Beyond [`MOST_SOURCE_BYTES`] none is written.
+    pub fn source(&mut self, memory: &Memory) -> io::Result<()> {
         if self.out.get_ref().bytes > MOST_SOURCE_BYTES {
             return Ok(());
         }
         self.enter(Section::Sources)?;
-        let (first, last) = (self.utc(first.at), self.utc(last.at));
+        let Memory {
+            first_seen,
+            last_seen,
+            ..
+        } = *memory;
+        let (first, last) = (self.utc(first_seen), self.utc(last_seen));
+        let (age, idle) = (self.age(first_seen), self.age(last_seen));
         write!(
             self.out,
-            "  {{ source = \"{source}\", first_seen = {first}, last_seen = {last}, ports = ["
+            "  {{ source = \"{}\", first_seen = {first}, last_seen = {last}, age = {age}, idle = {idle}",
+            memory.source
         )?;
-        for (nth, touch) in touches.iter().enumerate() {
-            write!(self.out, "{}\"{}/{}\"", comma(nth), touch.port.0, touch.port.1)?;
+        if let Some(completed) = &memory.completed {
+            self.list(", completed", completed.iter())?;
         }
-        write!(self.out, "], ages = [")?;
-        for (nth, touch) in touches.iter().enumerate() {
-            write!(self.out, "{}{}", comma(nth), self.age(touch.at))?;
+        let touches = memory.touches.iter();
+        self.list(", ports", touches.clone().map(|touch| Quoted(touch.what)))?;
+        let ages: Vec<Seconds> = touches.clone().map(|touch| self.age(touch.at)).collect();
+        self.list(", ages", ages.iter())?;
+        if touches.clone().any(|touch| touch.stealth > 0) {
+            self.list(", stealth", touches.map(|touch| touch.stealth))?;
         }
         self.counts.sources += 1;
-        writeln!(self.out, "] }},")
+        writeln!(self.out, " }},")
+    }
+
+    fn list(&mut self, name: &str, values: impl Iterator<Item = impl Display>) -> io::Result<()> {
+        write!(self.out, "{name} = [")?;
+        for (nth, value) in values.enumerate() {
+            write!(self.out, "{}{value}", comma(nth))?;
+        }
+        write!(self.out, "]")
     }
 
     /// A ladder position.
@@ -194,6 +208,15 @@ impl<W: Write> Encoder<W> {
     /// What was touched after the state was begun is as old as the state.
     fn age(&self, at: Instant) -> Seconds {
         Seconds(self.now.saturating_duration_since(at))
+    }
+}
+
+/// In quotes; what is in it needs no escape.
+struct Quoted<T>(T);
+
+impl<T: Display> Display for Quoted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0)
     }
 }
 

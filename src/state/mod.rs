@@ -10,7 +10,8 @@
 //! seed = 24301
 //!
 //! sources = [
-//!   { source = "192.0.2.7", first_seen = …, last_seen = …, ports = ["tcp/22", "tcp/80"], ages = [12.5, 0.004] },
+//!   { source = "192.0.2.7", first_seen = …, last_seen = …, age = 12.5, idle = 0.004,
+//!     ports = ["tcp/22", "tcp/80"], ages = [12.5, 0.004] },
 //! ]
 //!
 //! ladder = [
@@ -48,7 +49,7 @@ pub use self::snapshot::{SaveError, Saved, Snapshot};
 pub use self::wake::{Awake, wake};
 
 use crate::core::prefix::Prefix;
-use crate::core::verdict::{BanReason, Proto};
+use crate::core::verdict::{Asked, BanReason};
 
 /// Where the snapshot is: a file in a directory that exists. Its previous generation lies beside it as `.1`,
 /// what could not be read as `.bad`.
@@ -96,13 +97,19 @@ pub struct State {
     pub skipped: usize,
 }
 
-/// A source's window.
+/// A source: how well it is known, and its window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedSource {
     /// Who.
     pub source: Prefix,
-    /// Each port and how long ago it was touched.
-    pub touches: Vec<((Proto, u16), Duration)>,
+    /// How long ago it was first seen.
+    pub age: Duration,
+    /// How long ago it was last seen.
+    pub idle: Duration,
+    /// Ports on which it completed handshakes; `None` if it never did.
+    pub completed: Option<Vec<u16>>,
+    /// What it asked for, how many stealth probes were among it, and how long ago, oldest first.
+    pub touches: Vec<(Asked, u16, Duration)>,
 }
 
 /// A source's offences and how long ago the last one was.

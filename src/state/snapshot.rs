@@ -11,9 +11,8 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{Counts, Encoder, Moment, Place};
+use crate::core::judge::Memory;
 use crate::core::ledger::Standing;
-use crate::core::prefix::Prefix;
-use crate::core::source::Touch;
 use crate::core::verdict::Ban;
 
 /// Why there is no new snapshot. The last good one stays.
@@ -65,9 +64,9 @@ impl Snapshot {
         })
     }
 
-    /// Adds a half-done scan.
-    pub fn source(&mut self, source: &Prefix, touches: &[Touch]) -> Result<(), SaveError> {
-        self.add(|encoder| encoder.source(source, touches))
+    /// Adds a source.
+    pub fn source(&mut self, memory: &Memory) -> Result<(), SaveError> {
+        self.add(|encoder| encoder.source(memory))
     }
 
     /// Adds a ladder position.

@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::{Moment, State};
+use crate::core::judge::Memory;
 use crate::core::ledger::Standing;
-use crate::core::prefix::Prefix;
 use crate::core::source::Touch;
 use crate::core::verdict::Ban;
 
 /// A state in terms of a running process. What the ledger and the shards forget first comes first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Awake {
-    /// Windows, touches oldest first.
-    pub sources: Vec<(Prefix, Vec<Touch>)>,
+    /// Sources, last seen last.
+    pub sources: Vec<Memory>,
     /// Ladder positions.
     pub standings: Vec<Standing>,
     /// Bans, also those that ended meanwhile by our clocks: the kernel's may say otherwise.
@@ -25,8 +25,18 @@ pub fn wake(state: State, moment: &Moment, now: Instant) -> Awake {
     let ago = |age: Duration| earlier(now, age.saturating_add(passed));
     let sources = state.sources.into_iter().map(|saved| {
         let touches = saved.touches.into_iter();
-        let touches = touches.map(|(port, age)| Touch { port, at: ago(age) });
-        (saved.source, touches.collect::<Vec<_>>())
+        let touches = touches.map(|(what, stealth, age)| Touch {
+            what,
+            stealth,
+            at: ago(age),
+        });
+        Memory {
+            source: saved.source,
+            first_seen: ago(saved.age),
+            last_seen: ago(saved.idle),
+            completed: saved.completed,
+            touches: touches.collect(),
+        }
     });
     let standings = state.ladder.into_iter().map(|saved| Standing {
         source: saved.source,
@@ -50,9 +60,7 @@ pub fn wake(state: State, moment: &Moment, now: Instant) -> Awake {
         standings: standings.collect(),
         bans: bans.collect(),
     };
-    awake
-        .sources
-        .sort_by_key(|(_, touches)| touches.last().map(|touch| touch.at));
+    awake.sources.sort_by_key(|memory| memory.last_seen);
     awake.standings.sort_by_key(Standing::latest);
     awake
 }

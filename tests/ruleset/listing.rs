@@ -9,6 +9,7 @@ use std::path::Path;
 
 use verdictd::config;
 use verdictd::core::policy::{OnLoss, OtherProtocols};
+use verdictd::core::ports::PortSet;
 use verdictd::kernel::ruleset::{Backend, Family, Layout, Ruleset, Spec};
 
 use crate::common::namespace::Namespace;
@@ -164,8 +165,8 @@ fn shapes() -> Vec<(&'static str, Spec)> {
             "empty",
             Spec {
                 trusted: networks(&[]),
-                tcp_allowed: [].into_iter().collect(),
-                udp_allowed: [].into_iter().collect(),
+                tcp_allowed: PortSet::default(),
+                udp_allowed: PortSet::default(),
                 internal_interfaces: Vec::new(),
                 ..firewall()
             },
