@@ -85,6 +85,8 @@ pub struct WorkerStats {
     pub facts_dropped: Counter,
     /// Refusals for the log that found its channel full.
     pub refusals_lost: Counter,
+    /// Attempts that nobody could be told of, because the channel was full.
+    pub attempts_lost: Counter,
     /// Sources remembered now.
     pub tracked: Counter,
     /// Sources forgotten because the table was full.
@@ -152,6 +154,12 @@ pub struct Stats {
     pub enforcement_errors: Tally,
     /// Offences that were not turned into bans because of `max_bans_per_minute`.
     pub storm_refusals: Tally,
+    /// Handshakes that strangers completed.
+    pub completions: Tally,
+    /// Times that completed handshakes were lost; they are learned from conntrack afterwards.
+    pub completions_lost: Tally,
+    /// Attempts that conntrack was not asked about, because there were too many.
+    pub attempts_unasked: Tally,
     /// When the engine started.
     pub started: Instant,
 }
@@ -167,6 +175,9 @@ impl Stats {
             bans_refused: Tally::default(),
             enforcement_errors: Tally::default(),
             storm_refusals: Tally::default(),
+            completions: Tally::default(),
+            completions_lost: Tally::default(),
+            attempts_unasked: Tally::default(),
             started,
         }
     }
@@ -180,6 +191,9 @@ impl Stats {
             bans_observed: self.bans_observed.get(),
             enforcement_errors: self.enforcement_errors.get(),
             storm_refusals: self.storm_refusals.get(),
+            completions: self.completions.get(),
+            completions_lost: self.completions_lost.get(),
+            attempts_unasked: self.attempts_unasked.get(),
             ..StatsReport::default()
         };
         for worker in &self.workers {
@@ -218,6 +232,10 @@ pub struct StatsReport {
     pub bans_observed: u64,
     pub enforcement_errors: u64,
     pub storm_refusals: u64,
+    pub completions: u64,
+    pub completions_lost: u64,
+    pub attempts_unasked: u64,
+    pub attempts_lost: u64,
     pub latency: Latencies,
 }
 
@@ -240,6 +258,7 @@ impl StatsReport {
         self.verdict_errors += worker.verdict_errors.get();
         self.facts_dropped += worker.facts_dropped.get();
         self.refusals_lost += worker.refusals_lost.get();
+        self.attempts_lost += worker.attempts_lost.get();
         self.tracked += worker.tracked.get();
         self.evicted += worker.evicted.get();
         self.batches += worker.batches.get();

@@ -131,7 +131,7 @@ fn print(stats: &StatsView, pace: &Pace<'_>, style: Style, out: &mut dyn Write) 
         section("evidence by kind", &kinds, style, out)?;
     }
     section("copies (not held)", &copies(stats, pace), style, out)?;
-    section("latency, bans, sources", &facts(stats, style), style, out)?;
+    section("latency, bans, sources, handshakes", &facts(stats, style), style, out)?;
     if !stats.queues.is_empty() {
         section("queues", &queues(stats), style, out)?;
     }
@@ -277,7 +277,19 @@ fn facts(stats: &StatsView, style: Style) -> Table {
     table.row(["latency".into(), percentiles.join("   ")]);
     table.row(["bans".into(), bans(stats)]);
     table.row(["sources".into(), sources(stats)]);
+    table.row(["handshakes".into(), handshakes(&stats.handshakes)]);
     table
+}
+
+fn handshakes(counts: &HandshakeCounts) -> String {
+    let mut text = format!("{} completed", grouped(counts.completed));
+    if counts.lost > 0 {
+        text += &format!(", {} (learned again from conntrack)", counted(counts.lost, "gap"));
+    }
+    if counts.unasked > 0 {
+        text += &format!(", {} not followed: too many", counted(counts.unasked, "attempt"));
+    }
+    text
 }
 
 fn bans(stats: &StatsView) -> String {

@@ -23,6 +23,10 @@ fn print(status: &StatusReport, style: Style, out: &mut dyn Write) -> io::Result
     Headline::of_status(status).print(&status.degraded, style, out)?;
     writeln!(out)?;
     facts(status).print("", style, out)?;
+    if !status.attacks.is_empty() {
+        writeln!(out, "\n{}", style.paint(Paint::Red, "ports under attack of many sources"))?;
+        attacks(status).print("  ", style, out)?;
+    }
     if !status.blind.is_empty() {
         writeln!(
             out,
@@ -72,6 +76,22 @@ fn facts(status: &StatusReport) -> Table {
     fact("log groups", numbers(&status.log_groups));
     fact("bans", bans(status));
     facts
+}
+
+fn attacks(status: &StatusReport) -> Table {
+    let mut table = Table::new(&[Column::Left(""), Column::Left("")]);
+    for attack in &status.attacks {
+        let words = format!(
+            "{} ({}) of {}, {} tolerated, for {}",
+            counted(attack.attempts.into(), "attempt"),
+            attack.counting,
+            counted(attack.sources.into(), "source"),
+            attack.threshold,
+            span::spoken(attack.seconds)
+        );
+        table.row([format!("tcp {}", attack.port), words]);
+    }
+    table
 }
 
 fn on_loss(word: &str) -> String {

@@ -53,6 +53,8 @@ pub struct StatusReport {
     pub trusted: Vec<String>,
     /// Enforced bans that are live now, and all since the start.
     pub bans: BanCounts,
+    /// Ports on which many sources together attack, now.
+    pub attacks: Vec<AttackView>,
     /// What the engine cannot know as it runs now, in words: empty unless it only watches copies.
     pub blind: Vec<String>,
     /// What is not as it should be, in words; empty when all is well.
@@ -66,6 +68,24 @@ pub struct ProtectedSource {
     pub source: String,
     /// Why it is protected.
     pub reason: String,
+}
+
+/// An attack of many sources on one TCP port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttackView {
+    /// The port.
+    pub port: u16,
+    /// Which attempts count: `incomplete`, `new_sources` or `all`.
+    pub counting: String,
+    /// Attempts that counted in the window.
+    pub attempts: u32,
+    /// How many are tolerated.
+    pub threshold: u32,
+    /// How many sources they came from.
+    pub sources: u32,
+    /// Since it began.
+    pub seconds: u64,
 }
 
 /// The counters, as `stats` shows them.
@@ -98,6 +118,8 @@ pub struct StatsView {
     pub bans: BanCounts,
     /// The table of sources.
     pub sources: Sources,
+    /// Handshakes of strangers.
+    pub handshakes: HandshakeCounts,
     /// Verdict queues.
     pub queues: Vec<QueueView>,
     /// The sources with the most distinct ports in the window.
@@ -137,6 +159,11 @@ impl StatsView {
             sources: Sources {
                 tracked: report.tracked,
                 evicted: report.evicted,
+            },
+            handshakes: HandshakeCounts {
+                completed: report.completions,
+                lost: report.completions_lost,
+                unasked: report.attempts_unasked + report.attempts_lost,
             },
             losses: Losses::of(report),
             ..StatsView::default()
@@ -253,6 +280,17 @@ pub struct Sources {
     /// Forgotten because the table was full.
     #[serde(default)]
     pub evicted: u64,
+}
+
+/// Handshakes with this host, as far as conntrack tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandshakeCounts {
+    /// Completed.
+    pub completed: u64,
+    /// Times that completions were lost; conntrack is asked for them afterwards.
+    pub lost: u64,
+    /// Attempts whose fate nobody asked for, because there were too many.
+    pub unasked: u64,
 }
 
 /// One verdict queue; null where the kernel does not let us read.

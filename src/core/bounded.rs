@@ -166,6 +166,14 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         gone
     }
 
+    /// Takes out the entry of the lowest rank that was not touched for longest, if that is at least `idle`.
+    pub fn pop_idle(&mut self, idle: Duration, now: Instant) -> Option<(K, V)> {
+        let lowest = self.ranks.iter().find(|queue| queue.len > 0)?;
+        let oldest = index(lowest.oldest)?;
+        let is_idle = now.saturating_duration_since(self.slots[oldest].touched) >= idle;
+        if is_idle { self.take(oldest) } else { None }
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.ranks.iter().map(|queue| queue.len).sum()

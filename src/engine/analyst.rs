@@ -13,13 +13,15 @@ use tracing::{debug, error, info, warn};
 use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
 use super::keeper::Errand;
 use super::protect::Protection;
+use super::handshakes::Word;
 use super::worker::{Handle, Order};
-use crate::control::wire::{BanView, Reply};
+use crate::control::wire::{AttackView, BanView, Reply};
+use crate::core::attack::{Attack, Attacks, Attempt};
 use crate::core::ledger::{Ledger, Refusal, Standing};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::shard::shard_of;
-use crate::core::verdict::{Ban, BanReason, Offence};
+use crate::core::verdict::{Ban, BanReason, Offence, Weight};
 use crate::kernel::host::Why;
 use crate::kernel::sets::Change;
 use crate::notify::log::NOTICE;
@@ -68,6 +70,10 @@ pub enum Command {
     Protect(Vec<(Prefix, Why)>),
     /// Another policy from now on.
     Policy(Arc<Policy>),
+    /// Attempts that count, for attacks of many sources on one port.
+    Attempts(Vec<Attempt>),
+    /// Attacks that are under way.
+    Attacks { to: Sender<Vec<AttackView>> },
     /// The protected addresses as they are now.
     Protected { to: Sender<Protection> },
     /// Ladder positions, for the snapshot; see [`Ledger::standings`].
@@ -106,7 +112,9 @@ pub struct Analyst {
     /// Bans that the kernel refused, and when they are tried again.
     refused: BTreeSet<Prefix>,
     retry_at: Option<Instant>,
-    storm_told: Option<Instant>,
+    attacks: Attacks,
+    storm: Option<Storm>,
+    watcher: Option<Sender<Word>>,
     keeper: Option<Sender<Errand>>,
     failures_told: Throttle,
 }
@@ -131,7 +139,9 @@ impl Analyst {
             stats,
             refused: BTreeSet::new(),
             retry_at: None,
-            storm_told: None,
+            attacks: Attacks::new(),
+            storm: None,
+            watcher: None,
             keeper: None,
             failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
         }
@@ -141,6 +151,14 @@ impl Analyst {
     pub fn with_keeper(self, keeper: Sender<Errand>) -> Analyst {
         Analyst {
             keeper: Some(keeper),
+            ..self
+        }
+    }
+
+    /// Tells `watcher`, who follows handshakes, of another policy and other addresses.
+    pub fn with_watcher(self, watcher: Sender<Word>) -> Analyst {
+        Analyst {
+            watcher: Some(watcher),
             ..self
         }
     }
@@ -178,7 +196,9 @@ impl Analyst {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.ledger.next_deadline(), self.retry_at]
+        let calm = self.storm.as_ref().map(|storm| storm.last + STORM_QUIET);
+        let attacks = self.attacks.next_deadline(&self.policy);
+        [self.ledger.next_deadline(), self.retry_at, calm, attacks]
             .into_iter()
             .flatten()
             .min()
@@ -193,6 +213,10 @@ impl Analyst {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry(now);
         }
+        for attack in self.attacks.expire(&self.policy, now) {
+            info!(event = "distributed_attack_ended", port = attack.port, "the attack on tcp port {} is over", attack.port);
+        }
+        self.tell_calm(now);
         self.count();
     }
 
@@ -206,7 +230,17 @@ impl Analyst {
             .offence(offence, self.policy.enforce, &self.policy, draw(), now)
         {
             Ok(ban) => {
-                debug!(ports = ?offence.ports, threshold = offence.threshold, "offence of {}", offence.source);
+                debug!(
+                    ports = ?offence.ports, threshold = offence.threshold, weight = ?offence.weight,
+                    "offence of {}", offence.source
+                );
+                if offence.weight == Weight::PossiblyForged {
+                    info!(
+                        "{} is possibly forged: it completed handshakes here before, and none of these flows; its \
+                         ban is the first step",
+                        offence.source
+                    );
+                }
                 self.enact(&ban, now, None);
             }
             // The worker cannot know of it and the kernel let the packet through: say it again to both.
@@ -215,7 +249,7 @@ impl Analyst {
                     self.assert(&ban, now, None);
                 }
             }
-            Err(Refusal::Storm) => self.tell_storm(now),
+            Err(Refusal::Storm) => self.note_storm(now),
         }
     }
 
@@ -261,20 +295,51 @@ impl Analyst {
 
     /// No ban beyond the blast radius. The worker needs no answer: it drops the source until its accusation has
     /// gone unanswered for a minute, and then judges it anew.
-    fn tell_storm(&mut self, now: Instant) {
+    fn note_storm(&mut self, now: Instant) {
         self.stats.storm_refusals.add(1);
-        if self
-            .storm_told
-            .is_some_and(|told| now.duration_since(told) < STORM_QUIET)
-        {
+        if let Some(storm) = &mut self.storm {
+            storm.last = now;
+            storm.refused += 1;
             return;
         }
-        self.storm_told = Some(now);
+        self.storm = Some(Storm {
+            last: now,
+            refused: 1,
+        });
         warn!(
+            event = "ban_storm",
             "ban storm: more offences than bans.max_bans_per_minute = {} allows (or than one neighbourhood may \
              cause); offenders are dropped packet by packet, no ban is added for them",
             self.policy.max_bans_per_minute
         );
+    }
+
+    fn tell_calm(&mut self, now: Instant) {
+        let over = |storm: &mut Storm| now.saturating_duration_since(storm.last) >= STORM_QUIET;
+        if let Some(storm) = self.storm.take_if(over) {
+            info!(
+                event = "ban_storm_ended",
+                "the ban storm is over: {} offences were not turned into bans", storm.refused
+            );
+        }
+    }
+
+    /// Attempts of many sources on one port, each of them harmless by itself.
+    fn count_attempts(&mut self, attempts: &[Attempt], now: Instant) {
+        for attempt in attempts {
+            let outcome = self.attacks.count(attempt, &self.policy, now);
+            if let Some(attack) = outcome.began {
+                warn!(
+                    event = "distributed_attack", port = attack.port, attempts = attack.attempts,
+                    threshold = attack.threshold, source = %attack.source,
+                    "tcp port {} is under attack: {} attempts ({}) of {} sources, {} are tolerated",
+                    attack.port, attack.attempts, attack.counting.word(), attack.sources(), attack.threshold
+                );
+            }
+            if let Some(offence) = outcome.offence {
+                self.judge(&offence, now);
+            }
+        }
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
@@ -295,6 +360,11 @@ impl Analyst {
             }
             Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
             Command::Policy(policy) => self.go_over_to(policy, now),
+            Command::Attempts(attempts) => self.count_attempts(&attempts, now),
+            Command::Attacks { to } => {
+                let attacks = self.attacks.under_way().map(|attack| attack_view(attack, now));
+                drop(to.send(attacks.collect()));
+            }
             Command::Protected { to } => drop(to.send(self.protection.clone())),
             // The keeper may have given up waiting.
             Command::Standings { cursor, limit, to } => drop(to.send(self.ledger.standings(cursor, limit))),
@@ -383,6 +453,7 @@ impl Analyst {
         for worker in &self.workers {
             worker.order(Order::Policy(Arc::clone(&self.policy)));
         }
+        self.tell_watcher(|| Word::Policy(Arc::clone(&self.policy)));
         self.protect(Protection::of(
             self.protection.reasons.to_vec(),
             &self.policy.trusted,
@@ -407,6 +478,7 @@ impl Analyst {
         for worker in &self.workers {
             worker.order(Order::Guard(Arc::clone(&self.protection.guard)));
         }
+        self.tell_watcher(|| Word::Own(self.protection.own()));
         let freed: Vec<Prefix> = self
             .ledger
             .bans()
@@ -521,6 +593,13 @@ impl Analyst {
         let _ = self.jobs.send(Job::Change(Work { changes, done }));
     }
 
+    fn tell_watcher(&self, word: impl FnOnce() -> Word) {
+        if let Some(watcher) = &self.watcher {
+            // A watcher that is gone takes the process with it.
+            let _ = watcher.send(word());
+        }
+    }
+
     fn release(&self, source: Prefix) {
         self.tell(&source, || Order::Release(source));
     }
@@ -548,6 +627,23 @@ fn view(ban: &Ban, now: Instant) -> BanView {
     BanView::of(ban, now, SystemTime::now())
 }
 
+fn attack_view(attack: &Attack, now: Instant) -> AttackView {
+    AttackView {
+        port: attack.port,
+        counting: attack.counting.word().to_owned(),
+        attempts: attack.attempts,
+        threshold: attack.threshold,
+        sources: attack.sources(),
+        seconds: now.saturating_duration_since(attack.began).as_secs(),
+    }
+}
+
+/// Offences beyond the blast radius.
+struct Storm {
+    last: Instant,
+    refused: u64,
+}
+
 /// A random number for the jitter of a ban; without one (a sandbox may refuse it) there is none, which harms nobody.
 fn draw() -> u32 {
     let mut bytes = [0; 4];
@@ -560,5 +656,5 @@ fn draw() -> u32 {
 /// Refusals of the kernel that are told at once, and how often one is told after that.
 const FAILURE_LINES: u32 = 5;
 const FAILURE_PAUSE: Duration = Duration::from_secs(10);
-/// How often a storm that goes on is told.
+/// A storm is over when nothing was refused for so long.
 const STORM_QUIET: Duration = Duration::from_secs(60);

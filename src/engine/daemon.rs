@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::analyst::{Analyst, Command, Inbox};
 use super::enforcer::{Enforcer, Expected, Failure, Job, Report};
 use super::error::DaemonError;
+use super::handshakes::{self, Handshakes};
 use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::keeper::{Errand, Keeper};
 use super::lockout::{self};
@@ -139,7 +140,7 @@ struct Engine {
     enforcer: JoinHandle<Netlink>,
     keeper: JoinHandle<()>,
     errands: Sender<Errand>,
-    followers: [JoinHandle<()>; 2],
+    followers: [JoinHandle<()>; 3],
     stop_followers: Arc<OwnedFd>,
 }
 
@@ -184,6 +185,7 @@ impl Engine {
             health,
             loaded,
             manner,
+            eyes,
         } = opened;
         // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
         let asking = Netlink::open(mnl::Bus::Netfilter)?;
@@ -195,8 +197,11 @@ impl Engine {
         let (alarm, events) = unbounded();
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (refusal_sender, refused) = bounded(refusals::CHANNEL);
+        let (attempt_sender, attempts) = bounded(handshakes::CHANNEL);
+        let (word_sender, words) = unbounded();
         let ears = Ears {
             offences: offence_sender,
+            attempts: attempt_sender,
             refusals: refusal_sender,
         };
         let (commands, command_receiver) = unbounded();
@@ -254,7 +259,8 @@ impl Engine {
             jobs.clone(),
             Arc::clone(&stats),
         )
-        .with_keeper(errands.clone());
+        .with_keeper(errands.clone())
+        .with_watcher(word_sender);
         analyst.restore(restored.ledger);
         let inbox = Inbox {
             offences,
@@ -279,6 +285,20 @@ impl Engine {
                 protect::follow(watch, first, commands, stop)
             })?
         };
+        let watcher = Handshakes {
+            eyes,
+            attempts,
+            words,
+            workers: handles.clone(),
+            seed: layout.seed,
+            analyst: commands.clone(),
+            stats: Arc::clone(&stats),
+            policy: Arc::clone(&policy),
+            own: protection.own(),
+            local_ports: spec.ephemeral,
+            stop: Arc::clone(&stop_followers),
+        };
+        let watcher = spawn("handshakes", &alarm, move || watcher.run())?;
         let running = Shared::new(Running {
             path: options.config.clone(),
             config: config.clone(),
@@ -333,7 +353,7 @@ impl Engine {
             enforcer,
             keeper,
             errands,
-            followers: [protector, reconciler],
+            followers: [protector, reconciler, watcher],
             stop_followers,
         })
     }

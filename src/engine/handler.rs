@@ -18,7 +18,7 @@ use super::worker::Handle;
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
-    BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView, StatusReport,
+    AttackView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView, StatusReport,
 };
 use crate::core::judge::SourceView;
 use crate::core::policy::OnLoss;
@@ -143,6 +143,13 @@ impl EngineHandler {
         protection.recv_timeout(PATIENCE).ok()
     }
 
+    fn attacks(&self) -> Vec<AttackView> {
+        let (to, attacks) = bounded(1);
+        let asked = self.commands.send(Command::Attacks { to }).is_ok();
+        let answer = asked.then(|| attacks.recv_timeout(PATIENCE).ok()).flatten();
+        answer.unwrap_or_default()
+    }
+
     fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
         self.answered(|to| self.commands.send(command(to)).is_ok())
     }
@@ -197,6 +204,7 @@ impl EngineHandler {
                 .backend
                 .map_or_else(|| "none (observing)".to_owned(), |backend| backend.to_string()),
             table: table.words,
+            attacks: self.attacks(),
             workers: u32::from(self.layout.workers),
             queues: self.queues(),
             log_groups: (0..self.layout.workers)

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! worker 0..N ──Offence──▶ analyst ──Job──▶ enforcer ──▶ nft sets
-//!      ▲                     │  ▲ ▲            │
-//!      └──────Order──────────┘  │ └──Failed────┘
+//!      ▲  │                  │  ▲ ▲            │
+//!      ├──│──────Order───────┘  │ └──Failed────┘
+//!      │  └─Attempt─▶ handshakes (conntrack) ──Attempts that count──▶ analyst
+//!      └──Completed─────┘       │
 //!                    control ───┼── protector (addresses, routes, resolvers)
 //!                                └── keeper ◀─Export─▶ workers; snapshot of the state
 //! ```
@@ -15,6 +17,7 @@ pub mod daemon;
 pub mod enforcer;
 pub mod error;
 pub mod handler;
+pub mod handshakes;
 pub mod keeper;
 pub mod lockout;
 pub mod notify;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::error::DaemonError;
+use super::handshakes::Eyes;
 use super::keeper::Health;
 use super::protect::Protection;
 use super::restore::{Kept, Restored};
@@ -52,6 +53,8 @@ pub struct Opened {
     pub loaded: Option<Loaded>,
     /// What this host has room for.
     pub manner: Manner,
+    /// What follows handshakes; none: this kernel cannot tell of them.
+    pub eyes: Option<Eyes>,
 }
 
 /// Opens it all in the network namespace of the calling thread; `kept` is what the last engine saved.
@@ -123,7 +126,16 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         health: Arc::new(Health::new(kept.troubles)),
         loaded,
         manner,
+        eyes: eyes(),
     })
+}
+
+/// What follows handshakes. Without it everything else works: completed ports count like any other, and attacks of
+/// many sources on one port are seen only where every attempt counts.
+fn eyes() -> Option<Eyes> {
+    Eyes::open()
+        .inspect_err(|error| warn!("completed handshakes are not known: {error}"))
+        .ok()
 }
 
 /// Where an operator's table would send packets past the queues and groups of this configuration, in words. What else

@@ -37,6 +37,14 @@ impl Protection {
         }
     }
 
+    /// This host's own addresses.
+    pub fn own(&self) -> PrefixSet {
+        let own = self.reasons.iter();
+        own.filter(|(_, why)| matches!(why, Why::OwnAddress { .. }))
+            .map(|(prefix, _)| *prefix)
+            .collect()
+    }
+
     /// Why `target` must not be banned, if so: it touches something protected or trusted.
     pub fn forbids(&self, target: &Prefix) -> Option<String> {
         if !self.guard.spares(target) {

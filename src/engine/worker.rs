@@ -1,6 +1,7 @@
 //! One worker: receive, decide, answer. It owns its socket and its shard of sources; it shares nothing but
 //! atomics, and never waits for another thread.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,10 +9,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::core::judge::{Exported, Guard, Judge, SourceView};
+use crate::core::attack::Attempt;
+use crate::core::judge::{Acquaintance, Exported, Guard, Judge, SourceView};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
-use crate::core::probe;
+use crate::core::probe::{self, Probe, Transport};
+use crate::core::services::Services;
 use crate::core::verdict::{Class, Offence, Reason, Verdict};
 use crate::kernel::queue::{Feed, FeedConfig, FeedError, Packet};
 use crate::notify::refusals::Refusal;
@@ -38,6 +41,10 @@ pub enum Order {
     },
     /// Go over to these queues and settings; how it went.
     Retune(FeedConfig, Sender<Result<(), FeedError>>),
+    /// These completed handshakes on these ports.
+    Completed(Vec<(IpAddr, u16)>),
+    /// The host answers there from now on.
+    Services(Arc<Services>),
     /// Leave.
     Stop,
 }
@@ -65,6 +72,8 @@ impl Handle {
 pub struct Ears {
     /// The analyst's.
     pub offences: Sender<Box<Offence>>,
+    /// Those of who follows handshakes.
+    pub attempts: Sender<Attempt>,
     /// The log's, in corporate mode.
     pub refusals: Sender<Refusal>,
 }
@@ -161,6 +170,11 @@ impl Worker {
                     drop(to.send(self.judge.export(cursor, limit, Instant::now())));
                 }
                 Order::Retune(config, reply) => drop(reply.send(self.feed.retune(&config))),
+                Order::Completed(all) => {
+                    let now = Instant::now();
+                    all.iter().for_each(|(addr, port)| self.judge.complete(*addr, *port, now));
+                }
+                Order::Services(services) => self.judge.set_services(services),
                 Order::Stop => return false,
             }
         }
@@ -216,8 +230,14 @@ fn answer(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, packet: &Packet<'
     let decision = judge.judge(&probe, packet.class, now);
     stats.count(packet.class, decision.verdict, decision.reason);
     if let Ok(probe) = &probe {
-        if decision.reason != Reason::Trusted && probe.evidence().is_some() {
+        if matches!(decision.reason, Reason::Counted | Reason::Offence) {
             stats.evidence(probe.kind());
+        }
+        if let Some(known) = decision.attempt
+            && let Some(attempt) = attempt(probe, known, judge, now)
+            && ears.attempts.try_send(attempt).is_err()
+        {
+            stats.attempts_lost.add(1);
         }
         if packet.class == Class::Refused
             && judge.policy().mode.tells_refusals()
@@ -237,6 +257,22 @@ fn answer(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, packet: &Packet<'
         }
     }
     decision.verdict
+}
+
+fn attempt(probe: &Probe, known: Acquaintance, judge: &Judge, now: Instant) -> Option<Attempt> {
+    let Transport::Tcp { sport, dport, .. } = probe.transport else {
+        return None;
+    };
+    Some(Attempt {
+        seen: probe.src,
+        src_port: sport,
+        dst: probe.dst,
+        port: dport,
+        source: judge.source_of(probe.src),
+        first_seen: known.first_seen,
+        proven: known.proven,
+        at: now,
+    })
 }
 
 /// A source is forgotten at most so long after its window ended, and a waking costs microseconds.

@@ -326,7 +326,8 @@ impl Judge {
             .reduce(|one, other| one || other)
     }
 
-    fn source_of(&self, addr: IpAddr) -> Prefix {
+    /// What is judged and banned for `addr`.
+    pub fn source_of(&self, addr: IpAddr) -> Prefix {
         self.guard.source_of(addr, &self.policy)
     }
 

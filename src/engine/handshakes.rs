@@ -1,0 +1,370 @@
+//! Who came through the door, and who rang and was not there: the thread that follows handshakes.
+//!
+//! Conntrack tells of completed ones by itself; of attempts that nobody completed it is asked once the time for a
+//! handshake is over. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
+//! thread: what does not fit into its tables is not counted, and is told as a number.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use tracing::{debug, warn};
+
+use super::analyst::Command;
+use super::worker::{Handle, Order};
+use crate::core::attack::{Attempt, HANDSHAKE_LIMIT, Wants};
+use crate::core::bounded::BoundedMap;
+use crate::core::policy::Policy;
+use crate::core::prefix::{Prefix, PrefixSet};
+use crate::core::services::Services;
+use crate::core::shard::shard_of;
+use crate::core::verdict::Proto;
+use crate::kernel::conntrack::ask::{Asker, TcpState};
+use crate::kernel::conntrack::dump::completed_flows;
+use crate::kernel::conntrack::events::Completions;
+use crate::kernel::conntrack::proof::{Prover, Standing};
+use crate::kernel::conntrack::{Completed, Flow};
+use crate::kernel::sockets;
+use crate::stats::Stats;
+
+/// What the slow path tells this thread.
+pub enum Word {
+    /// Another policy from now on.
+    Policy(Arc<Policy>),
+    /// This host's own addresses from now on.
+    Own(PrefixSet),
+}
+
+/// The sockets it works with.
+pub struct Eyes {
+    completions: Completions,
+    asker: Asker,
+    prover: Prover,
+}
+
+impl Eyes {
+    /// Opens them in the network namespace of the calling thread; nothing here wakes conntrack. Opened before the
+    /// first rule, so that no handshake is missed.
+    ///
+    /// # Errors
+    /// If this kernel does not have them: handshakes are unknown then.
+    pub fn open() -> Result<Eyes, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Eyes {
+            completions: Completions::open()?,
+            asker: Asker::open()?,
+            prover: Prover::open()?,
+        })
+    }
+}
+
+/// The thread before it runs; see [`Handshakes::run`].
+pub struct Handshakes {
+    /// Its sockets; without them handshakes are unknown, and only attempts that count whatever becomes of them do.
+    pub eyes: Option<Eyes>,
+    /// From the workers, bounded.
+    pub attempts: Receiver<Attempt>,
+    /// From the analyst.
+    pub words: Receiver<Word>,
+    /// The workers, among which sources are spread by `seed`.
+    pub workers: Box<[Handle]>,
+    /// The seed.
+    pub seed: u32,
+    /// The analyst.
+    pub analyst: Sender<Command>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// The policy to begin with.
+    pub policy: Arc<Policy>,
+    /// This host's addresses to begin with.
+    pub own: PrefixSet,
+    /// The ports from which the host's own connections start.
+    pub local_ports: (u16, u16),
+    /// Becomes readable when it is to leave.
+    pub stop: Arc<OwnedFd>,
+}
+
+/// What it keeps while it runs.
+struct Following {
+    context: Handshakes,
+    /// Attempts that nobody completed yet, oldest first.
+    pending: BoundedMap<Flow, Attempt>,
+    /// Sources that completed something lately.
+    arrived: BoundedMap<Prefix, ()>,
+    /// Handshakes that TCP itself does not confirm yet.
+    doubtful: VecDeque<(Instant, u8, Completed)>,
+    /// Ports on which somebody completed a handshake.
+    served: BTreeSet<u16>,
+    answering: BTreeSet<u16>,
+    started: Instant,
+    look_at: Instant,
+    learn_at: Option<Instant>,
+}
+
+impl Handshakes {
+    /// Follows until told to stop.
+    pub fn run(self) {
+        let now = Instant::now();
+        let following = Following {
+            pending: BoundedMap::new(PENDING),
+            arrived: BoundedMap::new(PENDING),
+            doubtful: VecDeque::new(),
+            served: BTreeSet::new(),
+            answering: BTreeSet::new(),
+            started: self.stats.started,
+            look_at: now,
+            learn_at: Some(now),
+            context: self,
+        };
+        following.run();
+    }
+}
+
+impl Following {
+    fn run(mut self) {
+        while self.wait() {
+            let now = Instant::now();
+            self.listen();
+            // Attempts first: an attempt was told before its handshake could be completed.
+            let counted = self.take_attempts(now);
+            self.tell(counted);
+            self.take_completions(now);
+            if self.learn_at.is_some_and(|at| at <= now) {
+                self.learn(now);
+            }
+            self.ask_again(now);
+            let incomplete = self.ask(now);
+            self.tell(incomplete);
+            if self.look_at <= now {
+                self.look(now);
+            }
+        }
+    }
+
+    /// Sleeps until a handshake is completed or something is due; `false`: stop.
+    fn wait(&self) -> bool {
+        let stop = PollFd::from_borrowed_fd(self.context.stop.as_fd(), PollFlags::IN);
+        let eyes = self.context.eyes.as_ref().map(|eyes| eyes.completions.as_fd());
+        let mut ready = vec![stop];
+        ready.extend(eyes.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let patience = match self.pending.is_empty() && self.doubtful.is_empty() {
+            true => IDLE,
+            false => BUSY,
+        };
+        let patience = Timespec::try_from(patience).expect("a second fits a timespec");
+        let _ = poll(&mut ready, Some(&patience));
+        !ready[0].revents().contains(PollFlags::IN)
+    }
+
+    fn listen(&mut self) {
+        for word in self.context.words.try_iter() {
+            match word {
+                Word::Policy(policy) => self.context.policy = policy,
+                Word::Own(own) => self.context.own = own,
+            }
+        }
+    }
+
+    /// Those that count at once; those that may come to count are kept.
+    fn take_attempts(&mut self, now: Instant) -> Vec<Attempt> {
+        let mut counted = Vec::new();
+        for attempt in self.context.attempts.try_iter() {
+            match self.context.policy.distributed.wants(&attempt, now) {
+                Wants::Now => counted.push(attempt),
+                Wants::Later => {
+                    self.pending.insert(flow_of(&attempt), attempt, 0, attempt.at);
+                }
+                Wants::Not => {}
+            }
+        }
+        self.context.stats.attempts_unasked.set(self.pending.evicted());
+        counted
+    }
+
+    fn take_completions(&mut self, now: Instant) {
+        let mut claims = Vec::new();
+        let Some(eyes) = &mut self.context.eyes else {
+            return;
+        };
+        let drained = eyes.completions.drain(|completed| claims.push(completed));
+        claims.retain(|claim| self.concerns_us(claim));
+        if drained.lost {
+            self.context.stats.completions_lost.add(1);
+            self.learn_at.get_or_insert(now + LEARN_AFTER);
+        }
+        self.prove(claims, 0, now);
+    }
+
+    /// Only connections that strangers opened to this host; what the host opened, or forwards, proves nothing.
+    fn concerns_us(&self, claim: &Completed) -> bool {
+        self.context.own.contains(claim.server) && !self.context.own.contains(claim.client)
+    }
+
+    /// What TCP itself does not confirm is asked again later, and not believed if it never does.
+    fn prove(&mut self, claims: Vec<Completed>, tries: u8, now: Instant) {
+        let Some(eyes) = self.context.eyes.as_mut().filter(|_| !claims.is_empty()) else {
+            return;
+        };
+        let standings = match eyes.prover.standings(&claims) {
+            Ok(standings) => standings,
+            Err(error) => {
+                debug!("{} completed handshakes are not confirmed: {error}", claims.len());
+                self.context.stats.completions_lost.add(claims.len() as u64);
+                return;
+            }
+        };
+        let mut completed = Vec::with_capacity(claims.len());
+        for (claim, standing) in claims.into_iter().zip(standings) {
+            match standing {
+                // A connection that is over already went through its handshake: one that did not would be waiting.
+                Standing::Proven | Standing::Absent => completed.push(claim),
+                Standing::Opening if tries < MOST_TRIES && self.doubtful.len() < DOUBTFUL => {
+                    self.doubtful.push_back((now + ASK_AGAIN, tries + 1, claim));
+                }
+                Standing::Opening => {}
+            }
+        }
+        self.complete(&completed, now);
+    }
+
+    fn ask_again(&mut self, now: Instant) {
+        let mut due: [Vec<Completed>; MOST_TRIES as usize] = Default::default();
+        while let Some((at, tries, claim)) = self.doubtful.front().copied()
+            && at <= now
+        {
+            self.doubtful.pop_front();
+            due[usize::from(tries) - 1].push(claim);
+        }
+        for (tries, claims) in (1..).zip(due) {
+            self.prove(claims, tries, now);
+        }
+    }
+
+    /// Tells each worker of those whose sources it has.
+    fn complete(&mut self, completed: &[Completed], now: Instant) {
+        let mut told: Vec<Vec<(IpAddr, u16)>> = vec![Vec::new(); self.context.workers.len()];
+        for claim in completed {
+            let source = self.context.policy.source_of(claim.client);
+            self.pending.remove(&claim.flow());
+            self.arrived.insert(source, (), 0, now);
+            self.served.insert(claim.port);
+            let shard = shard_of(source, self.context.seed, told.len() as u32);
+            if let Some(told) = told.get_mut(shard as usize) {
+                told.push((claim.client, claim.port));
+            }
+        }
+        self.context.stats.completions.add(completed.len() as u64);
+        for (worker, told) in self.context.workers.iter().zip(told) {
+            if !told.is_empty() {
+                worker.order(Order::Completed(told));
+            }
+        }
+    }
+
+    /// What was completed before this thread listened, or while it could not.
+    fn learn(&mut self, now: Instant) {
+        self.learn_at = None;
+        match completed_flows(LEARNED) {
+            Ok(mut claims) => {
+                claims.retain(|claim| self.concerns_us(claim));
+                self.complete(&claims, now);
+            }
+            Err(error) => debug!("conntrack does not tell what is open: {error}"),
+        }
+    }
+
+    /// Asks what became of attempts whose time for a handshake is over; those that the host answered and nobody
+    /// completed.
+    fn ask(&mut self, now: Instant) -> Vec<Attempt> {
+        let mut due = Vec::new();
+        while due.len() < ASKED_AT_ONCE
+            && let Some((_, attempt)) = self.pending.pop_idle(HANDSHAKE_LIMIT, now)
+        {
+            if self.arrived.find(&attempt.source).is_none() {
+                due.push(attempt);
+            }
+        }
+        self.arrived.expire(|_| 2 * HANDSHAKE_LIMIT, now, ASKED_AT_ONCE);
+        let Some(eyes) = self.context.eyes.as_mut().filter(|_| !due.is_empty()) else {
+            return Vec::new();
+        };
+        let flows: Vec<Flow> = due.iter().map(flow_of).collect();
+        let states = match eyes.asker.states(&flows) {
+            Ok(states) => states,
+            Err(error) => {
+                debug!("conntrack does not answer about {} attempts: {error}", due.len());
+                return Vec::new();
+            }
+        };
+        let mut states = states.into_iter();
+        due.retain(|_| states.next().flatten() == Some(TcpState::SynRecv));
+        due
+    }
+
+    fn tell(&self, counted: Vec<Attempt>) {
+        if !counted.is_empty() {
+            // An analyst that is gone takes the process with it.
+            let _ = self.context.analyst.send(Command::Attempts(counted));
+        }
+    }
+
+    /// Looks who listens, and tells the workers where the host answers if that changed.
+    fn look(&mut self, now: Instant) {
+        self.look_at = now + LOOK_EVERY;
+        let listeners = match sockets::listeners() {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                warn!("cannot list this host's listeners, no port counts as silent: {error}");
+                return;
+            }
+        };
+        let tcp = listeners.into_iter().filter(|listener| listener.proto == Proto::Tcp);
+        // A port that somebody listened on stays: who restarts a service is not to accuse its clients.
+        let mut answering: BTreeSet<u16> = tcp.map(|listener| listener.port).collect();
+        answering.extend(&self.served);
+        answering.extend(&self.answering);
+        if answering == self.answering && !answering.is_empty() {
+            return;
+        }
+        let (first, last) = self.context.local_ports;
+        let services = Services::new(answering.iter().copied().collect(), first..=last, self.started);
+        let services = Arc::new(services);
+        for worker in &self.context.workers {
+            worker.order(Order::Services(Arc::clone(&services)));
+        }
+        self.answering = answering;
+    }
+}
+
+fn flow_of(attempt: &Attempt) -> Flow {
+    Flow {
+        client: attempt.seen,
+        client_port: attempt.src_port,
+        server: attempt.dst,
+        port: attempt.port,
+    }
+}
+
+/// Attempts on their way from the workers: what comes in a second, when nothing else wakes this thread.
+pub const CHANNEL: usize = 16_384;
+/// Attempts that wait for the end of their handshake: 6,500 a second. Of a faster flood a share is asked about, which
+/// is enough to see it; about 10 MB when full.
+const PENDING: usize = 65_536;
+/// Questions in one go, to come back to completions in between.
+const ASKED_AT_ONCE: usize = 1024;
+/// Completed flows that are taken over at the start.
+const LEARNED: usize = 262_144;
+/// A flood of completions is not dumped again and again.
+const LEARN_AFTER: Duration = Duration::from_secs(5);
+/// Handshakes in doubt.
+const DOUBTFUL: usize = 4096;
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const MOST_TRIES: u8 = 4;
+/// How often listeners are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_millis(250);
