@@ -11,6 +11,7 @@ pub mod ports;
 pub mod prefix;
 pub mod prefix_map;
 pub mod probe;
+pub mod recent;
 pub mod scan;
 pub mod shard;
 pub mod source;
