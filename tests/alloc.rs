@@ -14,6 +14,7 @@ use verdictd::core::policy::{Mode, OtherProtocols, Policy};
 use verdictd::core::ports::PortSet;
 use verdictd::core::prefix::{Prefix, PrefixSet};
 use verdictd::core::probe::parse;
+use verdictd::core::recent::Recent;
 use verdictd::core::verdict::{Class, Reason};
 
 struct Counting;
@@ -171,4 +172,16 @@ fn a_flood_from_forged_addresses_costs_none_each() {
         }
     });
     assert_eq!((counted, judge.tracked()), (0, 1000));
+}
+
+#[test]
+fn remembering_a_flow_costs_no_allocation() {
+    let now = Instant::now();
+    let mut recent = Recent::new(1 << 10, now);
+    let flood = || {
+        for n in 0..10_000u32 {
+            recent.seen((std::net::IpAddr::from(n.to_be_bytes()), 22u16, n), now);
+        }
+    };
+    assert_eq!(allocations(flood), 0);
 }

@@ -1,9 +1,22 @@
 //! Many sources on one port: counted per port over all sources, against a threshold and against what is usual there.
+//!
+//! Here are the words; [`Attacks`] does the counting. Which attempts count is half decided outside: whether a
+//! handshake stayed incomplete only conntrack knows.
+
+mod attacks;
+mod baseline;
+mod distinct;
+mod failing;
+mod sliding;
+mod under_way;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub use self::attacks::{Attacks, Outcome};
+pub use self::baseline::{Baseline, DAYS, PortBaseline};
+pub use self::under_way::{Attack, SOURCES_LISTED};
 use super::prefix::Prefix;
 
 /// Which attempts on a port count.
@@ -88,6 +101,29 @@ impl Distributed {
     pub fn counting_of(&self, port: u16) -> Counting {
         self.by_port.get(&port).copied().unwrap_or(self.counting)
     }
+
+    /// Whether `attempt` is to be counted, by the counting of its port.
+    pub fn wants(&self, attempt: &Attempt, now: Instant) -> Wants {
+        match self.counting_of(attempt.port) {
+            Counting::Incomplete if attempt.proven => Wants::Not,
+            Counting::Incomplete => Wants::Later,
+            Counting::NewSources if now.saturating_duration_since(attempt.first_seen) >= self.known_after => {
+                Wants::Not
+            }
+            Counting::NewSources | Counting::All => Wants::Now,
+        }
+    }
+}
+
+/// What is to be done with an attempt before it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// It counts.
+    Now,
+    /// It counts if conntrack still waits for the client [`HANDSHAKE_LIMIT`] after it came.
+    Later,
+    /// It does not count.
+    Not,
 }
 
 /// A TCP SYN to a port that is not refused, told once a flow, as the worker that judged it saw it.
