@@ -96,35 +96,24 @@ impl Netlink {
     /// Netlink requests are carried out while they are sent, so all answers are there when `send` returns:
     /// none is waited for. The first refusal is returned; the kernel applies a batch as a whole or not at all.
     pub fn transact(&mut self, bytes: &[u8], acks: Range<u32>) -> Result<(), NetlinkError> {
-        self.drain();
-        self.socket.send(bytes)?;
         let asked = acks.end - acks.start;
         let mut seen = 0;
         let mut refusal = None;
-        loop {
-            let length = match self.receive(RecvFlags::DONTWAIT) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // ENOBUFS: some answers are gone for good; what is left is still read, then counted as missing.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
-                Err(error) => return Err(error.into()),
+        self.exchange(bytes, |message| {
+            let Some((errno, words)) = message.error() else {
+                return;
             };
-            for message in Messages::new(&self.buffer[..length]) {
-                let Some((errno, words)) = message.error() else {
-                    continue;
-                };
-                if errno == 0 {
-                    seen += u32::from(acks.contains(&message.seq));
-                } else {
-                    seen += 1;
-                    refusal.get_or_insert(NetlinkError::Refused {
-                        seq: message.seq,
-                        errno,
-                        message: words,
-                    });
-                }
+            if errno == 0 {
+                seen += u32::from(acks.contains(&message.seq));
+            } else {
+                seen += 1;
+                refusal.get_or_insert(NetlinkError::Refused {
+                    seq: message.seq,
+                    errno,
+                    message: words,
+                });
             }
-        }
+        })?;
         match refusal {
             Some(refusal) => Err(refusal),
             None if seen < asked => Err(NetlinkError::Unconfirmed {
@@ -132,6 +121,22 @@ impl Netlink {
                 missing: asked - seen,
             }),
             None => Ok(()),
+        }
+    }
+
+    /// Sends `bytes` (whole messages, none of them a dump) and hands every answer to `each`; answers for which
+    /// the socket had no room are missing. As in [`Netlink::transact`], none is waited for.
+    pub fn exchange(&mut self, bytes: &[u8], mut each: impl FnMut(Message<'_>)) -> Result<(), NetlinkError> {
+        self.drain();
+        self.socket.send(bytes)?;
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(length) => Messages::new(&self.buffer[..length]).for_each(&mut each),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // ENOBUFS: some answers are gone for good; what is left is still read.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

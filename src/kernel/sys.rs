@@ -23,6 +23,34 @@ pub(crate) fn setsockopt_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i
     }
 }
 
+/// One instruction of classic BPF: code, jumps if true and if false, operand.
+pub(crate) type Instruction = libc::sock_filter;
+
+/// Has the kernel throw away, before it takes room in the receive buffer, what `program` does not let through.
+pub(crate) fn attach_filter(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let count = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let filter = libc::sock_fprog {
+        len: count,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `filter` and the `count` instructions it points to live across the call, and the kernel copies
+    // both without writing to either; it verifies the program before it runs it.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of_val(&filter) as libc::socklen_t,
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// A netlink socket that may be opened by one thread and served by another.
 pub(crate) struct Line(mnl::Socket);
 

@@ -1,8 +1,64 @@
-//! How much conntrack holds in this network namespace, and how much it would get to hold: read before the first
-//! rule that wakes it.
+//! Conntrack asked and listened to: how much it holds and would get to hold (read before the first rule that wakes
+//! it), who completed a handshake ([`events`], [`dump`]), whether that is true ([`proof`]), and what became of a
+//! flow ([`ask`]). Nothing here needs a rule, and nothing here wakes conntrack.
+
+pub mod ask;
+pub mod dump;
+mod entry;
+pub mod events;
+mod filter;
+pub mod proof;
+
+use std::net::{IpAddr, SocketAddr};
 
 use super::host::{number, read};
 use super::netlink::{Builder, Netlink, NetlinkError, nfnl_type};
+
+/// One TCP connection as its client addressed it: before the host translated anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// Who opened it.
+    pub client: IpAddr,
+    /// From which port.
+    pub client_port: u16,
+    /// To which address.
+    pub server: IpAddr,
+    /// To which port.
+    pub port: u16,
+}
+
+/// A handshake that conntrack holds for finished. A blind sender can bring that about without ever seeing an
+/// answer: [`proof::Prover`] tells who did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Completed {
+    /// Who opened the connection; also this host itself, for what it opened.
+    pub client: IpAddr,
+    /// From which port.
+    pub client_port: u16,
+    /// To which address, before any translation.
+    pub server: IpAddr,
+    /// To which port, before any translation.
+    pub port: u16,
+    /// Where it ends after translation: another machine or container if the port is published there.
+    pub ends_at: SocketAddr,
+}
+
+impl Completed {
+    /// The connection itself.
+    pub fn flow(&self) -> Flow {
+        Flow {
+            client: self.client,
+            client_port: self.client_port,
+            server: self.server,
+            port: self.port,
+        }
+    }
+
+    /// Whether the host translated the destination (a port published by a container, or redirected).
+    pub fn is_translated(&self) -> bool {
+        self.ends_at != SocketAddr::new(self.server, self.port)
+    }
+}
 
 /// Conntrack and the sockets that it would have to follow, at one moment, in one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +116,9 @@ const SOCKSTAT: [&str; 2] = [
     "/proc/thread-self/net/sockstat",
     "/proc/thread-self/net/sockstat6",
 ];
-/// include/uapi/linux/netfilter/nfnetlink_conntrack.h
+// enum cntl_msg_types of include/uapi/linux/netfilter/nfnetlink_conntrack.h
+const IPCTNL_MSG_CT_NEW: i32 = 0;
+const IPCTNL_MSG_CT_GET: i32 = 1;
 const IPCTNL_MSG_CT_GET_STATS: i32 = 5;
 
 #[cfg(test)]
