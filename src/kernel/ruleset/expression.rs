@@ -129,8 +129,9 @@ pub(super) fn over_limit(set: &str) -> Expression {
         .with(ffi::NFTNL_EXPR_DYNSET_EXPR, Value::Inner(limit.into()))
 }
 
-pub(super) fn log(group: u16) -> Expression {
+pub(super) fn log(group: u16, prefix: &str) -> Expression {
     Expression::new(c"log")
+        .with(ffi::NFTNL_EXPR_LOG_PREFIX, Value::Name(c_string(prefix)))
         .with(ffi::NFTNL_EXPR_LOG_GROUP, Value::U16(group))
         .with(ffi::NFTNL_EXPR_LOG_SNAPLEN, Value::U32(SNAPLEN))
         .with(ffi::NFTNL_EXPR_LOG_QTHRESHOLD, Value::U16(LOG_THRESHOLD))
@@ -171,6 +172,39 @@ pub(super) fn source_to(register: Value, source: Source) -> Vec<Expression> {
 
 pub(super) fn l4(proto: u8) -> [Expression; 2] {
     [meta(libc::NFT_META_L4PROTO), eq(&[proto])]
+}
+
+/// More fragments come, and this one begins at 0.
+pub(super) fn first_fragment(family: Family) -> Vec<Expression> {
+    let proto = match family {
+        Family::V4 => libc::NFPROTO_IPV4,
+        Family::V6 => libc::NFPROTO_IPV6,
+    };
+    let mut expressions = vec![meta(libc::NFT_META_NFPROTO), eq(&[proto as u8])];
+    match family {
+        Family::V4 => expressions.extend([
+            payload(R1, libc::NFT_PAYLOAD_NETWORK_HEADER, 6, 2),
+            and(R1, &V4_FRAGMENT.to_be_bytes()),
+            eq(&V4_FIRST.to_be_bytes()),
+        ]),
+        Family::V6 => expressions.extend([
+            fragment_header(2, 2),
+            and(R1, &V6_FRAGMENT_OFFSET.to_be_bytes()),
+            eq(&[0; 2]),
+            fragment_header(3, 1),
+            and(R1, &[V6_MORE_FRAGMENTS]),
+            eq(&[V6_MORE_FRAGMENTS]),
+        ]),
+    }
+    expressions
+}
+
+fn fragment_header(offset: u32, length: u32) -> Expression {
+    Expression::new(c"exthdr")
+        .with(ffi::NFTNL_EXPR_EXTHDR_DREG, R1)
+        .with(ffi::NFTNL_EXPR_EXTHDR_TYPE, Value::U8(V6_FRAGMENT_HEADER))
+        .with(ffi::NFTNL_EXPR_EXTHDR_OFFSET, Value::U32(offset))
+        .with(ffi::NFTNL_EXPR_EXTHDR_LEN, Value::U32(length))
 }
 
 pub(super) fn icmp(family: Family) -> Vec<Expression> {

@@ -8,6 +8,7 @@ use super::spec::Family;
 use crate::core::ports::PortSet;
 use crate::core::prefix::{Prefix, PrefixSet};
 use crate::core::verdict::Proto;
+use crate::kernel::log::Fate;
 
 /// A named set.
 #[derive(Clone, Debug)]
@@ -110,13 +111,20 @@ pub(super) enum Step {
     FragmentationNeeded,
     /// Neighbour discovery, multicast listener discovery and packet-too-big of IPv6.
     Vital6,
+    /// ICMP or ICMPv6.
+    Icmp,
     /// Neither TCP nor UDP.
     NotTcpOrUdp,
+    /// TCP, in a fragment that is the first of several.
+    FirstFragment(Family),
     /// This source came more often than its limit; limits are kept in a set.
     OverLimit(Source, &'static str),
     Counter,
-    /// A copy to a log group.
-    Log(u16),
+    /// A copy to a log group, and what becomes of the packet.
+    Log {
+        group: u16,
+        fate: Fate,
+    },
     /// To a verdict queue.
     Queue {
         number: u16,
