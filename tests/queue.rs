@@ -323,7 +323,7 @@ fn copies_come_and_hold_nothing() {
         let mut feed = Feed::open(&config).unwrap();
         ground.copy_udp(GROUP);
         for number in 0..100 {
-            ground.send_padded(number, 600);
+            ground.send_padded(number, 2000);
         }
         assert_eq!(
             ground.receive(100).len(),

@@ -128,8 +128,9 @@ impl Encoder<'_> {
                 rule.expressions.push(inverted);
                 rule.sets.extend(set.messages);
             }
+            Step::LaterFragment(family) => out.extend(later_fragment(*family)),
             Step::FirstFragment(family) => {
-                out.extend(first_fragment(*family));
+                out.extend(more_fragments(*family));
                 out.extend(l4(TCP));
             }
             Step::OverLimit(source, set) => {

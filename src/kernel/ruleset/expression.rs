@@ -174,28 +174,43 @@ pub(super) fn l4(proto: u8) -> [Expression; 2] {
     [meta(libc::NFT_META_L4PROTO), eq(&[proto])]
 }
 
-/// More fragments come, and this one begins at 0.
-pub(super) fn first_fragment(family: Family) -> Vec<Expression> {
-    let proto = match family {
-        Family::V4 => libc::NFPROTO_IPV4,
-        Family::V6 => libc::NFPROTO_IPV6,
-    };
-    let mut expressions = vec![meta(libc::NFT_META_NFPROTO), eq(&[proto as u8])];
+/// Its bytes do not begin with the transport header.
+pub(super) fn later_fragment(family: Family) -> Vec<Expression> {
     match family {
-        Family::V4 => expressions.extend([
-            payload(R1, libc::NFT_PAYLOAD_NETWORK_HEADER, 6, 2),
-            and(R1, &V4_FRAGMENT.to_be_bytes()),
-            eq(&V4_FIRST.to_be_bytes()),
-        ]),
-        Family::V6 => expressions.extend([
+        Family::V4 => v4_fragment(V4_FRAGMENT_OFFSET),
+        Family::V6 => v6_fragment([
             fragment_header(2, 2),
             and(R1, &V6_FRAGMENT_OFFSET.to_be_bytes()),
-            eq(&[0; 2]),
+            ne(&[0; 2]),
+        ]),
+    }
+}
+
+/// It is not the last.
+pub(super) fn more_fragments(family: Family) -> Vec<Expression> {
+    match family {
+        Family::V4 => v4_fragment(V4_MORE_FRAGMENTS),
+        Family::V6 => v6_fragment([
             fragment_header(3, 1),
             and(R1, &[V6_MORE_FRAGMENTS]),
             eq(&[V6_MORE_FRAGMENTS]),
         ]),
     }
+}
+
+fn v4_fragment(bits: u16) -> Vec<Expression> {
+    vec![
+        meta(libc::NFT_META_NFPROTO),
+        eq(&[libc::NFPROTO_IPV4 as u8]),
+        payload(R1, libc::NFT_PAYLOAD_NETWORK_HEADER, 6, 2),
+        and(R1, &bits.to_be_bytes()),
+        ne(&[0; 2]),
+    ]
+}
+
+fn v6_fragment(rest: [Expression; 3]) -> Vec<Expression> {
+    let mut expressions = vec![meta(libc::NFT_META_NFPROTO), eq(&[libc::NFPROTO_IPV6 as u8])];
+    expressions.extend(rest);
     expressions
 }
 

@@ -115,7 +115,10 @@ pub(super) enum Step {
     Icmp,
     /// Neither TCP nor UDP.
     NotTcpOrUdp,
-    /// TCP, in a fragment that is the first of several.
+    /// A fragment that does not begin its packet: it has no ports and no flags, and nft may read something else
+    /// as such in it.
+    LaterFragment(Family),
+    /// TCP, in a fragment that others follow.
     FirstFragment(Family),
     /// This source came more often than its limit; limits are kept in a set.
     OverLimit(Source, &'static str),

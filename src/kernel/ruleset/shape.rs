@@ -163,6 +163,7 @@ fn pre_observing(spec: &Spec) -> Chain {
     use Step::*;
     let mut rules = always_passes();
     rules.push(not_local());
+    rules.extend(later_fragments());
     rules.extend(dhcp());
     rules.extend(banned(spec).map(|(source, set)| Rule::new("banned", [SourceIn(source, set), Goto("cut")])));
     rules.extend(internal(spec));
@@ -179,6 +180,17 @@ fn pre_observing(spec: &Spec) -> Chain {
     }));
     rules.push(other_protocols_pass());
     pre("without conntrack: nothing is held, nothing refused", rules)
+}
+
+/// Nothing comes of them without the first one, and in these nft would read ports and flags where none are
+/// (6.18: of IPv6 in the IP header itself).
+fn later_fragments() -> [Rule; 2] {
+    Family::ALL.map(|family| {
+        Rule::new(
+            "judged by the first fragment",
+            [Step::LaterFragment(family), Step::Accept],
+        )
+    })
 }
 
 fn other_protocols_pass() -> Rule {

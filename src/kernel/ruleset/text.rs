@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::Ruleset;
 use super::model::{Chain, CtState, Interval, Key, Rule, Set, SetKind, Source, Step, mask};
 use super::spec::{Backend, Family};
-use super::uapi::{V4_FIRST, V4_FRAGMENT};
+use super::uapi::{V4_FRAGMENT_OFFSET, V4_MORE_FRAGMENTS};
 use crate::core::probe::TcpFlags;
 
 impl Display for Ruleset {
@@ -114,11 +114,11 @@ impl Display for Step {
             Step::Icmp => f.write_str("meta l4proto { icmp, ipv6-icmp }"),
             Step::NotTcpOrUdp => f.write_str("meta l4proto != { tcp, udp }"),
             Step::FirstFragment(Family::V4) => {
-                write!(f, "ip frag-off & {V4_FRAGMENT} == {V4_FIRST} meta l4proto tcp")
+                write!(f, "ip frag-off & {V4_MORE_FRAGMENTS} != 0 meta l4proto tcp")
             }
-            Step::FirstFragment(Family::V6) => {
-                f.write_str("frag frag-off 0 frag more-fragments 1 meta l4proto tcp")
-            }
+            Step::FirstFragment(Family::V6) => f.write_str("frag more-fragments 1 meta l4proto tcp"),
+            Step::LaterFragment(Family::V4) => write!(f, "ip frag-off & {V4_FRAGMENT_OFFSET} != 0"),
+            Step::LaterFragment(Family::V6) => f.write_str("frag frag-off != 0"),
             Step::OverLimit(source, set) => {
                 let (rate, burst) = (super::LIMIT_PER_SECOND, super::LIMIT_BURST);
                 write!(
