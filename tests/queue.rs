@@ -117,6 +117,33 @@ fn the_number_tells_the_class() {
 }
 
 #[test]
+fn the_prefix_of_a_copy_tells_its_class() {
+    let cases = [
+        ("", Class::Refused),
+        ("prefix \"somebody's\"", Class::Refused),
+        ("prefix \"refused\"", Class::Refused),
+        ("prefix \"passed\"", Class::Observed),
+    ];
+    for (words, class) in cases {
+        run(move || {
+            let ground = Ground::v4();
+            let mut feed = Feed::open(&config()).unwrap();
+            ground.copy_udp_as(GROUP, words);
+            ground.send(1);
+            let mut classes = Vec::new();
+            wait_for(|| {
+                let served = feed.serve(|packet| {
+                    classes.push(packet.class);
+                    Verdict::Accept
+                });
+                served.unwrap().packets > 0
+            });
+            assert_eq!(classes, [class], "{words}");
+        });
+    }
+}
+
+#[test]
 fn a_full_queue_drops_or_passes_as_configured() {
     for (fail_open, passed_unseen, kernel_dropped) in [(false, 0, 400), (true, 400, 0)] {
         run(move || {
@@ -189,7 +216,7 @@ fn the_receive_buffer_holds_two_full_queues_of_large_packets() {
             ground.flush();
             ground.queue_udp(queue);
             for number in 0..2000 {
-                ground.send_padded(number, 1400);
+                ground.send_padded(number, 2000);
             }
             assert_eq!((counters(queue).waiting, counters(queue).user_dropped), (2000, 0));
         }
@@ -296,7 +323,7 @@ fn copies_come_and_hold_nothing() {
         let mut feed = Feed::open(&config).unwrap();
         ground.copy_udp(GROUP);
         for number in 0..100 {
-            ground.send_padded(number, 600);
+            ground.send_padded(number, 2000);
         }
         assert_eq!(
             ground.receive(100).len(),

@@ -45,6 +45,12 @@ pub enum Transport {
         /// Destination port.
         dport: u16,
     },
+    /// A first fragment of TCP that ends within the fixed header, with the ports in it: what comes after them is
+    /// in a later fragment. No honest stack cuts there (RFC 1858; RFC 7112; RFC 8200, section 4.5).
+    TinyFragment {
+        /// Destination port.
+        dport: u16,
+    },
     /// ICMP in IPv4, ICMPv6 in IPv6.
     Icmp,
     /// Another protocol, or a fragment that is not the first: the IP protocol number.
@@ -77,7 +83,7 @@ pub enum Unparsed {
     /// More extension headers than [`MAX_EXTENSIONS`].
     #[error("more than {MAX_EXTENSIONS} ipv6 extension headers")]
     ExtensionChain,
-    /// The TCP or UDP header is cut, as in a tiny first fragment.
+    /// The TCP or UDP header is cut, by its sender or by the copy range.
     #[error("the tcp or udp header is cut")]
     TransportCut,
     /// A TCP data offset below 5: no receiver takes it.
@@ -105,6 +111,7 @@ impl Probe {
         match self.transport {
             Transport::Tcp { flags, .. } => classify(flags),
             Transport::Udp { .. } => ScanKind::Udp,
+            Transport::TinyFragment { .. } => ScanKind::TinyFragment,
             Transport::Icmp => ScanKind::Icmp,
             Transport::Other(_) => ScanKind::Other,
         }
@@ -113,7 +120,7 @@ impl Probe {
     /// The port it is for.
     pub fn port(&self) -> Option<(Proto, u16)> {
         match self.transport {
-            Transport::Tcp { dport, .. } => Some((Proto::Tcp, dport)),
+            Transport::Tcp { dport, .. } | Transport::TinyFragment { dport } => Some((Proto::Tcp, dport)),
             Transport::Udp { dport, .. } => Some((Proto::Udp, dport)),
             Transport::Icmp | Transport::Other(_) => None,
         }
@@ -154,13 +161,14 @@ impl TcpFlags {
 fn parse_v4(packet: &[u8]) -> Result<Probe, Unparsed> {
     let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| Unparsed::IpHeader)?;
     let header_len = header.slice().len();
-    let payload = within(packet, header_len, header.total_len().into())?;
+    let mut payload = within(packet, header_len, header.total_len().into())?;
+    payload.is_first_fragment = header.more_fragments();
     // An AH inside IPv4 stays `Other`: nftables matches the protocol of the header as well.
     let protocol = header.protocol();
     let transport = match protocol {
         _ if header.fragments_offset().value() != 0 => Transport::Other(protocol.0),
         ip_number::ICMP => Transport::Icmp,
-        _ => parse_transport(protocol, payload)?,
+        _ => parse_transport(protocol, &payload)?,
     };
     let (src, dst) = (header.source_addr(), header.destination_addr());
     Ok(Probe {
@@ -178,13 +186,13 @@ fn parse_v6(packet: &[u8]) -> Result<Probe, Unparsed> {
     }
     let header_len = header.slice().len();
     let total = match header.payload_length() {
-        0 => packet.len(), // a jumbogram, or nothing: what is there is read
+        0 => usize::MAX, // a jumbogram, or nothing: what is there is read
         length => header_len + usize::from(length),
     };
     let payload = within(packet, header_len, total)?;
     let transport = match skip_extensions(header.next_header(), payload)? {
         Upper::Whole(ip_number::IPV6_ICMP, _) => Transport::Icmp,
-        Upper::Whole(protocol, payload) => parse_transport(protocol, payload)?,
+        Upper::Whole(protocol, payload) => parse_transport(protocol, &payload)?,
         Upper::LaterFragment(protocol) => Transport::Other(protocol.0),
     };
     Ok(Probe {
@@ -194,15 +202,25 @@ fn parse_v6(packet: &[u8]) -> Result<Probe, Unparsed> {
     })
 }
 
+/// What comes after the IP header, as far as it was copied to us.
+struct Payload<'a> {
+    bytes: &'a [u8],
+    /// Whether the packet had more than was copied.
+    is_cut: bool,
+    /// Whether other fragments go on where it ends.
+    is_first_fragment: bool,
+}
+
 /// What comes after the IPv6 extension headers.
 enum Upper<'a> {
-    Whole(IpNumber, &'a [u8]),
+    Whole(IpNumber, Payload<'a>),
     /// Its bytes are the middle of something.
     LaterFragment(IpNumber),
 }
 
-fn skip_extensions(mut next: IpNumber, mut rest: &[u8]) -> Result<Upper<'_>, Unparsed> {
+fn skip_extensions(mut next: IpNumber, mut payload: Payload<'_>) -> Result<Upper<'_>, Unparsed> {
     for _ in 0..=MAX_EXTENSIONS {
+        let rest = payload.bytes;
         let (length, after) = match next {
             ip_number::IPV6_HOP_BY_HOP | ip_number::IPV6_ROUTE | ip_number::IPV6_DEST_OPTIONS => {
                 let slice = Ipv6RawExtHeaderSlice::from_slice(rest).map_err(|_| Unparsed::Extension)?;
@@ -217,20 +235,22 @@ fn skip_extensions(mut next: IpNumber, mut rest: &[u8]) -> Result<Upper<'_>, Unp
                 if slice.fragment_offset().value() != 0 {
                     return Ok(Upper::LaterFragment(slice.next_header()));
                 }
+                payload.is_first_fragment |= slice.more_fragments();
                 (slice.slice().len(), slice.next_header())
             }
-            upper => return Ok(Upper::Whole(upper, rest)),
+            upper => return Ok(Upper::Whole(upper, payload)),
         };
-        (next, rest) = (after, rest.get(length..).ok_or(Unparsed::Extension)?);
+        next = after;
+        payload.bytes = rest.get(length..).ok_or(Unparsed::Extension)?;
     }
     Err(Unparsed::ExtensionChain)
 }
 
-fn parse_transport(protocol: IpNumber, payload: &[u8]) -> Result<Transport, Unparsed> {
+fn parse_transport(protocol: IpNumber, payload: &Payload<'_>) -> Result<Transport, Unparsed> {
     match protocol {
         ip_number::TCP => parse_tcp(payload),
         ip_number::UDP => {
-            let udp = UdpHeaderSlice::from_slice(payload).map_err(|_| Unparsed::TransportCut)?;
+            let udp = UdpHeaderSlice::from_slice(payload.bytes).map_err(|_| Unparsed::TransportCut)?;
             Ok(Transport::Udp {
                 sport: udp.source_port(),
                 dport: udp.destination_port(),
@@ -241,8 +261,10 @@ fn parse_transport(protocol: IpNumber, payload: &[u8]) -> Result<Transport, Unpa
 }
 
 /// Reads the fixed part by hand: etherparse wants the options as well, which the copy range may cut off.
-fn parse_tcp(payload: &[u8]) -> Result<Transport, Unparsed> {
-    let header: &[u8; 20] = payload.first_chunk().ok_or(Unparsed::TransportCut)?;
+fn parse_tcp(payload: &Payload<'_>) -> Result<Transport, Unparsed> {
+    let Some(header) = payload.bytes.first_chunk::<20>() else {
+        return tiny_fragment(payload).ok_or(Unparsed::TransportCut);
+    };
     let &[s0, s1, d0, d1, q0, q1, q2, q3, _, _, _, _, offset, flags, ..] = header;
     if offset >> 4 < 5 {
         return Err(Unparsed::TcpOffset);
@@ -255,12 +277,22 @@ fn parse_tcp(payload: &[u8]) -> Result<Transport, Unparsed> {
     })
 }
 
+/// Reads less than a TCP header, if it was its sender who cut it.
+fn tiny_fragment(payload: &Payload<'_>) -> Option<Transport> {
+    let &[_, _, d0, d1] = payload.bytes.first_chunk()?;
+    let dport = u16::from_be_bytes([d0, d1]);
+    (payload.is_first_fragment && !payload.is_cut).then_some(Transport::TinyFragment { dport })
+}
+
 /// The payload, without bytes beyond the length that the IP header tells, and without those that the copy
 /// range cut off.
-fn within(packet: &[u8], header_len: usize, total_len: usize) -> Result<&[u8], Unparsed> {
-    packet
-        .get(header_len..total_len.min(packet.len()))
-        .ok_or(Unparsed::IpHeader)
+fn within(packet: &[u8], header_len: usize, total_len: usize) -> Result<Payload<'_>, Unparsed> {
+    let bytes = packet.get(header_len..total_len.min(packet.len()));
+    Ok(Payload {
+        bytes: bytes.ok_or(Unparsed::IpHeader)?,
+        is_cut: packet.len() < total_len,
+        is_first_fragment: false,
+    })
 }
 
 fn is_mapped(addr: Ipv6Addr) -> bool {
@@ -268,8 +300,9 @@ fn is_mapped(addr: Ipv6Addr) -> bool {
     addr.octets().starts_with(&MAPPED)
 }
 
-/// Bounds the work on one packet. Honest packets have at most one of each kind (RFC 8200, section 4.1: seven).
-pub const MAX_EXTENSIONS: usize = 16;
+/// Bounds the work on one packet: as many as fit before a TCP header into 1,500 bytes, 8 bytes each, since Linux
+/// follows them all. Honest packets have at most one of each kind (RFC 8200, section 4.1: seven).
+pub const MAX_EXTENSIONS: usize = (1500 - 40 - 20) / 8;
 
 #[cfg(test)]
 mod tests {
@@ -389,15 +422,53 @@ mod tests {
     }
 
     #[test]
-    fn later_fragments_have_no_port_and_tiny_first_ones_are_not_read() {
+    fn later_fragments_have_no_port_and_first_ones_are_read() {
         assert_eq!(parse(&v4(6, 5, &TCP_SYN)).unwrap().transport, Transport::Other(6));
         assert_eq!(parse(&v4(6, 0x2000, &TCP_SYN)).unwrap().transport, syn());
-        assert_eq!(parse(&v4(6, 0x2000, &TCP_SYN[..8])), Err(Unparsed::TransportCut));
         let later = [6, 0, 0, 8, 0, 0, 0, 9];
         assert_eq!(
             parse(&v6(44, &chain(&[&later, &TCP_SYN]))).unwrap().transport,
             Transport::Other(6)
         );
+    }
+
+    #[test]
+    fn a_first_fragment_that_cuts_the_tcp_header_counts_by_its_port() {
+        const MORE: [u8; 8] = [6, 0, 0, 1, 0, 0, 0, 9];
+        const ATOMIC: [u8; 8] = [6, 0, 0, 0, 0, 0, 0, 9];
+        let tiny = Ok(Transport::TinyFragment { dport: 80 });
+        let cut = Err(Unparsed::TransportCut);
+        for length in 0..20 {
+            let expected = if length < 4 { cut } else { tiny };
+            let (v4_first, v6_first) = (
+                v4(6, 0x2000, &TCP_SYN[..length]),
+                v6(44, &chain(&[&MORE, &TCP_SYN[..length]])),
+            );
+            for packet in [&v4_first, &v6_first] {
+                assert_eq!(parse(packet).map(|probe| probe.transport), expected, "{length}");
+            }
+            // The last of its packet, or the only one, is broken and hides nothing.
+            for packet in [
+                v4(6, 0, &TCP_SYN[..length]),
+                v6(44, &chain(&[&ATOMIC, &TCP_SYN[..length]])),
+            ] {
+                assert_eq!(parse(&packet), Err(Unparsed::TransportCut), "{length}");
+            }
+        }
+        let probe = parse(&v4(6, 0x2000, &TCP_SYN[..8])).unwrap();
+        assert_eq!(probe.kind(), ScanKind::TinyFragment);
+        assert_eq!(probe.evidence(), Some((Proto::Tcp, 80)));
+    }
+
+    #[test]
+    fn what_the_copy_range_cut_is_no_tiny_fragment() {
+        let more = [6, 0, 0, 1, 0, 0, 0, 9];
+        for packet in [v4(6, 0x2000, &TCP_SYN), v6(44, &chain(&[&more, &TCP_SYN]))] {
+            assert_eq!(parse(&packet).unwrap().transport, syn());
+            assert_eq!(parse(&packet[..packet.len() - 1]), Err(Unparsed::TransportCut));
+        }
+        let udp = v4(17, 0x2000, &UDP_DNS[..6]);
+        assert_eq!(parse(&udp), Err(Unparsed::TransportCut));
     }
 
     #[test]

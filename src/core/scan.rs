@@ -1,4 +1,5 @@
-//! TCP flags to the kind of scan: total over every flag byte, without history.
+//! TCP flags to the kind of scan: total over every flag byte, without history; and what a kind says about its
+//! sender, as three questions that the judge asks.
 //!
 //! It stands alone because the whole table of flags is small enough to be tested exhaustively.
 
@@ -23,6 +24,8 @@ pub enum ScanKind {
     SynFin,
     /// SYN and RST without ACK.
     SynRst,
+    /// A first fragment too short for a TCP header: it hides its flags from filters that look at fragments.
+    TinyFragment,
     /// FIN and ACK: a Maimon scan, or the late end of an honest connection.
     Maimon,
     /// SYN and ACK: mostly backscatter of somebody's forged flood.
@@ -41,13 +44,14 @@ pub enum ScanKind {
 
 impl ScanKind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [ScanKind; 13] = [
+    pub const ALL: [ScanKind; 14] = [
         ScanKind::Syn,
         ScanKind::Null,
         ScanKind::Fin,
         ScanKind::Xmas,
         ScanKind::SynFin,
         ScanKind::SynRst,
+        ScanKind::TinyFragment,
         ScanKind::Maimon,
         ScanKind::SynAck,
         ScanKind::Ack,
@@ -72,6 +76,7 @@ impl ScanKind {
             ScanKind::Xmas => "XMAS_SCAN",
             ScanKind::SynFin => "SYN_FIN_SCAN",
             ScanKind::SynRst => "SYN_RST_SCAN",
+            ScanKind::TinyFragment => "TINY_FRAGMENT_SCAN",
             ScanKind::Maimon => "MAIMON_SCAN",
             ScanKind::SynAck => "SYN_ACK",
             ScanKind::Ack => "ACK_SCAN",
@@ -82,18 +87,26 @@ impl ScanKind {
         }
     }
 
-    /// Whether a probe of this kind speaks against its source. UDP does so only outside [`TRACEROUTE_PORTS`].
+    /// Whether a probe of this kind by itself speaks against its source. UDP does so only outside
+    /// [`TRACEROUTE_PORTS`].
     ///
-    /// ACK, FIN+ACK and RST are what honest clients send after their conntrack entry expired, SYN+ACK is
-    /// backscatter; without knowing the listeners they accuse nobody.
+    /// SYN+ACK and RST never do: they are the backscatter of floods that somebody forged in this host's name. What
+    /// [`is_late`](Self::is_late) needs a look at the port first.
     pub fn is_evidence(self) -> bool {
         self == ScanKind::Syn || self == ScanKind::Udp || self.is_stealth()
     }
 
-    /// Whether no honest stack opens with these flags.
+    /// Whether no honest stack ever sends this first: flags that mean nothing together (RFC 9293, section 3.10.7),
+    /// or a first fragment that cuts its TCP header (RFC 1858, RFC 8200 section 4.5).
     pub fn is_stealth(self) -> bool {
-        use ScanKind::{Fin, Null, SynFin, SynRst, Xmas};
-        matches!(self, Null | Fin | Xmas | SynFin | SynRst)
+        use ScanKind::{Fin, Null, SynFin, SynRst, TinyFragment, Xmas};
+        matches!(self, Null | Fin | Xmas | SynFin | SynRst | TinyFragment)
+    }
+
+    /// Whether honest clients send this too, when conntrack has forgotten their connection: bare ACK and FIN+ACK.
+    /// It speaks against its source only toward a port where nothing answers, which the flags do not tell.
+    pub fn is_late(self) -> bool {
+        matches!(self, ScanKind::Ack | ScanKind::Maimon)
     }
 }
 
@@ -177,7 +190,19 @@ mod tests {
                 flags & (SYN | ACK | FIN | RST) == SYN,
                 "{flags:#04x} {kind}"
             );
+            // ACK, perhaps with FIN, whatever else but SYN and RST.
+            let late = flags & (SYN | ACK | RST) == ACK;
+            assert_eq!(kind.is_late(), late, "{flags:#04x} {kind}");
         }
+    }
+
+    #[test]
+    fn no_kind_is_both_stealthy_and_late() {
+        let of =
+            |question: fn(ScanKind) -> bool| ScanKind::ALL.into_iter().filter(|kind| question(*kind)).count();
+        assert_eq!((of(ScanKind::is_stealth), of(ScanKind::is_late)), (6, 2));
+        assert_eq!(of(ScanKind::is_evidence), 8);
+        assert_eq!(of(|kind| kind.is_late() && kind.is_evidence()), 0);
     }
 
     #[test]

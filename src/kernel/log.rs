@@ -1,7 +1,43 @@
 //! The messages of nfnetlink_log as bytes: binding a log group, reading the copy of a packet that the kernel
 //! has already dealt with. Nothing is held and nothing is answered.
 
-use super::netlink::{Attributes, Builder, be32, nfnl_type};
+use super::netlink::{Attributes, Builder, be32, nfnl_type, string};
+use crate::core::verdict::Class;
+
+/// What the kernel did with a packet whose copy we get. The rule that copies says it by its log prefix: copies of
+/// both kinds come by one log group, and what a packet looks like does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The port filter dropped it.
+    Refused,
+    /// It went on its way.
+    Passed,
+}
+
+impl Fate {
+    const ALL: [Fate; 2] = [Fate::Refused, Fate::Passed];
+
+    /// The log prefix.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Fate::Refused => "refused",
+            Fate::Passed => "passed",
+        }
+    }
+
+    /// What the copy is to the judge.
+    pub(crate) fn class(self) -> Class {
+        match self {
+            Fate::Refused => Class::Refused,
+            Fate::Passed => Class::Observed,
+        }
+    }
+
+    fn of(prefix: &[u8]) -> Option<Fate> {
+        let prefix = string(prefix)?;
+        Fate::ALL.into_iter().find(|fate| fate.word() == prefix)
+    }
+}
 
 /// Appends the message that binds log group `group`, with all its settings at once.
 pub(crate) fn bind(builder: &mut Builder, seq: u32, group: u16, copy_range: u32) {
@@ -38,6 +74,8 @@ fn command(builder: &mut Builder, seq: u32, group: u16, command: i32) {
 pub(crate) struct Copied<'a> {
     /// Index of the interface it came in on.
     pub(crate) in_interface: Option<u32>,
+    /// What became of it; none if its rule does not say.
+    pub(crate) fate: Option<Fate>,
     /// What was copied of it, from the IP header on.
     pub(crate) payload: &'a [u8],
 }
@@ -45,16 +83,18 @@ pub(crate) struct Copied<'a> {
 /// Reads the payload of an NFULNL_MSG_PACKET; `None` if it carries no packet.
 #[inline]
 pub(crate) fn copied(message: &[u8]) -> Option<Copied<'_>> {
-    let (mut in_interface, mut payload) = (None, None);
+    let (mut in_interface, mut fate, mut payload) = (None, None, None);
     for (kind, value) in Attributes::after_nfgen(message) {
         match i32::from(kind) {
             libc::NFULA_IFINDEX_INDEV => in_interface = be32(value),
+            libc::NFULA_PREFIX => fate = Fate::of(value),
             libc::NFULA_PAYLOAD => payload = Some(value),
             _ => {}
         }
     }
     Some(Copied {
         in_interface,
+        fate,
         payload: payload?,
     })
 }
@@ -74,13 +114,16 @@ mod tests {
     use super::*;
     use crate::kernel::netlink::Messages;
 
-    fn packet(payload: &[u8]) -> Vec<u8> {
+    fn packet(prefix: Option<&str>, payload: &[u8]) -> Vec<u8> {
         let mut builder = Builder::new();
         builder
             .nfnetlink(nfnl_type(4, 0), 0, 0, libc::AF_INET, 5)
             .put(libc::NFULA_PACKET_HDR as u16, &[8, 0, 0, 0])
-            .put_be32(libc::NFULA_IFINDEX_INDEV as u16, 3)
-            .put(libc::NFULA_PAYLOAD as u16, payload);
+            .put_be32(libc::NFULA_IFINDEX_INDEV as u16, 3);
+        if let Some(prefix) = prefix {
+            builder.put_str(libc::NFULA_PREFIX as u16, prefix);
+        }
+        builder.put(libc::NFULA_PAYLOAD as u16, payload);
         builder.bytes().to_vec()
     }
 
@@ -104,15 +147,30 @@ mod tests {
 
     #[test]
     fn a_copy_is_read_in_place_and_never_in_part() {
-        let bytes = packet(b"ip packet");
+        let bytes = packet(None, b"ip packet");
         let whole = Copied {
             in_interface: Some(3),
+            fate: None,
             payload: b"ip packet",
         };
         for length in 0..=bytes.len() - 16 {
             // 4 nfgenmsg, 8 packet header, 8 interface, 4 + 9 payload.
             let expected = (length >= 33).then_some(whole);
             assert_eq!(copied(&bytes[16..16 + length]), expected, "at {length}");
+        }
+    }
+
+    #[test]
+    fn the_prefix_tells_what_became_of_the_packet() {
+        for (prefix, fate) in [
+            (None, None),
+            (Some("refused"), Some(Fate::Refused)),
+            (Some("passed"), Some(Fate::Passed)),
+            (Some("refused "), None),
+            (Some(""), None),
+        ] {
+            let bytes = packet(prefix, b"ip packet");
+            assert_eq!(copied(&bytes[16..]).unwrap().fate, fate, "{prefix:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A worker's one socket: its verdict queues and its log group, received in batches and answered in batches.
 //!
-//! One socket for all three keeps their packets in order and lets the worker wait in one place. The number a
-//! packet came by tells its [`Class`]. Nothing is decided here, and nothing is allocated per packet.
+//! One socket for all three keeps their packets in order and lets the worker wait in one place. The number of the
+//! queue, or the log prefix of the rule that made the copy, tells a packet's [`Class`]. Nothing is decided here, and nothing is allocated per packet.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,7 +25,8 @@ pub struct FeedConfig {
     pub odd_queue: Option<u16>,
     /// Log group of the copies.
     pub log_group: u16,
-    /// What the copies are: [`Class::Refused`] or [`Class::Observed`].
+    /// What copies are whose rule does not say it by its prefix, as in a table of an earlier version:
+    /// [`Class::Refused`] or [`Class::Observed`].
     pub log_class: Class,
     /// The most packets each queue holds for a verdict.
     pub queue_length: u32,
@@ -331,7 +332,7 @@ impl Reader<'_> {
             return;
         };
         let _unused = judge(Packet {
-            class: self.config.log_class,
+            class: copied.fate.map_or(self.config.log_class, log::Fate::class),
             payload: copied.payload,
             in_interface: copied.in_interface,
         });
@@ -430,9 +431,9 @@ fn module(kind: Numbered) -> &'static str {
     }
 }
 
-/// Bytes copied of each packet unless configured: IPv6 header (40), 128 bytes of extension headers, the longest
-/// TCP header (60), and some.
-pub const COPY_RANGE: u32 = 256;
+/// Bytes copied of each packet unless configured: a whole Ethernet frame's, since IPv6 extension headers may fill one
+/// and the ports come last. Most first packets are far shorter, and cost what they did.
+pub const COPY_RANGE: u32 = 1500;
 /// 65535 less an attribute header.
 const MAX_COPY_RANGE: usize = 65531;
 /// About 1,500 datagrams of up to 16 copies.
@@ -447,8 +448,9 @@ mod tests {
 
     #[test]
     fn sizes_cover_what_was_measured() {
-        assert_eq!(truesize(COPY_RANGE), 1280);
+        assert_eq!(truesize(256), 1280);
         assert_eq!(truesize(1024), 2304);
+        assert_eq!(truesize(COPY_RANGE), 2304);
         let config = FeedConfig {
             new_queue: Some(1),
             odd_queue: Some(2),
@@ -459,7 +461,7 @@ mod tests {
             copy_range: 0,
         };
         assert!(
-            receive_buffer(&config) > 4096 * 1280,
+            receive_buffer(&config) > 4096 * 2304,
             "no overflow at the largest figures"
         );
         let copies_only = FeedConfig {

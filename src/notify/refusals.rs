@@ -33,7 +33,9 @@ pub enum Target {
 impl From<&Probe> for Refusal {
     fn from(probe: &Probe) -> Refusal {
         let target = match probe.transport {
-            Transport::Tcp { dport, .. } => Target::Port(Proto::Tcp, dport),
+            Transport::Tcp { dport, .. } | Transport::TinyFragment { dport } => {
+                Target::Port(Proto::Tcp, dport)
+            }
             Transport::Udp { dport, .. } => Target::Port(Proto::Udp, dport),
             Transport::Icmp if probe.src.is_ipv4() => Target::Protocol(1),
             Transport::Icmp => Target::Protocol(58),

@@ -45,12 +45,18 @@ impl Gun {
 
     /// One TCP packet with these flags, each a flow of its own.
     pub(crate) fn tcp(&mut self, port: u16, flags: u8) {
+        let segment = self.segment(port, flags);
+        self.ip(TCP, &segment);
+    }
+
+    /// What [`tcp`](Self::tcp) sends behind its IP header.
+    pub(crate) fn segment(&mut self, port: u16, flags: u8) -> Vec<u8> {
         let [s, d] = [self.fresh_port().to_be_bytes(), port.to_be_bytes()];
         // Sequence number: any; data offset 5 words; window 1024 as nmap sends it.
         let segment = [
             s[0], s[1], d[0], d[1], s[0], s[1], 7, 7, 0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0,
         ];
-        self.transport(TCP, &segment, 16);
+        self.summed(TCP, &segment, 16)
     }
 
     /// A SYN to each of these ports.
@@ -61,11 +67,8 @@ impl Gun {
     /// One UDP datagram of four bytes, each a flow of its own.
     pub(crate) fn udp(&mut self, port: u16) {
         let [s, d] = [self.fresh_port().to_be_bytes(), port.to_be_bytes()];
-        self.transport(
-            UDP,
-            &[s[0], s[1], d[0], d[1], 0, 12, 0, 0, b'p', b'i', b'n', b'g'],
-            6,
-        );
+        let datagram = [s[0], s[1], d[0], d[1], 0, 12, 0, 0, b'p', b'i', b'n', b'g'];
+        self.ip(UDP, &self.summed(UDP, &datagram, 6));
     }
 
     /// `payload` behind an IP header that says `protocol`, whatever the payload is.
@@ -105,11 +108,11 @@ impl Gun {
         self.next_port
     }
 
-    fn transport(&self, protocol: u8, segment: &[u8], checksum_at: usize) {
+    fn summed(&self, protocol: u8, segment: &[u8], checksum_at: usize) -> Vec<u8> {
         let mut segment = segment.to_vec();
         let sum = checksum(&self.pseudo_header(protocol, segment.len() as u16), &segment);
         segment[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
-        self.ip(protocol, &segment);
+        segment
     }
 
     /// RFC 9293 3.1 and RFC 8200 8.1: the sums are the same, the zeros stand elsewhere.

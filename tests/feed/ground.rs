@@ -113,9 +113,14 @@ impl Ground {
 
     /// Copies all UDP that left the queues to log group `number`.
     pub(crate) fn copy_udp(&self, number: u16) {
+        self.copy_udp_as(number, "");
+    }
+
+    /// The same by a rule with more words, such as a prefix.
+    pub(crate) fn copy_udp_as(&self, number: u16, words: &str) {
         self.nft(&format!(
             "add table inet copy ; add chain inet copy out {{ type filter hook output priority 10 ; }} ; \
-             add rule inet copy out meta l4proto udp log group {number}"
+             add rule inet copy out meta l4proto udp log {words} group {number}"
         ));
     }
 

@@ -17,6 +17,7 @@ mod logs;
 mod mishaps;
 mod mission;
 mod modes;
+mod odd;
 mod reload;
 mod scans;
 mod state;

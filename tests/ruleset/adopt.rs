@@ -9,6 +9,7 @@ use crate::common::flow::{Stream, connect, talks, udp, udp_echoes};
 use crate::common::lab::{HOST, Lab};
 use crate::common::service::Echo;
 use crate::common::watch::set_elements;
+use crate::listing::with_marks;
 use crate::rig::{Rig, detection, firewall, netlink, networks, observing};
 
 fn ban(rig: &Rig, set: &str, element: &str) {
@@ -99,8 +100,43 @@ fn the_numbers_of_a_table_are_read_back() {
         ..detection()
     });
     let loaded = rig.read();
-    assert_eq!((loaded.queue_base, loaded.log_base), (Some(5200), None));
+    assert_eq!((loaded.queue_base, loaded.log_base), (Some(5200), Some(5300)));
     assert!(!loaded.observing);
+}
+
+/// An update of the package meets the table of the version before: copies had no prefix then, and those that passed
+/// went through the chains of the refused.
+#[test]
+fn a_table_of_an_earlier_version_is_taken_over_with_its_bans() {
+    let earlier = with_marks(include_str!("../data/table_before_prefixes.nft"));
+    for spec in [firewall(), detection(), observing()] {
+        let mut rig = Rig::new();
+        let _ = rig.ns.nft(&earlier);
+        ban(&rig, "banned4", "203.0.113.9 timeout 1h expires 20m");
+        let found = rig.read();
+        let numbers = (found.log_base, found.workers, found.seed);
+        assert_eq!(numbers, (Some(4100), Some(2), Some(0x5eed)));
+        assert!(!found.observing);
+        assert!(!rig.apply(&spec).created);
+        assert_eq!(rig.differences(&spec), [""; 0]);
+        let bans = rig.ns.nft_list(&["list", "set", "inet", "verdictd", "banned4"]);
+        assert!(bans.contains("203.0.113.9 timeout 1h expires 19m"), "{bans}");
+    }
+}
+
+#[test]
+fn an_observing_table_of_an_earlier_version_tells_its_numbers() {
+    let mut rig = Rig::new();
+    let _ = rig.ns.nft(
+        "table inet verdictd { comment \"verdictd: verdicts on what is new\"; \
+         chain l0 { log group 4300 snaplen 256 queue-threshold 16 accept; }; \
+         chain watch { jhash ip saddr mod 1 seed 0x7 vmap { 0 : goto l0 }; }; }",
+    );
+    let found = rig.read();
+    let numbers = (found.log_base, found.workers, found.seed, found.observing);
+    assert_eq!(numbers, (Some(4300), Some(1), Some(7), true));
+    rig.apply(&observing());
+    assert_eq!(rig.differences(&observing()), [""; 0]);
 }
 
 #[test]
@@ -118,7 +154,8 @@ fn what_another_shape_left_behind_is_gone() {
     for name in [
         "chain q",
         "chain i",
-        "chain l2",
+        "chain l",
+        "chain p2",
         "chain ask",
         "chain refuse",
         "set tcp_allowed",

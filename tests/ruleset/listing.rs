@@ -206,7 +206,7 @@ fn shapes() -> Vec<(&'static str, Spec)> {
 /// Marks stand for queues where the kernel has none: its number, and whether it is to be bypassed.
 const BYPASS: u32 = 1 << 16;
 
-fn with_marks(text: &str) -> String {
+pub(crate) fn with_marks(text: &str) -> String {
     let line = |line: &str| -> String {
         let mark = |words: &str, flag: u32| {
             let (before, rest) = line.split_once(words)?;

@@ -115,20 +115,30 @@ impl Encoder<'_> {
                 rule.expressions.push(set.lookup());
                 rule.sets.extend(set.messages);
             }
+            Step::Icmp => {
+                out.push(meta(libc::NFT_META_L4PROTO));
+                let set = self.protocols([ICMP, ICMPV6]);
+                rule.expressions.push(set.lookup());
+                rule.sets.extend(set.messages);
+            }
             Step::NotTcpOrUdp => {
                 out.push(meta(libc::NFT_META_L4PROTO));
-                let protos = [TCP, UDP].map(|proto| vec![proto]);
-                let set = self.anonymous(TYPE_INET_PROTOCOL, 1, &protos);
+                let set = self.protocols([TCP, UDP]);
                 let inverted = set.lookup().with(ffi::NFTNL_EXPR_LOOKUP_FLAGS, INVERTED);
                 rule.expressions.push(inverted);
                 rule.sets.extend(set.messages);
+            }
+            Step::LaterFragment(family) => out.extend(later_fragment(*family)),
+            Step::FirstFragment(family) => {
+                out.extend(more_fragments(*family));
+                out.extend(l4(TCP));
             }
             Step::OverLimit(source, set) => {
                 out.extend(source_to(R1, *source));
                 out.push(over_limit(set));
             }
             Step::Counter => out.push(Expression::new(c"counter")),
-            Step::Log(group) => out.push(log(*group)),
+            Step::Log { group, fate } => out.push(log(*group, fate.word())),
             Step::Queue { number, bypass } => out.push(match self.backend {
                 Backend::Native => native_queue(*number, *bypass),
                 Backend::Xt => xt_queue(*number, *bypass),
@@ -149,6 +159,10 @@ impl Encoder<'_> {
             Step::Accept => out.push(verdict(libc::NF_ACCEPT)),
             Step::Drop => out.push(verdict(libc::NF_DROP)),
         }
+    }
+
+    fn protocols(&mut self, protocols: [u8; 2]) -> Anonymous {
+        self.anonymous(TYPE_INET_PROTOCOL, 1, &protocols.map(|number| vec![number]))
     }
 
     /// A constant set without a name, for the one rule that looks it up.

@@ -129,8 +129,9 @@ pub(super) fn over_limit(set: &str) -> Expression {
         .with(ffi::NFTNL_EXPR_DYNSET_EXPR, Value::Inner(limit.into()))
 }
 
-pub(super) fn log(group: u16) -> Expression {
+pub(super) fn log(group: u16, prefix: &str) -> Expression {
     Expression::new(c"log")
+        .with(ffi::NFTNL_EXPR_LOG_PREFIX, Value::Name(c_string(prefix)))
         .with(ffi::NFTNL_EXPR_LOG_GROUP, Value::U16(group))
         .with(ffi::NFTNL_EXPR_LOG_SNAPLEN, Value::U32(SNAPLEN))
         .with(ffi::NFTNL_EXPR_LOG_QTHRESHOLD, Value::U16(LOG_THRESHOLD))
@@ -171,6 +172,54 @@ pub(super) fn source_to(register: Value, source: Source) -> Vec<Expression> {
 
 pub(super) fn l4(proto: u8) -> [Expression; 2] {
     [meta(libc::NFT_META_L4PROTO), eq(&[proto])]
+}
+
+/// Its bytes do not begin with the transport header.
+pub(super) fn later_fragment(family: Family) -> Vec<Expression> {
+    match family {
+        Family::V4 => v4_fragment(V4_FRAGMENT_OFFSET),
+        Family::V6 => v6_fragment([
+            fragment_header(2, 2),
+            and(R1, &V6_FRAGMENT_OFFSET.to_be_bytes()),
+            ne(&[0; 2]),
+        ]),
+    }
+}
+
+/// It is not the last.
+pub(super) fn more_fragments(family: Family) -> Vec<Expression> {
+    match family {
+        Family::V4 => v4_fragment(V4_MORE_FRAGMENTS),
+        Family::V6 => v6_fragment([
+            fragment_header(3, 1),
+            and(R1, &[V6_MORE_FRAGMENTS]),
+            eq(&[V6_MORE_FRAGMENTS]),
+        ]),
+    }
+}
+
+fn v4_fragment(bits: u16) -> Vec<Expression> {
+    vec![
+        meta(libc::NFT_META_NFPROTO),
+        eq(&[libc::NFPROTO_IPV4 as u8]),
+        payload(R1, libc::NFT_PAYLOAD_NETWORK_HEADER, 6, 2),
+        and(R1, &bits.to_be_bytes()),
+        ne(&[0; 2]),
+    ]
+}
+
+fn v6_fragment(rest: [Expression; 3]) -> Vec<Expression> {
+    let mut expressions = vec![meta(libc::NFT_META_NFPROTO), eq(&[libc::NFPROTO_IPV6 as u8])];
+    expressions.extend(rest);
+    expressions
+}
+
+fn fragment_header(offset: u32, length: u32) -> Expression {
+    Expression::new(c"exthdr")
+        .with(ffi::NFTNL_EXPR_EXTHDR_DREG, R1)
+        .with(ffi::NFTNL_EXPR_EXTHDR_TYPE, Value::U8(V6_FRAGMENT_HEADER))
+        .with(ffi::NFTNL_EXPR_EXTHDR_OFFSET, Value::U32(offset))
+        .with(ffi::NFTNL_EXPR_EXTHDR_LEN, Value::U32(length))
 }
 
 pub(super) fn icmp(family: Family) -> Vec<Expression> {

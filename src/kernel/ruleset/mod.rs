@@ -143,7 +143,7 @@ const LIMIT_BURST: u32 = 20;
 /// How many sources have a limit of their own at a time, and for how long.
 const LIMIT_SET_SIZE: u32 = 65_536;
 const LIMIT_TIMEOUT_SECONDS: u32 = 10;
-/// Bytes of a packet that go into a copy: IPv6 with extension headers and the whole TCP header.
-const SNAPLEN: u32 = 256;
+/// Bytes of a packet that go into a copy: as many as of a held one.
+const SNAPLEN: u32 = crate::kernel::queue::COPY_RANGE;
 /// Copies that are sent to the engine together.
 const LOG_THRESHOLD: u16 = 16;

@@ -8,6 +8,7 @@ use super::spec::Family;
 use crate::core::ports::PortSet;
 use crate::core::prefix::{Prefix, PrefixSet};
 use crate::core::verdict::Proto;
+use crate::kernel::log::Fate;
 
 /// A named set.
 #[derive(Clone, Debug)]
@@ -110,13 +111,23 @@ pub(super) enum Step {
     FragmentationNeeded,
     /// Neighbour discovery, multicast listener discovery and packet-too-big of IPv6.
     Vital6,
+    /// ICMP or ICMPv6.
+    Icmp,
     /// Neither TCP nor UDP.
     NotTcpOrUdp,
+    /// A fragment that does not begin its packet: it has no ports and no flags, and nft may read something else
+    /// as such in it.
+    LaterFragment(Family),
+    /// TCP, in a fragment that others follow.
+    FirstFragment(Family),
     /// This source came more often than its limit; limits are kept in a set.
     OverLimit(Source, &'static str),
     Counter,
-    /// A copy to a log group.
-    Log(u16),
+    /// A copy to a log group, and what becomes of the packet.
+    Log {
+        group: u16,
+        fate: Fate,
+    },
     /// To a verdict queue.
     Queue {
         number: u16,

@@ -327,7 +327,7 @@ impl Loaded {
                 self.queue_base = attribute(NFTA_TARGET_INFO).and_then(number);
                 self.backend = Some(Backend::Xt);
             }
-            ("l0", "log") => self.log_base = attribute(NFTA_LOG_GROUP).and_then(be16),
+            ("l0" | "p0", "log") => self.log_base = attribute(NFTA_LOG_GROUP).and_then(be16),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ use super::spec::{Family, Spec, ban_set_name};
 use crate::core::policy::{OnLoss, OtherProtocols};
 use crate::core::probe::TcpFlags;
 use crate::core::verdict::Proto;
+use crate::kernel::log::Fate;
 
 /// Sets of the table, in the order in which they are made.
 pub(super) fn sets(spec: &Spec) -> Vec<Set> {
@@ -34,13 +35,20 @@ pub(super) fn sets(spec: &Spec) -> Vec<Set> {
         sets.push(Set::ports("udp_allowed", &spec.udp_allowed, "open UDP ports"));
     }
     for family in Family::ALL {
-        sets.push(Set::limits(
-            limits(family),
-            family,
-            "rate of evidence, per source",
-        ));
+        let evidence = Limit::Evidence.set(family);
+        sets.push(Set::limits(evidence, family, "rate of evidence, per source"));
+    }
+    if passes_other_protocols(spec) {
+        for family in Family::ALL {
+            let other = Limit::OtherProtocols.set(family);
+            sets.push(Set::limits(other, family, "rate of other protocols, per source"));
+        }
     }
     sets
+}
+
+fn passes_other_protocols(spec: &Spec) -> bool {
+    !spec.filter_ports || spec.other_protocols == OtherProtocols::Pass
 }
 
 /// Chains of the table, those that are gone to before those that go.
@@ -68,8 +76,12 @@ fn enforcing(spec: &Spec) -> Vec<Chain> {
     chains.push(ask_new(spec));
     chains.push(ask_odd(spec));
     if spec.filter_ports {
-        chains.extend(workers.map(|w| copy(spec, w, Step::Drop)));
+        chains.extend(workers.clone().map(|w| copy(spec, w, Fate::Refused)));
         chains.push(refuse(spec));
+    }
+    if passes_other_protocols(spec) {
+        chains.extend(workers.map(|w| copy(spec, w, Fate::Passed)));
+        chains.push(other(spec));
     }
     chains.push(raw(spec));
     chains.push(pre_enforcing(spec));
@@ -78,9 +90,10 @@ fn enforcing(spec: &Spec) -> Vec<Chain> {
 
 fn observing(spec: &Spec) -> Vec<Chain> {
     let mut chains: Vec<Chain> = (0..spec.layout.workers)
-        .map(|w| copy(spec, w, Step::Accept))
+        .map(|w| copy(spec, w, Fate::Passed))
         .collect();
     chains.push(watch(spec));
+    chains.push(other(spec));
     chains.push(cut(spec));
     chains.push(raw(spec));
     chains.push(pre_observing(spec));
@@ -125,11 +138,10 @@ fn pre_enforcing(spec: &Spec) -> Chain {
             ));
         }
     }
-    rules.push(match spec.other_protocols {
-        OtherProtocols::Drop if spec.filter_ports => {
-            Rule::new("other protocols: refused", [NotTcpOrUdp, Counter, Goto("refuse")])
-        }
-        _ => Rule::new("other protocols: pass", [NotTcpOrUdp, Counter, Accept]),
+    rules.push(if passes_other_protocols(spec) {
+        other_protocols_pass()
+    } else {
+        Rule::new("other protocols: refused", [NotTcpOrUdp, Counter, Goto("refuse")])
     });
     rules.extend(trusted());
     rules.push(Rule::new(
@@ -145,11 +157,13 @@ fn pre_enforcing(spec: &Spec) -> Chain {
 }
 
 /// No conntrack here: the first ct rule of a namespace switches it on, and on a machine at its limit that
-/// alone cuts connections. What is evidence is told by flags; UDP cannot be told from answers and is left out.
+/// alone cuts connections. Nor are fragments put together. What is evidence is told by flags, and a first fragment of
+/// TCP may hide them; UDP cannot be told from answers and is left out.
 fn pre_observing(spec: &Spec) -> Chain {
     use Step::*;
     let mut rules = always_passes();
     rules.push(not_local());
+    rules.extend(later_fragments());
     rules.extend(dhcp());
     rules.extend(banned(spec).map(|(source, set)| Rule::new("banned", [SourceIn(source, set), Goto("cut")])));
     rules.extend(internal(spec));
@@ -158,7 +172,30 @@ fn pre_observing(spec: &Spec) -> Chain {
     let bare = flags(SYN | RST | ACK, 0);
     rules.push(Rule::new("SYN, SYN+FIN, SYN+RST", [syn, Goto("watch")]));
     rules.push(Rule::new("NULL, FIN, XMAS", [bare, Goto("watch")]));
+    rules.extend(Family::ALL.map(|family| {
+        Rule::new(
+            "flags in a later fragment",
+            [FirstFragment(family), Goto("watch")],
+        )
+    }));
+    rules.push(other_protocols_pass());
     pre("without conntrack: nothing is held, nothing refused", rules)
+}
+
+/// Nothing comes of them without the first one, and in these nft would read ports and flags where none are
+/// (6.18: of IPv6 in the IP header itself).
+fn later_fragments() -> [Rule; 2] {
+    Family::ALL.map(|family| {
+        Rule::new(
+            "judged by the first fragment",
+            [Step::LaterFragment(family), Step::Accept],
+        )
+    })
+}
+
+fn other_protocols_pass() -> Rule {
+    use Step::*;
+    Rule::new("other protocols: pass", [NotTcpOrUdp, Counter, Goto("other")])
 }
 
 fn pre(comment: &str, rules: Vec<Rule>) -> Chain {
@@ -240,8 +277,10 @@ fn trusted() -> [Rule; 2] {
 /// copies through, never the packet.
 fn refuse(spec: &Spec) -> Chain {
     let mut rules = vec![Rule::new("refused", [Step::Counter])];
+    let limit = Limit::Evidence;
     rules.extend(over_limit(
         spec,
+        limit,
         None,
         "refused, over the rate of evidence",
         Step::Drop,
@@ -256,11 +295,39 @@ fn refuse(spec: &Spec) -> Chain {
 }
 
 fn watch(spec: &Spec) -> Chain {
-    let mut rules = over_limit(spec, None, "passes, over the rate of evidence", Step::Accept);
-    rules.extend(split(spec, "l"));
+    let limit = Limit::Evidence;
+    let mut rules = over_limit(
+        spec,
+        limit,
+        None,
+        "passes, over the rate of evidence",
+        Step::Accept,
+    );
+    rules.extend(split(spec, "p"));
     chain(
         "watch",
         "evidence: a copy to the engine, the packet passes",
+        rules,
+    )
+}
+
+/// A sweep over IP protocols is seen by copies. Their limit is one of their own: a tunnel without answers is any
+/// number of packets a second, and must not use up the looks at what else comes from its end.
+fn other(spec: &Spec) -> Chain {
+    let mut rules = vec![Rule::new("no evidence", [Step::Icmp, Step::Accept])];
+    rules.extend(trusted());
+    let limit = Limit::OtherProtocols;
+    rules.extend(over_limit(
+        spec,
+        limit,
+        None,
+        "passes, over the rate of evidence",
+        Step::Accept,
+    ));
+    rules.extend(split(spec, "p"));
+    chain(
+        "other",
+        "other protocols: a copy to the engine, the packet passes",
         rules,
     )
 }
@@ -280,6 +347,8 @@ fn cut(spec: &Spec) -> Chain {
         dropped("banned, no answer to this host", outside(Proto::Udp)),
         dropped("banned: NULL, FIN, XMAS", flags(SYN | RST | ACK, 0)),
         dropped("banned: SYN+FIN", flags(SYN | FIN, SYN | FIN)),
+        dropped("banned: flags in a later fragment", FirstFragment(Family::V4)),
+        dropped("banned: flags in a later fragment", FirstFragment(Family::V6)),
         dropped("banned: ping", EchoRequest(Family::V4)),
         dropped("banned: ping", EchoRequest(Family::V6)),
     ];
@@ -297,10 +366,12 @@ fn ask_new(spec: &Spec) -> Chain {
 /// Invalid packets come at any rate from anybody and are worth only so many looks; untracked ones may be an
 /// operator's `notrack` service, and are never cut.
 fn ask_odd(spec: &Spec) -> Chain {
-    let invalid = Step::Ct(&[CtState::Invalid]);
+    let invalid = Some(Step::Ct(&[CtState::Invalid]));
+    let limit = Limit::Evidence;
     let mut rules = over_limit(
         spec,
-        Some(invalid),
+        limit,
+        invalid,
         "invalid, over the rate of evidence",
         Step::Drop,
     );
@@ -312,14 +383,14 @@ fn ask_odd(spec: &Spec) -> Chain {
     )
 }
 
-fn over_limit(spec: &Spec, first: Option<Step>, comment: &str, end: Step) -> Vec<Rule> {
+fn over_limit(spec: &Spec, limit: Limit, first: Option<Step>, comment: &str, end: Step) -> Vec<Rule> {
     let rule = |family| {
         let len = match family {
             Family::V4 => 32,
             // Longer prefixes would give one owner of a /64 as many limits as it likes.
             Family::V6 => spec.v6_prefix.min(64),
         };
-        let over = Step::OverLimit(Source { family, len }, limits(family));
+        let over = Step::OverLimit(Source { family, len }, limit.set(family));
         let steps = first.iter().cloned().chain([over, Step::Counter, end.clone()]);
         Rule::new(comment, steps)
     };
@@ -356,13 +427,17 @@ fn queue(spec: &Spec, prefix: &str, worker: u16, number: u16, what: &str) -> Cha
     }
 }
 
-fn copy(spec: &Spec, worker: u16, end: Step) -> Chain {
+fn copy(spec: &Spec, worker: u16, fate: Fate) -> Chain {
     let group = spec.layout.log_group(worker);
+    let (prefix, end) = match fate {
+        Fate::Refused => ("l", Step::Drop),
+        Fate::Passed => ("p", Step::Accept),
+    };
     Chain {
-        name: format!("l{worker}"),
+        name: format!("{prefix}{worker}"),
         priority: None,
-        comment: format!("copies for worker {worker}"),
-        rules: vec![Rule::new("copy", [Step::Log(group), end])],
+        comment: format!("copies of {} packets for worker {worker}", fate.word()),
+        rules: vec![Rule::new("copy", [Step::Log { group, fate }, end])],
     }
 }
 
@@ -388,10 +463,21 @@ fn flags(mask: u8, value: u8) -> Step {
     Step::TcpFlags { mask, value }
 }
 
-fn limits(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "evidence_limit4",
-        Family::V6 => "evidence_limit6",
+/// What is limited per source; each has a set for each family.
+#[derive(Clone, Copy)]
+enum Limit {
+    Evidence,
+    OtherProtocols,
+}
+
+impl Limit {
+    fn set(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Limit::Evidence, Family::V4) => "evidence_limit4",
+            (Limit::Evidence, Family::V6) => "evidence_limit6",
+            (Limit::OtherProtocols, Family::V4) => "other_limit4",
+            (Limit::OtherProtocols, Family::V6) => "other_limit6",
+        }
     }
 }
 

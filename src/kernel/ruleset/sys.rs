@@ -17,6 +17,7 @@ pub(super) struct Expression {
 /// What an attribute holds; libnftnl trusts the caller to choose the width it expects.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
+    U8(u8),
     U16(u16),
     U32(u32),
     U64(u64),
@@ -62,6 +63,7 @@ fn set(expr: NonNull<ffi::nftnl_expr>, attribute: u16, value: &Value) {
     // malloc, which libnftnl frees with the expression, and a fresh inner expression.
     unsafe {
         match value {
+            Value::U8(number) => ffi::nftnl_expr_set_u8(raw, attribute, *number),
             Value::U16(number) => ffi::nftnl_expr_set_u16(raw, attribute, *number),
             Value::U32(number) => ffi::nftnl_expr_set_u32(raw, attribute, *number),
             Value::U64(number) => ffi::nftnl_expr_set_u64(raw, attribute, *number),

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::Ruleset;
 use super::model::{Chain, CtState, Interval, Key, Rule, Set, SetKind, Source, Step, mask};
 use super::spec::{Backend, Family};
+use super::uapi::{V4_FRAGMENT_OFFSET, V4_MORE_FRAGMENTS};
 use crate::core::probe::TcpFlags;
 
 impl Display for Ruleset {
@@ -110,7 +111,14 @@ impl Display for Step {
                 f.write_str("icmp type destination-unreachable icmp code frag-needed")
             }
             Step::Vital6 => write!(f, "icmpv6 type {{ {} }}", VITAL6.map(|(_, word)| word).join(", ")),
+            Step::Icmp => f.write_str("meta l4proto { icmp, ipv6-icmp }"),
             Step::NotTcpOrUdp => f.write_str("meta l4proto != { tcp, udp }"),
+            Step::FirstFragment(Family::V4) => {
+                write!(f, "ip frag-off & {V4_MORE_FRAGMENTS} != 0 meta l4proto tcp")
+            }
+            Step::FirstFragment(Family::V6) => f.write_str("frag more-fragments 1 meta l4proto tcp"),
+            Step::LaterFragment(Family::V4) => write!(f, "ip frag-off & {V4_FRAGMENT_OFFSET} != 0"),
+            Step::LaterFragment(Family::V6) => f.write_str("frag frag-off != 0"),
             Step::OverLimit(source, set) => {
                 let (rate, burst) = (super::LIMIT_PER_SECOND, super::LIMIT_BURST);
                 write!(
@@ -119,11 +127,12 @@ impl Display for Step {
                 )
             }
             Step::Counter => f.write_str("counter"),
-            Step::Log(group) => {
+            Step::Log { group, fate } => {
                 let (snaplen, threshold) = (super::SNAPLEN, super::LOG_THRESHOLD);
                 write!(
                     f,
-                    "log group {group} snaplen {snaplen} queue-threshold {threshold}"
+                    "log prefix \"{}\" group {group} snaplen {snaplen} queue-threshold {threshold}",
+                    fate.word()
                 )
             }
             Step::Queue { number, bypass: true } => write!(f, "queue flags bypass to {number}"),

@@ -78,6 +78,13 @@ pub(super) const ICMP_DEST_UNREACH: u8 = 3;
 pub(super) const ICMP_FRAG_NEEDED: u8 = 4;
 pub(super) const ICMPV6_ECHO_REQUEST: u8 = 128;
 
+// RFC 791, section 3.1: flags and offset of a fragment; RFC 8200, section 4.5: the same of IPv6, its header's number
+pub(super) const V4_FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(super) const V4_MORE_FRAGMENTS: u16 = 0x2000;
+pub(super) const V6_FRAGMENT_HEADER: u8 = 44;
+pub(super) const V6_FRAGMENT_OFFSET: u16 = 0xfff8;
+pub(super) const V6_MORE_FRAGMENTS: u8 = 1;
+
 /// include/uapi/linux/if.h
 pub(super) const IFNAMSIZ: usize = 16;
 
