@@ -1066,7 +1066,11 @@ fn the_shipped_config_shows_every_key_at_its_default() {
     assert_eq!(shown.policy.count_completed, default.policy.count_completed);
     assert_eq!(shown.policy.unproven_cap, default.policy.unproven_cap);
     let twice = "firewall.state_save_interval = 120 has no effect: [custom] has one of its own";
-    assert!(shown.notes.iter().all(|note| note.text == twice), "{:?}", shown.notes);
+    assert!(
+        shown.notes.iter().all(|note| note.text == twice),
+        "{:?}",
+        shown.notes
+    );
     let mut engine = shown.engine;
     assert_eq!(
         (engine.workers, engine.queue_base, engine.log_base),

@@ -34,7 +34,7 @@ fn scans(policy: &Policy) -> String {
     };
     format!(
         "  port scan: {} TCP and {} UDP ports of one source; a port on which it completed a handshake {completed}\n  \
-         stealth scan: {} packets of one source that nobody honest sends first (NULL, FIN, XMAS, SYN+FIN and kin)\n",
+         stealth scan: {} of one source, of packets that nobody honest sends first (NULL, FIN, XMAS, SYN+FIN and kin)\n",
         policy.ports_threshold, policy.udp_ports_threshold, policy.stealth_threshold
     )
 }
@@ -146,7 +146,7 @@ mod tests {
             [
                 "preset standard: what is tolerated within 2h; one more is an offence",
                 "  port scan: 7 TCP and 28 UDP ports of one source; a port on which it completed a handshake does not count",
-                "  stealth scan: 3 packets of one source that nobody honest sends first (NULL, FIN, XMAS, SYN+FIN and kin)",
+                "  stealth scan: 3 of one source, of packets that nobody honest sends first (NULL, FIN, XMAS, SYN+FIN and kin)",
                 "  distributed attack: over all sources, attempts on TCP port 80, 443: 2; 22: 3; 3306, 5432: 5; any other: 10",
                 "    counted: those that this host answered and nobody completed within 10s",
                 "    and up to 5 times the port's own hourly mean of 7 days",
@@ -168,7 +168,7 @@ mod tests {
              attack_quiet = \"5m\"\n[distributed.ports]\n22 = \"new_sources\"\n25 = \"incomplete\"\n26 = \"incomplete\"\n80 = \"all\"\n",
         );
         assert!(told[1].ends_with("counts like any other (count_completed = true)"));
-        assert!(told[2].starts_with("  stealth scan: 5 packets"));
+        assert!(told[2].starts_with("  stealth scan: 5 of one source"));
         assert_eq!(
             told[4..],
             [
