@@ -18,6 +18,8 @@ const SHIPPED: &str = include_str!("../config/verdictd.toml");
 const CORPORATE: &str = include_str!("../config/examples/corporate.toml");
 const ENTERPRISE: &str = include_str!("../config/examples/enterprise.toml");
 
+const BASTION: &str = include_str!("../config/examples/ssh-bastion.toml");
+
 /// A configuration in a folder of its own.
 struct File(TempDir);
 
@@ -56,6 +58,58 @@ fn a_fine_file_is_told_in_plain_words() {
 }
 
 #[test]
+fn what_detection_does_is_told_with_the_numbers_in_force() {
+    let told = |text: &str, expected: &[&str]| {
+        let output = File::new(text).check();
+        assert_eq!((output.code(), &*output.stderr), (0, ""));
+        for line in expected {
+            assert!(
+                output.stdout.lines().any(|told| told.trim() == *line),
+                "{line}\n{}",
+                output.stdout
+            );
+        }
+        output.stdout
+    };
+    let mission = told(
+        MISSION,
+        &[
+            "port scan: 7 TCP and 28 UDP ports of one source; a port on which it completed a handshake does not count",
+            "distributed attack: over all sources, attempts on TCP port 80, 443: 2; 22: 3; 3306, 5432: 5; any other: 10",
+            "counted: those that this host answered and nobody completed within 10s",
+        ],
+    );
+    assert!(!mission.contains("unknown while nothing is held"), "{mission}");
+    let shipped = told(SHIPPED, &[]);
+    assert!(
+        shipped.contains("unknown while nothing is held: UDP is not seen"),
+        "{shipped}"
+    );
+    told(
+        BASTION,
+        &[
+            "on 22: all of sources first seen less than 1d ago, completed or not",
+            "at most 1d for a source that never completed a handshake here (unproven_cap)",
+        ],
+    );
+}
+
+#[test]
+fn a_never_ban_list_of_everybody_ends_with_2() {
+    let output =
+        File::new("[trusted]\nips = [\"192.0.2.1\"]\nnetworks = [\"10.0.0.0/8\", \"0.0.0.0/0\", \"::/0\"]\n")
+            .check();
+    assert_eq!((output.code(), &*output.stdout), (2, ""));
+    let said = |net| {
+        format!(
+            "f.toml:3: trusted.networks: \"{net}\" is every address there is; write the networks that are meant"
+        )
+    };
+    let expected = ["0.0.0.0/0", "::/0"].map(said);
+    assert_eq!(output.stderr.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn keys_without_effect_are_told_in_full_and_are_no_error() {
     let output = File::new("[firewall]\nmode = \"lenient\"\n[custom]\nunique_ports_threshold = 20\n").check();
     assert_eq!(output.code(), 0);
@@ -88,7 +142,7 @@ fn every_problem_goes_to_standard_error_and_ends_with_2() {
 /// A thousand files, each with one to twelve mutations of a good one; the same ones in every run.
 #[test]
 fn a_thousand_mutated_files_name_their_lines_and_nobody_panics() {
-    let bases = [MISSION, SHIPPED, CORPORATE, ENTERPRISE];
+    let bases = [MISSION, SHIPPED, CORPORATE, ENTERPRISE, BASTION];
     let folder = File::new("");
     let path = folder.0.path().join("f.toml");
     let (mut dice, mut refused) = (Dice::new(0x5eed), 0);

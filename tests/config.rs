@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use verdictd::config::{Config, ConfigError, load, parse};
+use verdictd::core::attack::Counting;
 use verdictd::core::policy::{Mode, OnLoss, OtherProtocols};
 
 const MISSION: &str = include_str!("data/mission_firewall_config.toml");
@@ -84,7 +85,22 @@ fn an_empty_file_is_the_python_systems_default() {
         internal.join(" "),
         "docker0 br-* podman* cni* virbr* lxdbr* incusbr*"
     );
-    assert_eq!(policy.distributed.thresholds.of(22), 3);
+    assert_eq!((policy.stealth_threshold, policy.count_completed), (3, false));
+    assert_eq!(policy.unproven_cap, None);
+    let distributed = &policy.distributed;
+    assert_eq!(distributed.thresholds.of(22), 3);
+    assert_eq!(
+        (
+            distributed.counting,
+            distributed.by_port.len(),
+            distributed.baseline_factor
+        ),
+        (Counting::Incomplete, 0, 5)
+    );
+    assert_eq!(
+        [distributed.known_after, distributed.attack_quiet].map(|time| time.as_secs()),
+        [3_600, 600]
+    );
     assert_eq!(notes, []);
 }
 
@@ -116,19 +132,17 @@ fn the_missions_config_loads_unchanged() {
     }
     assert!(!policy.trusted.contains("172.32.0.1".parse().unwrap()));
     assert_eq!(
-        notes(&config)[..3],
+        notes(&config)[..2],
         [
             "line 16: firewall.sleep_interval = 5 has no effect: the kernel's own clock ends bans",
-            "line 55: modes.standard.default_port_threshold: attempts of all sources on one port are not counted by this \
-             version",
             "line 92: custom.unique_ports_threshold = 7 has no effect: mode is \"standard\" (7); \
              write mode = \"custom\", base = \"standard\"",
         ]
     );
     assert_eq!(
         config.notes.len(),
-        13,
-        "sleep_interval, attempts and eleven keys of [custom]: {:#?}",
+        12,
+        "sleep_interval and eleven keys of [custom]: {:#?}",
         notes(&config)
     );
 }
@@ -185,13 +199,7 @@ fn custom_starts_from_its_base_and_the_base_from_its_overrides() {
         [80, 443, 25, 24].map(|port| config.policy.distributed.thresholds.of(port)),
         [150, 100, 7, 50]
     );
-    assert_eq!(
-        notes(&config),
-        [
-            "line 5: modes.lenient.port_thresholds: attempts of all sources on one port are not counted by this version",
-            "line 10: custom.port_thresholds: attempts of all sources on one port are not counted by this version",
-        ]
-    );
+    assert_eq!(notes(&config), [""; 0]);
 }
 
 #[test]
@@ -253,6 +261,154 @@ fn host_bits_are_masked_with_a_note() {
     );
     assert!(config.policy.trusted.contains("192.0.2.1".parse().unwrap()));
     assert!(!config.policy.trusted.contains("192.0.2.2".parse().unwrap()));
+}
+
+#[test]
+fn networks_wider_than_anybodys_own_are_noted() {
+    let config = good(
+        "[trusted]\nips = [\"10.0.0.0/8\", \"fc00::/7\", \"fe80::/10\", \"2001::/16\"]\n\
+         networks = [\"64.0.0.0/2\", \"2000::/12\"]",
+    );
+    assert_eq!(
+        notes(&config),
+        [
+            "line 3: trusted.networks: \"64.0.0.0/2\" is 1073741824 IPv4 addresses; nobody in it is ever counted or banned",
+            "line 3: trusted.networks: \"2000::/12\" is more than anybody has been given; nobody in it is ever counted or \
+             banned",
+        ]
+    );
+    // All but one /8 is not everybody.
+    let most: Vec<String> = (1..=222).map(|first| format!("\"{first}.0.0.0/8\"")).collect();
+    assert!(notes(&good(&format!("[trusted]\nips = [{}]", most.join(", ")))).is_empty());
+    let said = refusals(&format!(
+        "[trusted]\nips = [{}, \"223.0.0.0/8\"]",
+        most.join(", ")
+    ));
+    assert!(said.contains("every IPv4 address trusted"), "{said}");
+}
+
+#[test]
+fn detection_is_told_its_numbers() {
+    let policy = good(
+        "[firewall]\nmode = \"custom\"\ncount_completed = true\n[modes.aggressive]\nstealth_threshold = 9\n\
+         [custom]\nbase = \"aggressive\"\n[bans]\nunproven_cap = \"6h\"\n\
+         [distributed]\ncounting = \"new_sources\"\nbaseline_factor = 0\nknown_after = \"2d\"\nattack_quiet = \"90s\"\n\
+         [distributed.ports]\n22 = \"all\"\n443 = \"incomplete\"\n",
+    )
+    .policy;
+    assert_eq!((policy.stealth_threshold, policy.count_completed), (9, true));
+    assert_eq!(policy.unproven_cap, Some(Duration::from_secs(6 * 3_600)));
+    let distributed = policy.distributed;
+    assert_eq!(
+        [22, 443, 25].map(|port| distributed.counting_of(port)),
+        [Counting::All, Counting::Incomplete, Counting::NewSources]
+    );
+    assert_eq!(
+        [22, 443, 25].map(|port| distributed.thresholds.of(port)),
+        [2, 1, 5]
+    );
+    assert_eq!(
+        (
+            distributed.baseline_factor,
+            distributed.known_after,
+            distributed.attack_quiet
+        ),
+        (0, Duration::from_secs(2 * 86_400), Duration::from_secs(90))
+    );
+    let own = "[firewall]\nmode = \"custom\"\n[modes.standard]\nstealth_threshold = 9\n[custom]\nstealth_threshold = 5";
+    assert_eq!(good(own).policy.stealth_threshold, 5);
+    assert_eq!(good("[bans]\nunproven_cap = \"off\"").policy.unproven_cap, None);
+    let shortest = "[modes.standard]\nactivity_window_hours = 0.0028";
+    assert_eq!(good(shortest).policy.window, Duration::from_millis(10_080));
+    let bounds = "[bans]\nforgive_after = \"1h\"\n[modes.standard]\nblock_durations = [\"1m\"]";
+    assert_eq!(
+        good(bounds).policy.distributed.known_after,
+        Duration::from_secs(3_600)
+    );
+}
+
+/// Each text alone, and all notes that it earns.
+const NOTED: &[(&str, &[&str])] = &[
+    (
+        "[modes.standard]\nudp_ports_threshold = 3",
+        &[
+            "line 2: modes.standard.udp_ports_threshold = 3 is below unique_ports_threshold = 7: UDP, which anybody can \
+           forge, is judged harder than TCP",
+        ],
+    ),
+    (
+        "[modes.standard]\nblock_durations = [\"10m\", \"1d\", \"2h\", \"7d\"]",
+        &[
+            "line 2: modes.standard.block_durations: \"2h\" follows \"1d\": a further offence earns a shorter ban",
+        ],
+    ),
+    ("[modes.lenient]\nblock_durations = [\"1d\", \"2h\"]", &[]),
+    (
+        "[bans]\nunproven_cap = \"7d\"",
+        &["line 2: bans.unproven_cap = \"7d\" has no effect: no ban is longer than \"7d\""],
+    ),
+    ("[bans]\nunproven_cap = \"10m\"", &[]),
+    (
+        "[bans]\njitter = true\nforgive_after = \"2h\"",
+        &[
+            "line 3: bans.forgive_after: when a ban of \"2h\" ends its offence is forgiven (bans.forgive_after = \"2h\"): \
+           later steps of the ladder are never reached",
+        ],
+    ),
+    (
+        "[modes.standard]\nblock_durations = [\"60d\", \"90d\"]",
+        &[
+            "line 2: modes.standard.block_durations: when a ban of \"60d\" ends its offence is forgiven \
+           (bans.forgive_after = \"30d\"): later steps of the ladder are never reached",
+        ],
+    ),
+    ("[modes.standard]\nblock_durations = [\"60d\"]", &[]),
+    (
+        "[engine]\n\nmax_sources = 10_000_000",
+        &[
+            "line 3: engine.max_sources: 10000000 sources with 35 tolerated ports each (TCP and UDP) can come to 8 GiB of \
+           evidence; lower engine.max_sources or the thresholds",
+        ],
+    ),
+    (
+        "[modes.standard]\nunique_ports_threshold = 65535",
+        &[
+            "line 2: modes.standard.unique_ports_threshold: 1000000 sources with 131070 tolerated ports each (TCP and UDP) \
+           can come to 2930 GiB of evidence; lower engine.max_sources or the thresholds",
+        ],
+    ),
+    ("[firewall]\nmode = \"lenient\"", &[]),
+    (
+        "[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [22]\n[distributed.ports]\n\
+         22 = \"all\"\n3306 = \"new_sources\"",
+        &[
+            "line 7: distributed.ports.3306 = \"new_sources\" has no effect: allowed_ports.tcp does not list 3306, and what \
+           is refused is evidence of a port scan only",
+        ],
+    ),
+    ("[distributed.ports]\n3306 = \"new_sources\"", &[]),
+    (
+        "[distributed]\nbaseline_factor = 0\ncounting = \"all\"",
+        &[
+            "line 3: distributed.counting = \"all\" with baseline_factor = 0: every connection counts and none is usual, so \
+           that visitors of a busy port are banned; give baseline_factor, or thresholds above what is usual",
+        ],
+    ),
+    ("[distributed]\ncounting = \"all\"", &[]),
+    (
+        "[custom]\nstealth_threshold = 9",
+        &[
+            "line 2: custom.stealth_threshold = 9 has no effect: mode is \"standard\" (3); write mode = \"custom\", \
+           base = \"standard\"",
+        ],
+    ),
+];
+
+#[test]
+fn what_cannot_have_been_meant_is_noted() {
+    for (text, expected) in NOTED {
+        assert_eq!(notes(&good(text)), *expected, "{text}");
+    }
 }
 
 #[test]
@@ -354,7 +510,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[custom]\nactivity_window_hours = 2026-01-01",
-        "2: custom.activity_window_hours: 2026-01-01 is a date; write a number of hours from 0.001 to 8760, \
+        "2: custom.activity_window_hours: 2026-01-01 is a date; write a number of hours from 0.003 to 8760, \
          without quotes",
     ),
     // ports
@@ -413,6 +569,16 @@ const REFUSED: &[(&str, &str)] = &[
     (
         "[trusted]\nips = [\"::1/0\"]",
         "2: trusted.ips: \"::1/0\" is every address there is; write the networks that are meant",
+    ),
+    (
+        "[trusted]\nips = [\"192.0.2.1\"]\nnetworks = [\n \"128.0.0.0/1\",\n \"0.0.0.0/1\"]",
+        "4: trusted.networks: \"128.0.0.0/1\" makes, with the others of the list, every IPv4 address trusted; write \
+         the networks that are meant",
+    ),
+    (
+        "[trusted]\nips = [\"2000::/4\"]\nnetworks = [\"3000::/4\", \"10.0.0.0/8\"]",
+        "2: trusted.ips: \"2000::/4\" makes, with the others of the list, every IPv6 address trusted; write the \
+         networks that are meant",
     ),
     (
         "[trusted]\nips = [\"gw.example.com\"]",
@@ -515,17 +681,99 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[custom]\nactivity_window_hours = -1",
-        "2: custom.activity_window_hours: -1 is out of range; write a number of hours from 0.001 to 8760, \
+        "2: custom.activity_window_hours: -1 is out of range; write a number of hours from 0.003 to 8760, \
          without quotes",
     ),
     (
         "[custom]\nactivity_window_hours = nan",
-        "2: custom.activity_window_hours: nan is out of range; write a number of hours from 0.001 to 8760, \
+        "2: custom.activity_window_hours: nan is out of range; write a number of hours from 0.003 to 8760, \
          without quotes",
     ),
     (
         "[bans]\nipv6_prefix = 32",
         "2: bans.ipv6_prefix: 32 is out of range; write a whole number from 48 to 128",
+    ),
+    (
+        "[firewall]\nmode = \"custom\"\n[custom]\nactivity_window_hours = 0.001",
+        "4: custom.activity_window_hours: 0.001 is 3.6s, shorter than a handshake may take (10s); write a number of \
+         hours from 0.003 to 8760, without quotes",
+    ),
+    (
+        "[modes.lenient]\nactivity_window_hours = 0",
+        "2: modes.lenient.activity_window_hours: 0 is out of range; write a number of hours from 0.003 to 8760, \
+         without quotes",
+    ),
+    (
+        "[custom]\nudp_ports_threshold = 0\nstealth_threshold = 0\ndefault_port_threshold = 0",
+        "2: custom.udp_ports_threshold: 0 is out of range; write a whole number from 1 to 65535\n\
+         f.toml:3: custom.stealth_threshold: 0 is out of range; write a whole number from 1 to 1000\n\
+         f.toml:4: custom.default_port_threshold: 0 is out of range; write a whole number from 1 to 1000000",
+    ),
+    (
+        "[custom.port_thresholds]\n22 = 3\n022 = 4",
+        "3: custom.port_thresholds.022: is port 22 again; keep one of them",
+    ),
+    (
+        "[custom]\ncount_completed = true\nunproven_cap = \"1d\"",
+        "2: custom.count_completed: no such key; belongs under [firewall]\n\
+         f.toml:3: custom.unproven_cap: no such key; belongs under [bans]",
+    ),
+    (
+        "[bans]\nunproven_cap = \"5m\"",
+        "2: bans.unproven_cap: \"5m\" is shorter than the first ban (10m); write a duration from 10m to 7d, or \
+         shorten block_durations",
+    ),
+    (
+        "[bans]\nunproven_cap = \"of\"",
+        "2: bans.unproven_cap: \"of\" does not begin with a number; write \"off\", or a whole number with s, m, h or d, \
+         as in \"30s\", \"10m\", \"2h\", \"1d\"",
+    ),
+    (
+        "[bans]\nunproven_cap = \"400d\"",
+        "2: bans.unproven_cap: \"400d\" is out of range; write \"off\", or a duration from 1s to 365d",
+    ),
+    // many sources on one port
+    (
+        "[distributed]\ncounting = \"new_source\"",
+        "2: distributed.counting: \"new_source\" is not a counting; did you mean \"new_sources\"?",
+    ),
+    (
+        "[distributed]\ncounting = \"everything\"",
+        "2: distributed.counting: \"everything\" is not a counting; write \"incomplete\", \"new_sources\" or \"all\"",
+    ),
+    (
+        "[distributed.ports]\n0 = \"all\"\n70000 = \"all\"\nssh = \"all\"\n22 = \"Incomplet\"",
+        "2: distributed.ports.0: \"0\" is not a port; write a number from 1 to 65535\n\
+         f.toml:3: distributed.ports.70000: \"70000\" is not a port; write a number from 1 to 65535\n\
+         f.toml:4: distributed.ports.ssh: \"ssh\" is not a port; write a number from 1 to 65535\n\
+         f.toml:5: distributed.ports.22: \"Incomplet\" is not a counting; did you mean \"incomplete\"?",
+    ),
+    (
+        "[distributed.ports]\n22 = \"all\"\n22 = \"new_sources\"",
+        "3: distributed.ports.22: 22 is given twice; keep one of them",
+    ),
+    (
+        "[distributed.ports]\n22 = \"all\"\n0022 = \"new_sources\"",
+        "3: distributed.ports.0022: is port 22 again; keep one of them",
+    ),
+    (
+        "[distributed]\nports = [22]",
+        "2: distributed.ports: is an array of sections; write [distributed.ports] once, in single brackets",
+    ),
+    (
+        "[distributed]\nbaseline_factor = -1\nknown_after = \"0s\"\nattack_quiet = \"9s\"",
+        "2: distributed.baseline_factor: -1 is out of range; write a whole number from 0 to 1000\n\
+         f.toml:3: distributed.known_after: \"0s\" is out of range; write a duration from 10s to 30d\n\
+         f.toml:4: distributed.attack_quiet: \"9s\" is out of range; write a duration from 10s to 1d",
+    ),
+    (
+        "[distributed]\nknown_after = \"2d\"\n[bans]\nforgive_after = \"1d\"",
+        "2: distributed.known_after: \"2d\" is longer than sources are remembered (bans.forgive_after, 1d); write at \
+         most \"1d\", or raise bans.forgive_after",
+    ),
+    (
+        "known_after = \"1h\"",
+        "1: known_after: no such key; belongs under [distributed]",
     ),
     // engine
     (
@@ -813,6 +1061,16 @@ fn the_shipped_config_shows_every_key_at_its_default() {
     assert_eq!(shown.policy.v6_prefix, default.policy.v6_prefix);
     assert_eq!(shown.policy.max_sources, default.policy.max_sources);
     assert_eq!(shown.policy.other_protocols, default.policy.other_protocols);
+    assert_eq!(shown.policy.distributed, default.policy.distributed);
+    assert_eq!(shown.policy.stealth_threshold, default.policy.stealth_threshold);
+    assert_eq!(shown.policy.count_completed, default.policy.count_completed);
+    assert_eq!(shown.policy.unproven_cap, default.policy.unproven_cap);
+    let twice = "firewall.state_save_interval = 120 has no effect: [custom] has one of its own";
+    assert!(
+        shown.notes.iter().all(|note| note.text == twice),
+        "{:?}",
+        shown.notes
+    );
     let mut engine = shown.engine;
     assert_eq!(
         (engine.workers, engine.queue_base, engine.log_base),
@@ -822,7 +1080,15 @@ fn the_shipped_config_shows_every_key_at_its_default() {
     assert_eq!(engine.seed.take(), Some(0x5eed));
     (engine.workers, engine.queue_base, engine.log_base) = (default.engine.workers, None, None);
     assert_eq!(engine, default.engine);
-    for section in ["firewall", "trusted", "allowed_ports", "bans", "engine", "custom"] {
+    for section in [
+        "firewall",
+        "trusted",
+        "allowed_ports",
+        "bans",
+        "distributed",
+        "engine",
+        "custom",
+    ] {
         let known = refusals(&format!("[{section}]\nzzzzzzzzzzzz = 1"));
         for key in known
             .trim_start_matches(|c| c != ';')

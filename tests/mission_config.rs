@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use verdictd::config::{Config, load, parse};
+use verdictd::core::attack::Counting;
 use verdictd::core::policy::Mode;
 
 /// Name, text and blocks of a document: each by the line of its fence, with what is expected of it.
@@ -236,7 +237,7 @@ fn blocks_are_found_by_their_fences() {
 
 #[test]
 fn the_examples_give_what_their_titles_promise() {
-    const STATED: [Example; 6] = [
+    const STATED: [Example; 7] = [
         (
             "corporate.toml",
             &["line 16: webhooks.enabled = true: webhooks are not delivered by this version"],
@@ -262,45 +263,47 @@ fn the_examples_give_what_their_titles_promise() {
             );
             assert_eq!(config.engine.snapshot_every, Duration::from_secs(300));
         }),
-        (
-            "enterprise.toml",
-            &[
-                "line 11: custom.port_thresholds: attempts of all sources on one port are not counted by this version",
-            ],
-            |config| {
-                assert_eq!(config.policy.mode, Mode::DetectionOnly);
-                preset(config, "custom", 15, 24, ["30m", "4h", "2d", "14d"]);
-                attempts(config, [(80, 150), (443, 150), (22, 20), (8080, 200), (25, 50)]);
-                assert_eq!(config.engine.snapshot_every, Duration::from_secs(300));
-                trusts(
-                    config,
-                    &["10.200.1.1", "172.16.5.5"],
-                    &["172.32.0.1", "192.168.0.1"],
-                );
-            },
-        ),
+        ("enterprise.toml", &[], |config| {
+            assert_eq!(config.policy.mode, Mode::DetectionOnly);
+            preset(config, "custom", 15, 24, ["30m", "4h", "2d", "14d"]);
+            attempts(config, [(80, 150), (443, 150), (22, 20), (8080, 200), (25, 50)]);
+            assert_eq!(config.engine.snapshot_every, Duration::from_secs(300));
+            trusts(
+                config,
+                &["10.200.1.1", "172.16.5.5"],
+                &["172.32.0.1", "192.168.0.1"],
+            );
+        }),
         ("firewall.toml", &[], |config| {
             assert_eq!(config.policy.mode, Mode::Firewall);
             assert_eq!(config.policy.tcp_allowed.to_string(), "22, 80, 443");
             assert_eq!(config.policy.udp_allowed.to_string(), "443");
             trusts(config, &["192.0.2.200"], &["198.51.100.1"]);
         }),
-        (
-            "small-office.toml",
-            &[
-                "line 7: modes.standard.port_thresholds: attempts of all sources on one port are not counted by this version",
-            ],
-            |config| {
-                assert_eq!(config.policy.mode, Mode::DetectionOnly);
-                preset(config, "standard", 7, 2, ["10m", "2h", "1d", "7d"]);
-                attempts(config, [(80, 20), (443, 20), (22, 3), (8080, 10), (25, 10)]);
-                trusts(
-                    config,
-                    &["192.168.1.1", "192.168.1.77"],
-                    &["192.168.2.1", "10.0.0.1"],
-                );
-            },
-        ),
+        ("small-office.toml", &[], |config| {
+            assert_eq!(config.policy.mode, Mode::DetectionOnly);
+            preset(config, "standard", 7, 2, ["10m", "2h", "1d", "7d"]);
+            attempts(config, [(80, 20), (443, 20), (22, 3), (8080, 10), (25, 10)]);
+            trusts(
+                config,
+                &["192.168.1.1", "192.168.1.77"],
+                &["192.168.2.1", "10.0.0.1"],
+            );
+        }),
+        ("ssh-bastion.toml", &[], |config| {
+            assert_eq!(config.policy.mode, Mode::Firewall);
+            assert_eq!(config.policy.tcp_allowed.to_string(), "22");
+            preset(config, "custom", 3, 2, ["10m", "2h", "1d", "7d"]);
+            attempts(config, [(22, 20), (25, 10)]);
+            let policy = &config.policy;
+            assert_eq!(policy.stealth_threshold, 1);
+            assert_eq!(policy.unproven_cap, Some(Duration::from_secs(86_400)));
+            let distributed = &policy.distributed;
+            assert_eq!(distributed.counting_of(22), Counting::NewSources);
+            assert_eq!(distributed.counting_of(25), Counting::Incomplete);
+            assert_eq!(distributed.known_after, Duration::from_secs(86_400));
+            trusts(config, &["192.0.2.9"], &["198.51.100.1"]);
+        }),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
     let mut names: Vec<_> = fs::read_dir(&folder)
@@ -315,6 +318,69 @@ fn the_examples_give_what_their_titles_promise() {
         assert_eq!(said(&config), notes);
         assert!(config.policy.enforce);
         effect(&config);
+    }
+}
+
+/// The mission's table of attempts per port, column by column: all ports it lists, and one that it does not.
+const ATTEMPTS: [(&str, [(u16, u32); 8]); 3] = [
+    (
+        "aggressive",
+        [
+            (80, 1),
+            (443, 1),
+            (22, 2),
+            (8000, 3),
+            (8080, 3),
+            (3306, 2),
+            (5432, 2),
+            (25, 5),
+        ],
+    ),
+    (
+        "standard",
+        [
+            (80, 2),
+            (443, 2),
+            (22, 3),
+            (8000, 10),
+            (8080, 10),
+            (3306, 5),
+            (5432, 5),
+            (25, 10),
+        ],
+    ),
+    (
+        "lenient",
+        [
+            (80, 100),
+            (443, 100),
+            (22, 20),
+            (8000, 200),
+            (8080, 200),
+            (3306, 50),
+            (5432, 50),
+            (25, 50),
+        ],
+    ),
+];
+
+#[test]
+fn the_missions_thresholds_by_port_are_in_force_in_every_preset() {
+    let mission = include_str!("data/mission_firewall_config.toml");
+    for (mode, expected) in ATTEMPTS {
+        let chosen = format!("mode = \"{mode}\"\n");
+        let written = good(&mission.replacen("mode = \"standard\"\n", &chosen, 1));
+        let built_in = good(&format!("[firewall]\n{chosen}"));
+        let custom = good(&format!(
+            "[firewall]\nmode = \"custom\"\n[custom]\nbase = \"{mode}\"\n"
+        ));
+        for config in [written, built_in, custom] {
+            attempts(&config, expected);
+            let distributed = &config.policy.distributed;
+            assert_eq!(distributed.thresholds.ports.len(), 7, "{mode}");
+            assert_eq!(distributed.counting, Counting::Incomplete);
+            assert!(config.notes.iter().all(|note| !note.text.contains("not counted")));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod args;
 mod ban;
 mod check;
 mod client;
+mod detection;
 pub mod engine;
 mod list;
 mod print;

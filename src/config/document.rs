@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Note, Problem};
 use super::suggest;
-use super::units::{Fault, Read, shown, type_word};
+use super::units::{self, Fault, Read, shown, type_word};
 
 /// Where problems and notes of one document are collected.
 pub(super) struct Report {
@@ -212,6 +212,24 @@ impl<'d> Section<'d> {
         table
             .iter()
             .map(|(key, value)| (&**key.get_ref(), report.line(key.span().start), value.get_ref()))
+    }
+
+    /// Every entry of a table by port, with its line; a port that is written twice, as `22` and `022`, is refused.
+    pub(super) fn by_port<V>(&self, read_value: impl Fn(&DeValue<'_>) -> Read<V>) -> Vec<(usize, u16, V)> {
+        let mut seen = BTreeSet::new();
+        let mut given: Vec<_> = self.given().collect();
+        given.sort_by_key(|(_, line, _)| *line);
+        let read = |(key, line, value)| {
+            let name = printable(key);
+            let port = self.accept(line, &name, units::port_word(key));
+            let value = self.accept(line, &name, read_value(value));
+            let port = port.filter(|port| {
+                let fault = || Fault::new("", format!("is port {port} again"), "keep one of them");
+                seen.insert(*port) || self.accept::<()>(line, &name, Err(fault())).is_some()
+            });
+            Some((line, port?, value?))
+        };
+        given.into_iter().filter_map(read).collect()
     }
 
     /// Reports a problem with `key` of this section.

@@ -1,9 +1,11 @@
 //! From the text of `verdictd.toml` to a policy that cannot hold a bad value, or to every problem in it.
 //!
 //! The file of the Python system loads unchanged. A document is walked with the lines of its keys
-//! (`document`), each section takes its keys (`sections`, `presets`, `webhooks`), each value has one
-//! reader (`units`). Nothing stops at the first problem, and nothing reads a clock, a socket or the kernel.
+//! (`document`), each section takes its keys (`sections`, `presets`, `trusted`, `distributed`, `webhooks`), each
+//! value has one reader (`units`), and what is fine alone is looked at together (`contradictions`). Nothing stops at the first problem, and nothing reads a clock, a socket or the kernel.
 
+mod contradictions;
+mod distributed;
 mod document;
 mod file;
 mod interface;
@@ -12,8 +14,10 @@ mod problem;
 mod sections;
 mod suggest;
 mod syntax;
+mod trusted;
 mod units;
 mod webhooks;
+mod words;
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -25,10 +29,11 @@ use toml::de::DeTable;
 pub use interface::{InterfaceError, InterfaceName};
 pub use problem::{ConfigError, Note, Problem};
 pub use units::{DurationError, duration_text, parse_duration};
+pub use words::{counting_text, thresholds_text};
 
+use self::distributed::Refused;
 use self::document::{Report, Section};
 use self::sections::{Bans, Firewall, Security};
-use crate::core::attack::Distributed;
 use crate::core::policy::{OnLoss, Policy};
 
 /// Everything that a config says.
@@ -132,11 +137,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
 fn read(mut root: Section<'_>, complete: bool) -> Config {
     let firewall = Firewall::read(&mut root);
     let preset = sections::preset(&mut root, &firewall);
-    let trusted = sections::trusted(&mut root);
+    let trusted = trusted::read(&mut root);
     let (tcp_allowed, udp_allowed) = sections::allowed_ports(&mut root, &firewall, complete);
     let bans = Bans::read(&mut root);
-    let (mut engine, max_sources) = sections::engine(&mut root);
+    let refused = Refused::of(&firewall, &tcp_allowed);
+    let distributed = distributed::read(&mut root, preset.attempts.clone(), &bans, &refused);
+    let (mut engine, most) = sections::engine(&mut root);
     webhooks::read(&mut root);
+    contradictions::find(root.report(), &preset, &bans, &most);
     root.finish(sections::home_but(""));
 
     engine.state_file = firewall.state_file;
@@ -150,24 +158,21 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
         enforce: bans.enforce,
         ports_threshold: preset.ports,
         udp_ports_threshold: preset.udp_ports(),
-        stealth_threshold: 3,
-        count_completed: false,
+        stealth_threshold: preset.stealth,
+        count_completed: firewall.count_completed,
         window: preset.window,
         ladder: preset.ladder,
         forgive_after: bans.forgive_after,
         jitter: bans.jitter,
-        unproven_cap: None,
-        distributed: Distributed {
-            thresholds: preset.attempts,
-            ..Distributed::default()
-        },
+        unproven_cap: bans.unproven_cap,
+        distributed,
         max_bans_per_minute: bans.max_per_minute,
         tcp_allowed,
         udp_allowed,
         other_protocols: firewall.other_protocols,
         trusted,
         v6_prefix: bans.v6_prefix,
-        max_sources,
+        max_sources: most.sources,
     };
     Config {
         policy,

@@ -1,10 +1,11 @@
 //! The numbers of the presets, and how a config changes them key by key. They are the Python system's numbers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::document::{Report, Section};
+use super::document::Section;
 use super::units::{self, Fault, duration_text};
 use crate::core::attack::PortThresholds;
 use crate::core::ladder::{self, Ladder};
@@ -48,6 +49,7 @@ impl Base {
         Preset {
             ports,
             udp_ports: None,
+            stealth: STEALTH,
             window: Duration::from_secs(hours * HOUR),
             ladder: Ladder::new(ladder.map(Duration::from_secs).to_vec())
                 .expect("built-in steps are in bounds"),
@@ -56,6 +58,7 @@ impl Base {
                 ports: by_port.into(),
             },
             snapshot_every: Duration::from_secs(snapshot),
+            places: Places::new(),
         }
     }
 }
@@ -66,11 +69,17 @@ pub(super) struct Preset {
     pub(super) ports: u32,
     /// `None`: by the other threshold.
     udp_ports: Option<u32>,
+    pub(super) stealth: u32,
     pub(super) window: Duration,
     pub(super) ladder: Ladder,
     pub(super) attempts: PortThresholds,
     pub(super) snapshot_every: Duration,
+    /// Where the file gives what is not built in.
+    places: Places,
 }
+
+/// Line and full name, by key.
+type Places = BTreeMap<&'static str, (usize, String)>;
 
 impl Preset {
     /// UDP has a looser threshold: one visit to a page can be a dozen QUIC and DNS ports.
@@ -82,12 +91,19 @@ impl Preset {
     pub(super) fn change(&mut self, changes: &Changes) {
         self.ports = changes.ports.unwrap_or(self.ports);
         self.udp_ports = changes.udp_ports.or(self.udp_ports);
+        self.stealth = changes.stealth.unwrap_or(self.stealth);
         self.window = changes.window.unwrap_or(self.window);
         self.attempts.default = changes.default_attempts.unwrap_or(self.attempts.default);
         self.attempts.ports.extend(changes.attempts.iter().copied());
         if let Some(ladder) = &changes.ladder {
             self.ladder = ladder.clone();
         }
+        self.places.extend(changes.places.clone());
+    }
+
+    /// Line and full name of `key`, if the file gives it.
+    pub(super) fn place(&self, key: &str) -> Option<&(usize, String)> {
+        self.places.get(key)
     }
 
     /// What stands in the place of a `[custom]` key that has no effect.
@@ -95,6 +111,7 @@ impl Preset {
         let text = match key {
             "unique_ports_threshold" => self.ports.to_string(),
             "udp_ports_threshold" => self.udp_ports().to_string(),
+            "stealth_threshold" => self.stealth.to_string(),
             "default_port_threshold" => self.attempts.default.to_string(),
             "activity_window_hours" => format!("{}", self.window.as_secs_f64() / HOUR as f64),
             "state_save_interval" => self.snapshot_every.as_secs().to_string(),
@@ -117,40 +134,37 @@ impl Preset {
 pub(super) struct Changes {
     ports: Option<u32>,
     udp_ports: Option<u32>,
+    stealth: Option<u32>,
     default_attempts: Option<u32>,
     window: Option<Duration>,
     ladder: Option<Ladder>,
     attempts: Vec<(u16, u32)>,
-    /// The first key about attempts: its line and full name.
-    attempts_key: Option<(usize, String)>,
+    places: Places,
 }
 
 impl Changes {
     pub(super) fn read(section: &mut Section<'_>) -> Changes {
-        let attempts_key = ["default_port_threshold", "port_thresholds"]
-            .into_iter()
-            .find(|key| section.has(key))
-            .map(|key| (section.line_of(key), section.full(key)));
+        let place = |key| {
+            section
+                .has(key)
+                .then(|| (key, (section.line_of(key), section.full(key))))
+        };
         Changes {
-            attempts_key,
+            places: PLACED.into_iter().filter_map(place).collect(),
             ports: section.get("unique_ports_threshold", units::whole(1..=MOST_PORTS)),
             udp_ports: section.get("udp_ports_threshold", units::whole(1..=MOST_PORTS)),
+            stealth: section.get("stealth_threshold", units::whole(1..=MOST_STEALTH)),
             default_attempts: section.get("default_port_threshold", units::whole(1..=MOST_ATTEMPTS)),
             window: section.get("activity_window_hours", units::hours),
             ladder: read_ladder(section, "block_durations"),
             attempts: section
                 .section("port_thresholds")
-                .map(|ports| ports.entries(units::port_word, units::whole(1..=MOST_ATTEMPTS)))
-                .unwrap_or_default(),
+                .map(|ports| ports.by_port(units::whole(1..=MOST_ATTEMPTS)))
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(_, port, attempts)| (port, attempts))
+                .collect(),
         }
-    }
-}
-
-/// Says that nothing counts attempts over all sources yet, if `changes`, which are in force, ask for it.
-pub(super) fn note_uncounted(report: &Report, changes: &Changes) {
-    if let Some((line, key)) = &changes.attempts_key {
-        let text = format!("{key}: attempts of all sources on one port are not counted by this version");
-        report.note(*line, key, text);
     }
 }
 
@@ -206,6 +220,15 @@ const DAY: u64 = 24 * HOUR;
 
 const UDP_FACTOR: u32 = 4;
 
+/// Late and broken packets of honest stacks come one at a time; a scanner does not stop at three.
+const STEALTH: u32 = 3;
+
+/// Beyond it the threshold is off in all but name.
+const MOST_STEALTH: u32 = 1_000;
+
+/// The keys that are looked at together with others once all are read.
+const PLACED: [&str; 3] = ["unique_ports_threshold", "udp_ports_threshold", "block_durations"];
+
 /// There are no more ports in one protocol.
 const MOST_PORTS: u32 = 65_535;
 
@@ -219,7 +242,7 @@ mod tests {
     #[test]
     fn presets_are_those_of_the_python_system() {
         let lenient = Base::Lenient.preset();
-        assert_eq!((lenient.ports, lenient.udp_ports()), (15, 60));
+        assert_eq!((lenient.ports, lenient.udp_ports(), lenient.stealth), (15, 60, 3));
         assert_eq!(lenient.window, Duration::from_secs(86_400));
         assert_eq!(
             lenient.instead_of("block_durations").unwrap(),

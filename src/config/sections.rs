@@ -9,11 +9,11 @@ use toml::de::DeValue;
 use super::EngineConfig;
 use super::document::Section;
 use super::interface::InterfaceName;
-use super::presets::{Base, Changes, Preset, note_uncounted, note_without_effect};
+use super::presets::{Base, Changes, Preset, note_without_effect};
 use super::units::{self, Fault, Read, shown};
+use crate::core::ladder;
 use crate::core::policy::{Mode, OnLoss, OtherProtocols};
 use crate::core::ports::PortSet;
-use crate::core::prefix::PrefixSet;
 
 /// `[firewall]`.
 pub(super) struct Firewall {
@@ -22,6 +22,7 @@ pub(super) struct Firewall {
     pub(super) security: Security,
     pub(super) state_file: Option<PathBuf>,
     pub(super) other_protocols: OtherProtocols,
+    pub(super) count_completed: bool,
     save_interval: Option<(usize, Duration)>,
 }
 
@@ -63,6 +64,8 @@ impl Firewall {
                 text,
             );
         }
+        let completed = section.get("count_completed", units::boolean);
+        firewall.count_completed = completed.unwrap_or(firewall.count_completed);
         firewall.save_interval = save_interval(&mut section);
         if let Some(value) = section.get("sleep_interval", sleep_interval) {
             let text =
@@ -84,6 +87,7 @@ impl Default for Firewall {
             security: Security::Preset("standard", Base::Standard),
             state_file: None,
             other_protocols: OtherProtocols::Pass,
+            count_completed: false,
             save_interval: None,
         }
     }
@@ -94,18 +98,8 @@ pub(super) fn preset(root: &mut Section<'_>, firewall: &Firewall) -> Preset {
     let modes = modes(root);
     let mut custom = root.section("custom");
     let given = custom.as_mut().map(Custom::read).unwrap_or_default();
-    let base = match firewall.security {
-        Security::Custom => given.base.unwrap_or(Base::Standard),
-        Security::Preset(_, base) => base,
-    };
-    for (_, changes) in modes.iter().filter(|(of, _)| *of == base) {
-        note_uncounted(root.report(), changes);
-    }
     let (preset, unused) = match firewall.security {
-        Security::Custom => {
-            note_uncounted(root.report(), &given.changes);
-            customised(given, &modes, firewall)
-        }
+        Security::Custom => customised(given, &modes, firewall),
         Security::Preset(word, base) => {
             let preset = with_changes(base, &modes);
             if let Some(custom) = &custom {
@@ -217,37 +211,6 @@ fn ends_in_slash(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
-/// `[trusted]`.
-pub(super) fn trusted(root: &mut Section<'_>) -> PrefixSet {
-    let Some(mut section) = root.section("trusted") else {
-        return PrefixSet::default();
-    };
-    let mut prefixes = Vec::new();
-    for key in ["ips", "networks"] {
-        let right = "write a list, as in [\"192.0.2.7\", \"198.51.100.0/24\"]";
-        let read = |value: &DeValue<'_>| {
-            units::network(value).map(|(prefix, masked)| (prefix, masked, shown(value)))
-        };
-        let given = section
-            .list(key, right, read)
-            .map(|list| list.values)
-            .unwrap_or_default();
-        for (line, (prefix, masked, text)) in given {
-            if masked {
-                let key = section.full(key);
-                section.report().note(
-                    line,
-                    &key,
-                    format!("{key}: {text} has host bits set; \"{prefix}\" is trusted"),
-                );
-            }
-            prefixes.push(prefix);
-        }
-    }
-    section.finish(home_but("trusted"));
-    prefixes.into_iter().collect()
-}
-
 /// `[allowed_ports]`: TCP and UDP ports that stay open. `complete`: the whole document could be read.
 pub(super) fn allowed_ports(
     root: &mut Section<'_>,
@@ -297,6 +260,10 @@ pub(super) struct Bans {
     pub(super) forgive_after: Duration,
     pub(super) max_per_minute: u32,
     pub(super) v6_prefix: u8,
+    pub(super) unproven_cap: Option<Duration>,
+    /// Where the file gives it.
+    pub(super) forgive_line: Option<usize>,
+    pub(super) cap_line: usize,
 }
 
 impl Bans {
@@ -307,6 +274,9 @@ impl Bans {
             forgive_after: 30 * DAY,
             max_per_minute: 600,
             v6_prefix: 64,
+            unproven_cap: None,
+            forgive_line: None,
+            cap_line: 1,
         };
         let Some(mut section) = root.section("bans") else {
             return bans;
@@ -320,16 +290,32 @@ impl Bans {
         bans.v6_prefix = section
             .get("ipv6_prefix", units::whole(48..=128))
             .unwrap_or(bans.v6_prefix);
+        let length = units::unless_off(units::duration(ladder::SHORTEST..=ladder::LONGEST));
+        bans.unproven_cap = section.get("unproven_cap", length).flatten();
+        bans.forgive_line = forgive.map(|_| section.line_of("forgive_after"));
+        bans.cap_line = section.line_of("unproven_cap");
         section.finish(home_but("bans"));
         bans
     }
 }
 
+/// How many sources are remembered, and where the file says so.
+pub(super) struct Most {
+    pub(super) sources: usize,
+    pub(super) line: Option<usize>,
+}
+
 /// `[engine]`, and how many sources are remembered.
-pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, usize) {
-    let (mut engine, mut max_sources) = (EngineConfig::default(), 1_000_000);
+pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most) {
+    let (mut engine, mut most) = (
+        EngineConfig::default(),
+        Most {
+            sources: 1_000_000,
+            line: None,
+        },
+    );
     let Some(mut section) = root.section("engine") else {
-        return (engine, max_sources);
+        return (engine, most);
     };
     engine.workers = section
         .get("workers", units::whole(1..=64))
@@ -359,9 +345,10 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, usize) {
     engine.ban_set_size = section
         .get("ban_set_size", units::whole(1..=1 << 24))
         .unwrap_or(engine.ban_set_size);
-    max_sources = section
+    most.sources = section
         .get("max_sources", units::whole(1..=1 << 24))
-        .unwrap_or(max_sources);
+        .unwrap_or(most.sources);
+    most.line = section.has("max_sources").then(|| section.line_of("max_sources"));
     engine.report_every = section
         .get("report_every", units::duration(Duration::ZERO..=31 * DAY))
         .unwrap_or(engine.report_every);
@@ -369,7 +356,7 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, usize) {
         want_numbers(&section);
     }
     section.finish(home_but("engine"));
-    (engine, max_sources)
+    (engine, most)
 }
 
 /// A table that the admin loads holds its numbers as text: none may be looked for, or depend on this machine's CPUs.
@@ -400,7 +387,7 @@ pub(super) fn home_but(here: &'static str) -> impl Fn(&str) -> Option<&'static s
     }
 }
 
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
     (
         "firewall",
         &[
@@ -409,6 +396,7 @@ const HOMES: [(&str, &[&str]); 7] = [
             "state_file",
             "sleep_interval",
             "other_protocols",
+            "count_completed",
         ],
     ),
     ("trusted", &["ips", "networks"]),
@@ -421,7 +409,12 @@ const HOMES: [(&str, &[&str]); 7] = [
             "forgive_after",
             "max_bans_per_minute",
             "ipv6_prefix",
+            "unproven_cap",
         ],
+    ),
+    (
+        "distributed",
+        &["counting", "baseline_factor", "known_after", "attack_quiet"],
     ),
     (
         "custom",
@@ -429,6 +422,7 @@ const HOMES: [(&str, &[&str]); 7] = [
             "base",
             "unique_ports_threshold",
             "udp_ports_threshold",
+            "stealth_threshold",
             "default_port_threshold",
             "activity_window_hours",
             "block_durations",

@@ -1,13 +1,19 @@
 //! The known word that a mistyped one was probably meant to be.
 
 /// The known word nearest to `typed`, if it is near enough to be a slip: two edits, or a third of its length.
-pub(super) fn nearest(typed: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub(super) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     if typed.len() > LONGEST {
         return None;
     }
-    let plain = |word: &str| word.to_lowercase().replace('-', "_");
-    let (distance, word) = known.map(|word| (edits(&plain(typed), word), word)).min()?;
-    (distance <= (word.len() / 3).clamp(1, 3)).then_some(word)
+    let typed = typed.to_lowercase().replace('-', "_");
+    let near = |word: &&str| typed.len().abs_diff(word.len()) <= slip(word);
+    let (distance, word) = known.filter(near).map(|word| (edits(&typed, word), word)).min()?;
+    (distance <= slip(word)).then_some(word)
+}
+
+/// How many edits of `word` are still a slip.
+fn slip(word: &str) -> usize {
+    (word.len() / 3).clamp(1, 3)
 }
 
 /// How many letters must be put in, left out, changed or swapped with their neighbour (optimal string alignment).

@@ -7,6 +7,8 @@ use std::time::Duration;
 use thiserror::Error;
 use toml::de::DeValue;
 
+use super::suggest;
+use crate::core::attack::HANDSHAKE_LIMIT;
 use crate::core::prefix::{Prefix, PrefixError};
 
 /// What a value is not, and what would be right.
@@ -118,7 +120,24 @@ pub(super) fn word<T: Copy>(what: &str, choice: &[(&str, T)]) -> impl Fn(&DeValu
             .iter()
             .find(|(word, _)| *word == text)
             .map(|(_, meaning)| *meaning);
-        found.ok_or_else(|| Fault::of(value, format!("is not {what}"), right.as_str()))
+        found.ok_or_else(|| {
+            let near = suggest::nearest(text, choice.iter().map(|(word, _)| *word));
+            let right = near.map_or_else(|| right.clone(), |near| format!("did you mean \"{near}\"?"));
+            Fault::of(value, format!("is not {what}"), right)
+        })
+    }
+}
+
+/// What `read` makes of a value, or `None` for `"off"`.
+pub(super) fn unless_off<T>(
+    read: impl Fn(&DeValue<'_>) -> Read<T>,
+) -> impl Fn(&DeValue<'_>) -> Read<Option<T>> {
+    move |value| match value.as_str() {
+        Some("off") => Ok(None),
+        _ => read(value).map(Some).map_err(|fault| Fault {
+            right: fault.right.replacen("write ", "write \"off\", or ", 1),
+            ..fault
+        }),
     }
 }
 
@@ -191,9 +210,9 @@ pub(super) fn seconds(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) 
     }
 }
 
-/// A number of hours, whole or not.
+/// A number of hours, whole or not, in which at least a handshake has room.
 pub(super) fn hours(value: &DeValue<'_>) -> Read<Duration> {
-    let right = "write a number of hours from 0.001 to 8760, without quotes";
+    let right = "write a number of hours from 0.003 to 8760, without quotes";
     let number = match value {
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .ok()
@@ -201,9 +220,18 @@ pub(super) fn hours(value: &DeValue<'_>) -> Read<Duration> {
         DeValue::Float(number) => number.as_str().parse().ok(),
         _ => return Err(Fault::kind(value, right)),
     };
-    let number = number.filter(|hours: &f64| (0.001..=8760.0).contains(hours));
+    let number = number.filter(|hours: &f64| (0.0..=8760.0).contains(hours) && *hours > 0.0);
     let hours = number.ok_or_else(|| Fault::of(value, "is out of range", right))?;
-    Ok(Duration::from_millis((hours * 3_600_000.0).round() as u64))
+    let window = Duration::from_millis((hours * 3_600_000.0).round() as u64);
+    if window < HANDSHAKE_LIMIT {
+        let limit = duration_text(HANDSHAKE_LIMIT);
+        let wrong = format!(
+            "is {:.1}s, shorter than a handshake may take ({limit})",
+            window.as_secs_f64()
+        );
+        return Err(Fault::of(value, wrong, right));
+    }
+    Ok(window)
 }
 
 fn within(range: &RangeInclusive<Duration>, duration: Duration) -> Option<Duration> {

@@ -15,7 +15,7 @@ use super::lockout::{self, Lockout};
 use super::open::{self, feed_config, spec};
 use super::room::Manner;
 use super::worker::{Handle, Order};
-use crate::config::{self, Config, ConfigError, duration_text};
+use crate::config::{self, Config, ConfigError, counting_text, duration_text, thresholds_text};
 use crate::core::policy::OtherProtocols;
 use crate::kernel::host::{self, HostError};
 use crate::kernel::preflight::{self, PreflightError};
@@ -214,6 +214,41 @@ const SETTINGS: &[Setting] = &[
         |c| c.policy.udp_ports_threshold.to_string(),
         When::Now,
     ),
+    (
+        "stealth probes tolerated",
+        |c| c.policy.stealth_threshold.to_string(),
+        When::Now,
+    ),
+    (
+        "firewall.count_completed",
+        |c| c.policy.count_completed.to_string(),
+        When::Now,
+    ),
+    (
+        "attempts tolerated",
+        |c| thresholds_text(&c.policy.distributed.thresholds),
+        When::Now,
+    ),
+    (
+        "distributed.counting",
+        |c| counting_text(&c.policy.distributed),
+        When::Now,
+    ),
+    (
+        "distributed.baseline_factor",
+        |c| c.policy.distributed.baseline_factor.to_string(),
+        When::Now,
+    ),
+    (
+        "distributed.known_after",
+        |c| duration_text(c.policy.distributed.known_after),
+        When::Now,
+    ),
+    (
+        "distributed.attack_quiet",
+        |c| duration_text(c.policy.distributed.attack_quiet),
+        When::Now,
+    ),
     ("window", |c| duration_text(c.policy.window), When::Now),
     (
         "ban lengths",
@@ -223,6 +258,11 @@ const SETTINGS: &[Setting] = &[
     (
         "bans.forgive_after",
         |c| duration_text(c.policy.forgive_after),
+        When::Now,
+    ),
+    (
+        "bans.unproven_cap",
+        |c| c.policy.unproven_cap.map_or_else(|| "off".into(), duration_text),
         When::Now,
     ),
     ("bans.jitter", |c| c.policy.jitter.to_string(), When::Now),
@@ -347,7 +387,7 @@ mod tests {
         let old = parse("[firewall]\nmode = \"standard\"\n[engine]\nworkers = 2\n");
         let new = parse(
             "[firewall]\nmode = \"aggressive\"\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [22]\n\
-             [engine]\nworkers = 3\n",
+             [bans]\nunproven_cap = \"1h\"\n[distributed.ports]\n22 = \"new_sources\"\n[engine]\nworkers = 3\n",
         );
         assert!(changes(&old, &old).is_empty());
         let told = changes(&old, &new);
@@ -358,6 +398,10 @@ mod tests {
             "ports tolerated: 7 → 3",
             "window: 2h → 1h",
             "ban lengths: 10m, 2h, 1d, 7d → 5m, 1h, 12h, 3d",
+            "attempts tolerated: 80, 443: 2; 22: 3; 3306, 5432: 5; any other: 10 → 80, 443: 1; 22, 3306, 5432: 2; 8000, \
+             8080: 3; any other: 5",
+            "distributed.counting: incomplete → 22: new_sources; any other: incomplete",
+            "bans.unproven_cap: off → 1h",
             "engine.workers: 2 → 3 (at the next start)",
         ] {
             assert!(
