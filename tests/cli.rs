@@ -108,6 +108,7 @@ fn protecting() -> Canned {
                 total: 17,
                 observed: 0,
             },
+            attacks: Vec::new(),
             blind: vec![],
             degraded: vec![],
         },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::args::StatsArgs;
 use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json, plain};
 use super::{CliError, Client, Exit, Screen, span};
-use crate::control::wire::{Losses, Reply, Request, StatsView};
+use crate::control::wire::{HandshakeCounts, Losses, Reply, Request, StatsView};
 use crate::core::verdict::Reason;
 
 pub(super) fn run(client: &Client, wanted: StatsArgs, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
@@ -131,7 +131,12 @@ fn print(stats: &StatsView, pace: &Pace<'_>, style: Style, out: &mut dyn Write) 
         section("evidence by kind", &kinds, style, out)?;
     }
     section("copies (not held)", &copies(stats, pace), style, out)?;
-    section("latency, bans, sources, handshakes", &facts(stats, style), style, out)?;
+    section(
+        "latency, bans, sources, handshakes",
+        &facts(stats, style),
+        style,
+        out,
+    )?;
     if !stats.queues.is_empty() {
         section("queues", &queues(stats), style, out)?;
     }

@@ -24,7 +24,11 @@ fn print(status: &StatusReport, style: Style, out: &mut dyn Write) -> io::Result
     writeln!(out)?;
     facts(status).print("", style, out)?;
     if !status.attacks.is_empty() {
-        writeln!(out, "\n{}", style.paint(Paint::Red, "ports under attack of many sources"))?;
+        writeln!(
+            out,
+            "\n{}",
+            style.paint(Paint::Red, "ports under attack of many sources")
+        )?;
         attacks(status).print("  ", style, out)?;
     }
     if !status.blind.is_empty() {

@@ -61,11 +61,6 @@ impl ScanKind {
         ScanKind::Other,
     ];
 
-    /// What honest clients send too, after their conntrack entry expired: evidence only where nothing answers.
-    pub fn is_late(self) -> bool {
-        matches!(self, ScanKind::Ack | ScanKind::Maimon)
-    }
-
     /// The word in events and state, the Python system's where it had one (`SYN_SCAN`, `RST_SCAN`,
     /// `XMAS_SCAN`, `SYN_ACK`). A contract: none is renamed.
     pub fn word(self) -> &'static str {

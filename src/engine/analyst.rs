@@ -11,9 +11,9 @@ use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
 use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
+use super::handshakes::Word;
 use super::keeper::Errand;
 use super::protect::Protection;
-use super::handshakes::Word;
 use super::worker::{Handle, Order};
 use crate::control::wire::{AttackView, BanView, Reply};
 use crate::core::attack::{Attack, Attacks, Attempt};
@@ -214,7 +214,12 @@ impl Analyst {
             self.retry(now);
         }
         for attack in self.attacks.expire(&self.policy, now) {
-            info!(event = "distributed_attack_ended", port = attack.port, "the attack on tcp port {} is over", attack.port);
+            info!(
+                event = "distributed_attack_ended",
+                port = attack.port,
+                "the attack on tcp port {} is over",
+                attack.port
+            );
         }
         self.tell_calm(now);
         self.count();
@@ -333,7 +338,7 @@ impl Analyst {
                     event = "distributed_attack", port = attack.port, attempts = attack.attempts,
                     threshold = attack.threshold, source = %attack.source,
                     "tcp port {} is under attack: {} attempts ({}) of {} sources, {} are tolerated",
-                    attack.port, attack.attempts, attack.counting.word(), attack.sources(), attack.threshold
+                    attack.port, attack.attempts, attack.counting.word(), attack.distinct, attack.threshold
                 );
             }
             if let Some(offence) = outcome.offence {
@@ -633,7 +638,7 @@ fn attack_view(attack: &Attack, now: Instant) -> AttackView {
         counting: attack.counting.word().to_owned(),
         attempts: attack.attempts,
         threshold: attack.threshold,
-        sources: attack.sources(),
+        sources: attack.distinct,
         seconds: now.saturating_duration_since(attack.began).as_secs(),
     }
 }

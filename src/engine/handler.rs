@@ -18,7 +18,8 @@ use super::worker::Handle;
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
-    AttackView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView, StatusReport,
+    AttackView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView,
+    StatusReport,
 };
 use crate::core::judge::SourceView;
 use crate::core::policy::OnLoss;

@@ -322,7 +322,9 @@ impl Following {
                 return;
             }
         };
-        let tcp = listeners.into_iter().filter(|listener| listener.proto == Proto::Tcp);
+        let tcp = listeners
+            .into_iter()
+            .filter(|listener| listener.proto == Proto::Tcp);
         // A port that somebody listened on stays: who restarts a service is not to accuse its clients.
         let mut answering: BTreeSet<u16> = tcp.map(|listener| listener.port).collect();
         answering.extend(&self.served);

@@ -172,7 +172,8 @@ impl Worker {
                 Order::Retune(config, reply) => drop(reply.send(self.feed.retune(&config))),
                 Order::Completed(all) => {
                     let now = Instant::now();
-                    all.iter().for_each(|(addr, port)| self.judge.complete(*addr, *port, now));
+                    all.iter()
+                        .for_each(|(addr, port)| self.judge.complete(*addr, *port, now));
                 }
                 Order::Services(services) => self.judge.set_services(services),
                 Order::Stop => return false,
