@@ -4,7 +4,7 @@
 //! worker 0..N ──Offence──▶ analyst ──Job──▶ enforcer ──▶ nft sets
 //!      ▲                     │  ▲ ▲            │
 //!      └──────Order──────────┘  │ └──Failed────┘
-//!                    control ───┼── protector (addresses, routes, resolvers)
+//!                    control ───┼── protector (addresses, routes, resolvers, logins)
 //!                                └── keeper ◀─Export─▶ workers; snapshot of the state
 //! ```
 //! Workers never wait for anybody: what they tell goes through a bounded channel with `try_send`.
@@ -19,6 +19,7 @@ pub mod keeper;
 pub mod lockout;
 pub mod notify;
 pub mod open;
+pub mod peers;
 pub mod protect;
 pub mod reconciler;
 pub mod refusals;
