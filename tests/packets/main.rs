@@ -17,6 +17,7 @@ mod logs;
 mod mishaps;
 mod mission;
 mod modes;
+mod protected;
 mod reload;
 mod scans;
 mod state;
