@@ -9,7 +9,7 @@ set -euo pipefail
 
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
-tests=("${demo[@]}" conntrack util-linux)
+tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;
@@ -28,6 +28,8 @@ there() {
         iputils-ping) found ping ;;
         nginx-light) found nginx ;;
         util-linux) found setpriv ;;
+        openssh-server) found sshd ;;
+        openssh-client) found ssh && found ssh-keygen ;;
         *) found "$1" ;;
     esac
 }
@@ -51,7 +53,7 @@ fi
 
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-# A server package would start itself on this host's ports; nginx is only wanted inside the demo's namespace.
+# A server package would start itself on this host's ports; nginx and sshd are only wanted inside namespaces.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT

@@ -128,24 +128,90 @@ fn numbers(numbers: &[u16]) -> String {
     numbers.iter().map(u16::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// By reason, in the order in which the engine has them; a host can have hundreds of addresses.
 fn never_banned(status: &StatusReport) -> Table {
     let mut table = Table::new(&[Column::Left(""), Column::Left("")]);
-    for protected in &status.protected_sources {
-        table.row([protected.source.clone(), protected.reason.clone()]);
+    let trusted = "trusted: neither counted nor banned";
+    let protected = status.protected_sources.iter();
+    let all = protected
+        .map(|protected| (protected.reason.as_str(), protected.source.as_str()))
+        .chain(status.trusted.iter().map(|network| (trusted, network.as_str())));
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (reason, source) in all {
+        match groups.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sources)) => sources.push(source),
+            None => groups.push((reason, vec![source])),
+        }
     }
-    for network in &status.trusted {
-        table.row([network.clone(), "trusted: neither counted nor banned".into()]);
+    for (reason, sources) in &groups {
+        let mut reason = *reason;
+        for line in filled(sources) {
+            table.row([reason.to_owned(), line]);
+            reason = "";
+        }
     }
-    if status.protected_sources.is_empty() && status.trusted.is_empty() {
+    if groups.is_empty() {
         table.row(["nothing".into(), String::new()]);
     }
     table
 }
 
+/// Words one after the other, in lines that leave room for a reason before them.
+fn filled(words: &[&str]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= FILL => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push((*word).to_owned()),
+        }
+    }
+    lines
+}
+
+/// Beside the longest usual reason this makes some 100 columns.
+const FILL: usize = 60;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::wire::{BanCounts, ProtectedSource};
+
+    fn protected(source: &str, reason: &str) -> ProtectedSource {
+        let [source, reason] = [source, reason].map(str::to_owned);
+        ProtectedSource { source, reason }
+    }
+
+    #[test]
+    fn many_addresses_fill_lines_under_one_reason() {
+        let own = |n| protected(&format!("10.77.0.{n}"), "own address on lan0");
+        let mut status = StatusReport {
+            protected_sources: (100..114).map(own).collect(),
+            ..StatusReport::default()
+        };
+        let printed = |status: &StatusReport| {
+            let mut out = Vec::new();
+            never_banned(status)
+                .print("", Style::default(), &mut out)
+                .unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let text = printed(&status);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(
+            lines[0].starts_with("own address on lan0  10.77.0.100 10.77.0.101 "),
+            "{text}"
+        );
+        assert!(
+            lines[1].starts_with("                     10.77.0.105 "),
+            "{text}"
+        );
+        status.protected_sources.clear();
+        assert_eq!(printed(&status).trim_end(), "nothing");
+    }
 
     #[test]
     fn status_begins_with_what_is_dropped_and_what_is_wrong() {
@@ -161,10 +227,11 @@ mod tests {
                 total: 1200,
                 observed: 2,
             },
-            protected_sources: vec![ProtectedSource {
-                source: "127.0.0.0/8".into(),
-                reason: "loopback".into(),
-            }],
+            protected_sources: vec![
+                protected("127.0.0.0/8", "loopback"),
+                protected("192.0.2.9", "SSH session listed in utmp"),
+                protected("::1", "loopback"),
+            ],
             trusted: vec!["10.0.0.0/8".into()],
             blind: vec!["what tomorrow brings".into()],
             degraded: vec!["conntrack is nearly full\x1b[2J".into()],
@@ -185,9 +252,10 @@ mod tests {
             "queues      7000 7001",
             "log groups  none",
             "bans        1 active, 1,200 since the start, 2 would-be bans (nothing is dropped)",
-            "  127.0.0.0/8  loopback",
+            "  loopback                             127.0.0.0/8 ::1",
             "  what tomorrow brings",
-            "  10.0.0.0/8   trusted: neither counted nor banned",
+            "  SSH session listed in utmp           192.0.2.9",
+            "  trusted: neither counted nor banned  10.0.0.0/8",
         ] {
             assert!(lines.contains(&line), "{line:?} is not in\n{text}");
         }

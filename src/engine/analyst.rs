@@ -484,12 +484,12 @@ impl Analyst {
             worker.order(Order::Guard(Arc::clone(&self.protection.guard)));
         }
         self.tell_watcher(|| Word::Own(self.protection.own()));
-        let freed: Vec<Prefix> = self
-            .ledger
-            .bans()
-            .filter(|ban| self.protection.forbids(&ban.source).is_some())
-            .map(|ban| ban.source)
-            .collect();
+        let mut freed = self.ledger.targets();
+        freed.retain(|source| self.protection.forbids(source).is_some());
+        freed.sort_unstable();
+        if !freed.is_empty() {
+            self.save_soon();
+        }
         for source in freed {
             if let Some(ban) = self.ledger.lift(&source) {
                 self.lift_in_kernel(&ban, "protected");

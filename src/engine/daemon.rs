@@ -26,7 +26,6 @@ use super::keeper::{Errand, Keeper};
 use super::lockout::{self};
 use super::notify::notify;
 use super::open::{Opened, open, put_in_place};
-use super::protect::{self};
 use super::reconciler;
 use super::refusals;
 use super::reload::Reloader;
@@ -280,10 +279,7 @@ impl Engine {
         let keeper = spawn("keeper", &alarm, move || keeper.run())?;
         let protector = {
             let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
-            let first = protection.reasons.to_vec();
-            spawn("protector", &alarm, move || {
-                protect::follow(watch, first, commands, stop)
-            })?
+            spawn("protector", &alarm, move || watch.follow(&commands, &stop))?
         };
         let watcher = Handshakes {
             eyes,

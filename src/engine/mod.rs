@@ -6,7 +6,7 @@
 //!      ├──│──────Order───────┘  │ └──Failed────┘
 //!      │  └─Attempt─▶ handshakes (conntrack) ──Attempts that count──▶ analyst
 //!      └──Completed─────┘       │
-//!                    control ───┼── protector (addresses, routes, resolvers)
+//!                    control ───┼── protector (addresses, routes, resolvers, logins)
 //!                                └── keeper ◀─Export─▶ workers; snapshot of the state
 //! ```
 //! Workers never wait for anybody: what they tell goes through a bounded channel with `try_send`.
@@ -22,6 +22,7 @@ pub mod keeper;
 pub mod lockout;
 pub mod notify;
 pub mod open;
+pub mod peers;
 pub mod protect;
 pub mod reconciler;
 pub mod refusals;

@@ -13,14 +13,13 @@ use tracing::warn;
 use super::error::DaemonError;
 use super::handshakes::Eyes;
 use super::keeper::Health;
-use super::protect::Protection;
+use super::protect::{Follower, Protection};
 use super::restore::{Kept, Restored};
 use super::room::Manner;
 use crate::config::Config;
 use crate::core::judge::Judge;
 use crate::core::policy::OnLoss;
 use crate::core::verdict::Class;
-use crate::kernel::host::{self, Watch};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::preflight::{self};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
@@ -33,8 +32,8 @@ pub struct Opened {
     pub netlink: Netlink,
     /// The socket that writes its elements.
     pub sets: BanSets,
-    /// Tells of changed addresses and routes.
-    pub watch: Watch,
+    /// Tells who becomes protected, and who no longer is.
+    pub watch: Follower,
     /// Who is never banned.
     pub protection: Protection,
     /// Every worker's queues and log group, bound.
@@ -60,9 +59,7 @@ pub struct Opened {
 /// Opens it all in the network namespace of the calling thread; `kept` is what the last engine saved.
 pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     let policy = &config.policy;
-    // Watched first, so that no change between reading and watching is missed.
-    let watch = Watch::open()?;
-    let facts = host::gather()?;
+    let (watch, facts) = Follower::open()?;
     for note in &facts.notes {
         warn!("{note}");
     }

@@ -8,12 +8,14 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use thiserror::Error;
 
 use super::netlink::{Netlink, NetlinkError};
 use super::notices::Notices;
 use super::route;
+use super::sessions::How;
 use crate::core::prefix::Prefix;
 
 /// Why an address or network is never banned.
@@ -38,6 +40,13 @@ pub enum Why {
     Gateway,
     /// A DNS server of this host.
     Resolver,
+    /// Somebody who is authenticated administers this host from there.
+    SshPeer {
+        /// How that is known.
+        how: How,
+    },
+    /// Somebody did until a moment ago.
+    FormerSshPeer,
 }
 
 impl fmt::Display for Why {
@@ -51,6 +60,8 @@ impl fmt::Display for Why {
             Why::OwnAddress { interface } => return write!(f, "own address on {interface}"),
             Why::Gateway => "gateway",
             Why::Resolver => "resolver",
+            Why::SshPeer { how } => return how.fmt(f),
+            Why::FormerSshPeer => "SSH session ended less than 10 min ago",
         })
     }
 }
@@ -111,9 +122,14 @@ pub fn gather() -> Result<Facts, HostError> {
     })
 }
 
+/// The files that name resolvers; they change without a word of the kernel.
+pub fn resolver_files() -> impl Iterator<Item = PathBuf> {
+    RESOLV_CONF.iter().map(PathBuf::from)
+}
+
 /// Tells that addresses or routes of this network namespace changed, so that they are gathered anew.
 ///
-/// It becomes readable on a change; resolvers announce nothing and are to be looked at now and then.
+/// It becomes readable on a change. Resolvers are none of the kernel's business: see [`resolver_files`].
 pub struct Watch(Notices);
 
 impl Watch {
@@ -313,6 +329,8 @@ mod tests {
     fn reasons_read_well() {
         let interface = "eth0".to_owned();
         assert_eq!(Why::OwnAddress { interface }.to_string(), "own address on eth0");
+        let how = How::Logind;
+        assert_eq!(Why::SshPeer { how }.to_string(), "SSH session listed by logind");
         assert!(constants().iter().any(|(prefix, why)| {
             prefix.contains("127.0.0.53".parse().unwrap()) && why.to_string() == "loopback"
         }));

@@ -2,6 +2,7 @@
 
 mod bind;
 pub mod conntrack;
+pub mod files;
 pub mod host;
 mod log;
 mod logins;
@@ -18,4 +19,5 @@ pub mod sessions;
 mod setelem;
 pub mod sets;
 pub mod sockets;
+pub mod ssh_peers;
 mod sys;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A process that holds a socket.
@@ -19,8 +19,26 @@ pub struct Process {
     pub age: Option<Duration>,
 }
 
+/// What every process tells of itself, unless /proc is mounted with hidepid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) name: String,
+    /// Its effective user.
+    pub(super) uid: u32,
+    pub(super) parent: u32,
+}
+
 /// The processes that hold each of the sockets `inodes`; a socket that nobody visible holds is missing.
 pub fn holders(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<Process>> {
+    holders_named(inodes, |_| true)
+}
+
+/// As [`holders`], of those processes whose name is `wanted`: the descriptors of all others are not read, which on a
+/// busy host are nearly all.
+pub(super) fn holders_named(
+    inodes: &BTreeSet<u32>,
+    wanted: impl Fn(&str) -> bool,
+) -> BTreeMap<u32, Vec<Process>> {
     let mut holders: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
     if inodes.is_empty() {
         return holders;
@@ -30,6 +48,11 @@ pub fn holders(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<Process>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
+        let name = read(&entry.path().join("comm")).unwrap_or_default();
+        let name = name.trim_end();
+        if !wanted(name) {
+            continue;
+        }
         let held: BTreeSet<u32> = sockets(&entry.path())
             .filter(|inode| inodes.contains(inode))
             .collect();
@@ -38,10 +61,7 @@ pub fn holders(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<Process>> {
         }
         let process = Process {
             pid,
-            name: read(&entry.path().join("comm"))
-                .unwrap_or_default()
-                .trim_end()
-                .to_owned(),
+            name: name.to_owned(),
             uid: read(&entry.path().join("status")).and_then(|status| effective_user(&status)),
             age: age(&entry.path(), uptime),
         };
@@ -50,6 +70,37 @@ pub fn holders(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<Process>> {
         }
     }
     holders
+}
+
+/// The sockets that process `pid` holds; none if that is not ours to see.
+pub(super) fn held_by(pid: u32) -> BTreeSet<u32> {
+    sockets(&of(pid)).collect()
+}
+
+/// What process `pid` tells of itself.
+pub(super) fn status(pid: u32) -> Option<Status> {
+    read_status(&read(&of(pid).join("status"))?)
+}
+
+/// What process `pid` calls itself in lists of processes, any of its words; it can say what it likes.
+pub(super) fn title(pid: u32) -> Option<String> {
+    read(&of(pid).join("cmdline"))
+}
+
+fn of(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+fn read_status(text: &str) -> Option<Status> {
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"))
+    };
+    Some(Status {
+        name: value("Name")?.to_owned(),
+        uid: effective_user(text)?,
+        parent: value("PPid")?.parse().ok()?,
+    })
 }
 
 /// The inodes of the sockets that the process at `path` holds.
@@ -148,6 +199,24 @@ mod tests {
     }
 
     #[test]
+    fn a_process_tells_of_itself() {
+        let me = status(std::process::id()).unwrap();
+        assert_eq!(me.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(status(me.parent).map(|_| ()), Some(()), "{me:?}");
+        let text = "Name:\tsshd\\nUid:\t0\nPPid:\t7\nUid:\t1000\t1000\t0\t0\n";
+        let told = read_status(text).unwrap();
+        assert_eq!(
+            (told.name.as_str(), told.uid, told.parent),
+            ("sshd\\nUid:\t0", 1000, 7)
+        );
+        for cut in 0..text.len() - 10 {
+            assert_ne!(read_status(&text[..cut]).map(|told| told.uid), Some(0));
+        }
+        assert_eq!(status(u32::MAX), None);
+        assert!(!title(std::process::id()).unwrap().is_empty());
+    }
+
+    #[test]
     fn this_process_holds_its_own_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
@@ -160,6 +229,8 @@ mod tests {
         assert!(!me.name.is_empty());
         assert_eq!(me.uid, Some(rustix::process::geteuid().as_raw()));
         assert!(me.age.unwrap() < Duration::from_secs(86_400));
+        assert!(held_by(std::process::id()).contains(&inode));
+        assert_eq!(holders_named(&[inode].into(), |_| false).len(), 0);
         assert_eq!(super::holders(&BTreeSet::new()).len(), 0);
     }
 }

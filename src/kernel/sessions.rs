@@ -4,6 +4,9 @@
 //! Who is logged in comes from utmp and logind, the port from the kernel's list of connections. Where neither tells of
 //! anybody, connections that a process named sshd has held for ten minutes count: unauthenticated ones do not live so
 //! long (LoginGraceTime).
+//!
+//! In doubt somebody is logged in: a session too many costs a refused reload. Whom a login protects from bans is
+//! decided more strictly, in [`super::ssh_peers`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,7 +34,7 @@ pub struct Session {
 }
 
 /// How a session is known to be authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum How {
     /// logind lists it.
     Logind,
@@ -60,6 +63,13 @@ pub struct Records {
     pub logind: PathBuf,
 }
 
+impl Records {
+    /// Every file and directory in which a login is recorded.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.utmp.iter().chain([&self.logind]).cloned()
+    }
+}
+
 impl Default for Records {
     fn default() -> Records {
         Records {
@@ -85,8 +95,7 @@ pub fn ssh_sessions_by(records: &Records) -> Vec<Session> {
             return Vec::new();
         }
     };
-    let foreign = |open: &Connection| !open.peer.ip().is_loopback() && open.peer.ip() != open.local.ip();
-    let connections: Vec<Connection> = connections.into_iter().filter(foreign).collect();
+    let connections: Vec<Connection> = connections.into_iter().filter(is_foreign).collect();
     let inodes = connections
         .iter()
         .map(|open| open.inode)
@@ -112,6 +121,11 @@ pub fn ssh_sessions_by(records: &Records) -> Vec<Session> {
     )
 }
 
+/// Whether the other end is another host.
+pub(super) fn is_foreign(open: &Connection) -> bool {
+    !open.peer.ip().is_loopback() && open.peer.ip() != open.local.ip()
+}
+
 /// In order, each peer and port once.
 fn limited(mut sessions: Vec<Session>) -> Vec<Session> {
     sessions.sort_unstable();
@@ -121,7 +135,7 @@ fn limited(mut sessions: Vec<Session>) -> Vec<Session> {
 }
 
 /// Whether a process runs: utmp keeps the records of those that were killed.
-fn alive(pid: u32) -> bool {
+pub(super) fn alive(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
@@ -188,15 +202,19 @@ fn session(open: &Connection, how: How) -> Session {
     }
 }
 
-/// OpenSSH's processes are sshd, sshd-session and sshd-auth.
 fn is_sshd(process: &Process) -> bool {
-    process.name.starts_with("sshd") || process.name == "dropbear"
+    is_sshd_name(&process.name)
+}
+
+/// OpenSSH's processes are sshd, sshd-session and sshd-auth.
+pub(super) fn is_sshd_name(name: &str) -> bool {
+    name.starts_with("sshd") || name == "dropbear"
 }
 
 /// Nobody administers a host from more places at once; who could make more could fill a table.
 const MOST_SESSIONS: usize = 32;
 /// Five times OpenSSH's LoginGraceTime (120 s), after which it ends what has not authenticated.
-const AUTHENTICATED_AFTER: Duration = Duration::from_secs(600);
+pub(super) const AUTHENTICATED_AFTER: Duration = Duration::from_secs(600);
 /// The port of SSH.
 const SSH: u16 = 22;
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -83,6 +84,17 @@ impl Home {
         home
     }
 
+    /// As [`Home::new`], for an engine that runs as any user: with a copy of the program in it, where it can be read.
+    pub(crate) fn for_anybody(config: &str) -> Home {
+        let home = Home::new(config);
+        fs::copy(env!("CARGO_BIN_EXE_verdictd"), home.path().join("verdictd")).expect("room for a copy");
+        for part in ["", "state", "run"] {
+            let mode = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(home.path().join(part), mode).expect("a directory of ours");
+        }
+        home
+    }
+
     /// Replaces the configuration.
     pub(crate) fn write_config(&self, config: &str) {
         fs::write(self.config(), config).expect("a file of ours");
@@ -114,7 +126,9 @@ impl Home {
 
     /// The command line that starts an engine here.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_verdictd"));
+        let copy = Some(self.path().join("verdictd")).filter(|copy| copy.exists());
+        let program = copy.unwrap_or_else(|| env!("CARGO_BIN_EXE_verdictd").into());
+        let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(self.config());
         command
             .arg("--state-dir")
@@ -147,7 +161,14 @@ impl<'a> Engine<'a> {
 
     /// Starts one from an existing home.
     pub(crate) fn start_in(ns: &'a Namespace, home: Home, args: &[&str]) -> Engine<'a> {
-        let mut engine = Engine::spawn(ns, home, args);
+        Engine::start_by(ns, home, |command| {
+            command.args(args);
+        })
+    }
+
+    /// Starts one from an existing home by another command line, made of the usual one.
+    pub(crate) fn start_by(ns: &'a Namespace, home: Home, change: impl FnOnce(&mut Command)) -> Engine<'a> {
+        let mut engine = Engine::spawn(ns, home, change);
         if let Err(why) = engine.wait_ready() {
             panic!("the engine {why}\n{}", engine.log());
         }
@@ -159,18 +180,15 @@ impl<'a> Engine<'a> {
         ns.run(&mut home.command(), START_LIMIT)
     }
 
-    fn spawn(ns: &'a Namespace, home: Home, args: &[&str]) -> Engine<'a> {
+    fn spawn(ns: &'a Namespace, home: Home, change: impl FnOnce(&mut Command)) -> Engine<'a> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(home.path().join("log"))
             .expect("a log file");
         let mut command = home.command();
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log);
+        change(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = ns.inside(|| command.spawn()).expect("the built engine starts");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let (sender, lines) = mpsc::channel();

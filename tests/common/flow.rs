@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType};
+
 use super::namespace::Namespace;
 
 /// How long a client waits for a connection that may be dropped silently: over one SYN retransmission.
@@ -17,6 +19,26 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub(crate) fn connect(ns: &Namespace, address: &str, port: u16) -> io::Result<TcpStream> {
     let to = SocketAddr::new(address.parse::<IpAddr>().expect("an address"), port);
     let stream = ns.inside(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// As [`connect`], from this address of `ns`.
+pub(crate) fn connect_from(ns: &Namespace, from: &str, address: &str, port: u16) -> io::Result<TcpStream> {
+    let [from, to] = [(from, 0), (address, port)]
+        .map(|(addr, port)| SocketAddr::new(addr.parse::<IpAddr>().expect("an address"), port));
+    let family = if to.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = ns.inside(|| rustix::net::socket(family, SocketType::STREAM, None))?;
+    let patience = u32::try_from(PATIENCE.as_millis()).expect("a moment");
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, patience)?;
+    rustix::net::bind(&socket, &from)?;
+    rustix::net::connect(&socket, &to)?;
+    let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)

@@ -12,6 +12,7 @@ pub(crate) mod mutate;
 pub(crate) mod namespace;
 pub(crate) mod nmap;
 pub(crate) mod service;
+pub(crate) mod ssh;
 pub(crate) mod watch;
 pub(crate) mod wire;
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 
@@ -16,6 +17,7 @@ pub(crate) const NULL: u8 = 0;
 /// FIN, PSH and URG: nmap's -sX.
 pub(crate) const XMAS: u8 = FIN | PSH | URG;
 
+static GUNS: AtomicU16 = AtomicU16::new(0);
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -26,6 +28,8 @@ pub(crate) struct Gun {
     src: IpAddr,
     dst: IpAddr,
     next_port: u16,
+    /// Two guns never send the same flow: what was sent before would be a retransmission.
+    number: u16,
 }
 
 impl Gun {
@@ -40,6 +44,7 @@ impl Gun {
             src,
             dst,
             next_port: 40_000,
+            number: GUNS.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -52,9 +57,10 @@ impl Gun {
     /// What [`tcp`](Self::tcp) sends behind its IP header.
     pub(crate) fn segment(&mut self, port: u16, flags: u8) -> Vec<u8> {
         let [s, d] = [self.fresh_port().to_be_bytes(), port.to_be_bytes()];
-        // Sequence number: any; data offset 5 words; window 1024 as nmap sends it.
+        let gun = self.number.to_be_bytes();
+        // Sequence number: of this gun and port; data offset 5 words; window 1024 as nmap sends it.
         let segment = [
-            s[0], s[1], d[0], d[1], s[0], s[1], 7, 7, 0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0,
+            s[0], s[1], d[0], d[1], s[0], s[1], gun[0], gun[1], 0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0,
         ];
         self.summed(TCP, &segment, 16)
     }

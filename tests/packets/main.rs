@@ -18,6 +18,7 @@ mod mishaps;
 mod mission;
 mod modes;
 mod odd;
+mod protected;
 mod reload;
 mod scans;
 mod state;

@@ -131,7 +131,9 @@ fn a_fragmented_scan_is_a_scan() {
             engine.wait_ban(ATTACKER);
             let kinds = engine.json("stats")["kinds"].clone();
             let kind = if option == "--mtu 24" { "SYN_SCAN" } else { kind };
-            assert!(kinds[kind].as_u64() >= Some(8), "{option}: {kinds}\n{config}");
+            // The ninth SYN or the fifth stealth probe comes from a banned source: no evidence any more.
+            let enough = if kind == "SYN_SCAN" { 8 } else { 4 };
+            assert_eq!(kinds[kind], enough, "{option}: {kinds}\n{config}");
         }
     }
 }
@@ -151,10 +153,7 @@ fn a_fragmented_scan_of_ipv6_is_a_scan() {
             }
             engine.wait_ban(ATTACKER6_NET);
             let kinds = engine.json("stats")["kinds"].clone();
-            assert!(
-                kinds["TINY_FRAGMENT_SCAN"].as_u64() >= Some(8),
-                "{size}: {kinds}\n{config}"
-            );
+            assert_eq!(kinds["TINY_FRAGMENT_SCAN"], 4, "{size}: {kinds}\n{config}");
         }
     }
 }
@@ -225,7 +224,7 @@ fn options(lengths: &[usize]) -> Vec<u8> {
             DESTINATION_OPTIONS
         };
         let begin = bytes.len();
-        let words = length.next_multiple_of(8) / 8;
+        let words = length.div_ceil(8);
         bytes.extend([next, (words - 1) as u8]);
         // Padding options (RFC 8200, section 4.2) of at most 7 bytes: Linux takes no longer ones.
         while bytes.len() < begin + words * 8 {
