@@ -215,7 +215,7 @@ fn the_ruleset_for_include_states_the_seed_and_numbers_of_the_file() {
         output.stdout
     };
     let seeded = printed(&format!("{numbers}seed = 0xCAFE\n"));
-    for word in ["mod 2 seed 0xcafe", "to 5000", "to 5003", "log group 6001"] {
+    for word in ["mod 2 seed 0xcafe", "to 5000", "to 5003", "group 6001 snaplen"] {
         assert!(seeded.contains(word), "{word} is missing:\n{seeded}");
     }
     let unseeded = printed(numbers);

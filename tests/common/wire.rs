@@ -38,13 +38,14 @@ impl Gun {
         let raw = |family| socket(family, SocketType::RAW, Some(ipproto::RAW)).expect("a raw socket");
         let (v4, v6) = ns.inside(|| (raw(AddressFamily::INET), raw(AddressFamily::INET6)));
         let [src, dst] = [src, dst].map(|text| text.parse().expect("an address"));
+        let number = GUNS.fetch_add(1, Ordering::Relaxed);
         Gun {
             v4,
             v6,
             src,
             dst,
-            next_port: 40_000,
-            number: GUNS.fetch_add(1, Ordering::Relaxed),
+            next_port: 40_000 + number.wrapping_mul(997) % 20_000,
+            number,
         }
     }
 

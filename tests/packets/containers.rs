@@ -112,7 +112,10 @@ fn what_a_guest_does_is_neither_filtered_nor_counted_but_a_ban_of_it_holds() {
     );
     assert!(engine.bans().is_empty(), "{:?}", engine.bans());
     let kinds = engine.json("stats")["kinds"].clone();
-    assert!(kinds.as_object().unwrap().values().all(|count| count == 0), "{kinds}");
+    assert!(
+        kinds.as_object().unwrap().values().all(|count| count == 0),
+        "{kinds}"
+    );
 
     engine.must(&["ban", GUEST]);
     assert!(!talks(&site.guest, BRIDGE, 3306) && !udp_echoes(&udp(&site.guest, BRIDGE, 53)));
