@@ -73,7 +73,7 @@ pub struct WorkerStats {
     pub odd: Counter,
     /// Copies of packets that the kernel refused.
     pub refused: Counter,
-    /// Copies of packets that passed while observing.
+    /// Copies of packets that passed: what is evidence while observing, and other protocols.
     pub observed: Counter,
     /// Times the receive buffer overflowed (ENOBUFS): packets were lost unseen.
     pub enobufs: Counter,

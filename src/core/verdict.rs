@@ -16,7 +16,7 @@ pub enum Verdict {
     Drop,
 }
 
-/// How a packet came to the engine. The queue number or log group tells it, not the packet.
+/// How a packet came to the engine. The number of the queue or the prefix of the copy tells it, not the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Held in a verdict queue; conntrack calls it `new`.
@@ -25,7 +25,8 @@ pub enum Class {
     Odd,
     /// A copy of a packet that the kernel has already refused (port filter).
     Refused,
-    /// A copy of a packet that went on its way (`enforce = false`): nothing is held, nothing is answered.
+    /// A copy of a packet that went on its way (`enforce = false`, or a protocol that is neither TCP nor UDP):
+    /// nothing is held, nothing is answered.
     Observed,
 }
 

@@ -1,13 +1,18 @@
 //! What is no plain segment or datagram: other protocols, fragments, long chains of extension headers.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use crate::common::engine::{DETECTION, Engine, FIREWALL, OBSERVING};
+use crate::common::flow::{talks, udp, udp_echoes};
 use crate::common::lab::{ATTACKER, ATTACKER6, ATTACKER6_NET, HOST, HOST6, Lab};
 use crate::common::namespace::Namespace;
 use crate::common::nmap::nmap;
+use crate::common::service::Echo;
 use crate::common::watch::{Witness, counter};
 use crate::common::wire::{FIN, Gun, SYN};
 use crate::common::{ms, secs, within};
@@ -195,26 +200,35 @@ fn send_in_fragments4(gun: &Gun, segment: &[u8], size: usize, id: u16) {
 
 #[test]
 fn extension_headers_hide_no_scan() {
-    // One header of up to 2,048 bytes; and as many of the shortest as Linux follows.
+    // One long header; and many short ones: Linux follows and answers them all.
     let chains = [vec![300], vec![1000], vec![1400], vec![8; 17], vec![8; 170]];
-    for config in [DETECTION, FIREWALL, OBSERVING] {
-        for chain in &chains {
-            let lab = Lab::new();
-            let witness = Witness::new(&lab.attacker);
-            let engine = Engine::start(&lab.host, config);
-            let mut gun = Gun::new(&lab.attacker, ATTACKER6, HOST6);
-            for port in 5000..5012 {
+    for (config, answers) in [(DETECTION, 1..=7), (FIREWALL, 0..=0), (OBSERVING, 12..=12)] {
+        let lab = Lab::new();
+        let witness = Witness::new(&lab.attacker);
+        let engine = Engine::start(&lab.host, config);
+        let mut gun = Gun::new(&lab.attacker, ATTACKER6, HOST6);
+        for (chain, first) in chains.iter().zip((5000..).step_by(100)) {
+            let before = witness.answered().len();
+            for port in first..first + 12 {
                 let segment = gun.segment(port, SYN);
                 gun.ip(DESTINATION_OPTIONS, &[options(chain), segment].concat());
             }
             engine.wait_ban(ATTACKER6_NET);
-            let answered = witness.answered().len();
-            eprintln!("answered {answered} of chain {} x {}", chain.len(), chain[0]);
+            let answered = witness.answered().len() - before;
+            let what = format!(
+                "{answered} answers behind {} headers of {} bytes",
+                chain.len(),
+                chain[0]
+            );
+            assert!(answers.contains(&answered), "{what}\n{config}");
+            engine.must(&["unban", ATTACKER6]);
+            // The rate of copies of one source.
+            thread::sleep(ms(700));
         }
     }
 }
 
-/// Destination options of about these lengths, one header after the other, before TCP.
+/// Destination options headers of about these lengths, one after the other, before TCP.
 fn options(lengths: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (at, length) in lengths.iter().enumerate() {
@@ -223,17 +237,82 @@ fn options(lengths: &[usize]) -> Vec<u8> {
         } else {
             DESTINATION_OPTIONS
         };
-        let begin = bytes.len();
-        let words = length.div_ceil(8);
-        bytes.extend([next, (words - 1) as u8]);
-        // Padding options (RFC 8200, section 4.2) of at most 7 bytes: Linux takes no longer ones.
-        while bytes.len() < begin + words * 8 {
-            let rest = (begin + words * 8 - bytes.len()).min(7);
-            match rest {
+        let end = bytes.len() + length.next_multiple_of(8);
+        bytes.extend([next, (length.div_ceil(8) - 1) as u8]);
+        while bytes.len() < end {
+            match end - bytes.len() {
                 1 => bytes.push(0),
-                _ => bytes.extend([&[1, rest as u8 - 2][..], &vec![0; rest - 2]].concat()),
+                // An option that nobody knows and that says "skip me" (RFC 8200, section 4.2). Of padding Linux takes no
+                // more than 7 bytes, of options no more than 8.
+                rest => {
+                    let length = (rest - 2).min(255);
+                    bytes.extend([0x1e, length as u8]);
+                    bytes.resize(bytes.len() + length, 0);
+                }
             }
         }
     }
     bytes
+}
+
+/// What conntrack calls invalid, and what is refused, comes from any number of forged sources at any rate, each
+/// within its limit. A worker looks at so much of it that the others' packets do not wait.
+#[test]
+fn floods_from_forged_sources_cut_nobody_off() {
+    const CLOSED: &str = "[engine]\non_loss = \"closed\"\n";
+    let firewall = FIREWALL.replace("tcp = [22, 80, 443]", "tcp = [443]\nudp = [5353]");
+    for (config, port, flags) in [(DETECTION, 443, FIN), (&firewall, 8080, SYN)] {
+        let lab = Lab::new().with_client();
+        let _echo = Echo::both(&lab.host, &[443], &[5353]);
+        // A service that its operator took out of conntrack: its packets wait in the same queues as invalid ones.
+        lab.host.nft(
+            "add table inet free; \
+             add chain inet free in { type filter hook prerouting priority -300; }; \
+             add chain inet free out { type filter hook output priority -300; }; \
+             add rule inet free in udp dport 5353 notrack; \
+             add rule inet free out udp sport 5353 notrack",
+        );
+        let engine = Engine::start(&lab.host, &format!("{config}{CLOSED}"));
+        let stop = AtomicBool::new(false);
+        let (mut refused, mut silent) = (0, 0);
+        let sent = thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(&lab.attacker, port, flags, &stop));
+            let began = Instant::now();
+            while began.elapsed() < secs(5) {
+                refused += u32::from(!talks(lab.client(), HOST, 443));
+                silent += u32::from(!udp_echoes(&udp(lab.client(), "10.77.1.2", 5353)));
+            }
+            stop.store(true, Ordering::Relaxed);
+            flood.join().expect("the flood")
+        });
+        let stats = engine.json("stats");
+        let lost = |queue: &Value| {
+            queue["kernel_dropped"]
+                .as_u64()
+                .zip(queue["user_dropped"].as_u64())
+        };
+        let queues = stats["queues"].as_array().expect("queues");
+        assert!(queues.iter().all(|queue| lost(queue) == Some((0, 0))), "{stats}");
+        assert!(sent > 100_000, "{sent} packets are no flood");
+        assert_eq!((refused, silent), (0, 0), "{stats}");
+    }
+}
+
+/// One packet from ever another source until stopped; how many.
+fn flood(ns: &Namespace, port: u16, flags: u8, stop: &AtomicBool) -> u32 {
+    let gun = Gun::new(ns, ATTACKER, HOST);
+    let dst = HOST.parse::<Ipv4Addr>().expect("an address").octets();
+    let [p0, p1] = port.to_be_bytes();
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        // 10.88.0.0/15, over and over: twice as many as have a limit of their own.
+        let source = (0x0a58_0000_u32 + sent % (2 << 16)).to_be_bytes();
+        let header = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, TCP, 0, 0];
+        let segment = [
+            0x9c, 0x40, p0, p1, 1, 2, 3, 4, 0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0,
+        ];
+        gun.bytes(&[&header[..], &source, &dst, &segment].concat());
+        sent += 1;
+    }
+    sent
 }

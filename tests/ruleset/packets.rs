@@ -10,6 +10,7 @@ use crate::common::flow::{connect, echoes, pings, talks, udp, udp_echoes};
 use crate::common::lab::{ATTACKER, ATTACKER6, HOST, HOST6, Lab};
 use crate::common::namespace::Namespace;
 use crate::common::service::Echo;
+use crate::common::watch::set_elements;
 use crate::common::wire::{FIN, Gun, NULL, SYN, XMAS};
 use crate::rig::{detection, firewall, netlink, networks, observing};
 
@@ -301,6 +302,75 @@ fn evidence_is_bounded_per_source_and_the_packet_is_dropped_all_the_same() {
     assert_eq!(host.counted("refuse", "comment \"refused\""), 200);
     let over = host.counted("refuse", "over the rate of evidence");
     assert!((100..=180).contains(&over), "{over}");
+}
+
+/// Forged sources can fill the set of limits. Whoever comes then has no limit: more copies are made, and what is
+/// dropped and what passes stays the same. What conntrack calls invalid has a limit for all together as well.
+#[test]
+fn a_full_set_of_limits_lets_more_copies_through_and_never_the_packet() {
+    let host = Host::new(&firewall());
+    let forger = Gun::new(host.attacker(), ATTACKER, HOST);
+    let dst: Ipv4Addr = HOST.parse().expect("an address");
+    for number in 0..70_000_u32 {
+        // From 10.88.0.0 on, a SYN to port 8080.
+        let source = (0x0a58_0000 + number).to_be_bytes();
+        let header = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0];
+        let segment = [
+            0x9c, 0x40, 0x1f, 0x90, 1, 2, 3, 4, 0, 0, 0, 0, 0x50, SYN, 4, 0, 0, 0, 0, 0,
+        ];
+        forger.bytes(&[&header[..], &source, &dst.octets(), &segment].concat());
+    }
+    let mut gun = Gun::new(host.attacker(), ATTACKER, HOST);
+    host.witness(8080, SYN);
+    (0..200).for_each(|_| gun.tcp(8080, SYN));
+    assert!(pings(host.attacker(), HOST, 1), "the probes have arrived");
+    assert_eq!(host.witnessed(), 0);
+    assert_eq!(host.counted("refuse", "comment \"refused\""), 70_200);
+    assert_eq!(host.counted("refuse", "over the rate of evidence"), 0);
+
+    let _ = host.ns().nft("delete table inet witness");
+    host.witness(80, FIN);
+    (0..200).for_each(|_| gun.tcp(80, FIN));
+    assert!(pings(host.attacker(), HOST, 1), "the probes have arrived");
+    assert_eq!(host.witnessed(), 200, "they go to the queue, which is bypassed");
+    assert_eq!(host.counted("ask_odd", "over the rate of evidence"), 0);
+    (0..30_000).for_each(|_| gun.tcp(80, FIN));
+    assert!(host.counted("ask_odd", "over the rate of all") > 0);
+    assert!(talks(host.attacker(), HOST, 80));
+}
+
+/// What nobody answers comes at any rate: it has a limit of its own, so that it hides nothing else of its source.
+#[test]
+fn other_protocols_pass_whatever_their_rate_and_use_up_no_evidence() {
+    for spec in [firewall(), detection(), observing()] {
+        let host = Host::new(&spec);
+        let gun = Gun::new(host.attacker(), ATTACKER, HOST);
+        let _ = host.ns().nft(
+            "table inet witness { chain late { type filter hook prerouting priority 0; meta l4proto 47 counter; }; }",
+        );
+        (0..200).for_each(|_| gun.ip(47, &[0; 8]));
+        assert!(pings(host.attacker(), HOST, 1), "the probes have arrived");
+        assert_eq!(host.witnessed(), 200);
+        let over = host.counted("other", "over the rate of evidence");
+        assert!((100..=180).contains(&over), "{over}");
+        let sets =
+            ["evidence_limit4", "other_limit4"].map(|set| set_elements(host.ns(), "verdictd", set).len());
+        assert_eq!(sets, [0, 1], "one source, and not the one that only pinged");
+    }
+}
+
+#[test]
+fn trusted_sources_are_not_copied() {
+    let trusted = networks(&["10.77.0.0/24"]);
+    for spec in [firewall(), observing()] {
+        let host = Host::new(&Spec {
+            trusted: trusted.clone(),
+            ..spec
+        });
+        Gun::new(host.attacker(), ATTACKER, HOST).ip(47, &[0; 8]);
+        assert!(pings(host.attacker(), HOST, 1), "the probe has arrived");
+        assert!(set_elements(host.ns(), "verdictd", "other_limit4").is_empty());
+    }
 }
 
 #[test]

@@ -137,6 +137,7 @@ impl Encoder<'_> {
                 out.extend(source_to(R1, *source));
                 out.push(over_limit(set));
             }
+            Step::OverRate { per_second, burst } => out.push(over_rate(*per_second, *burst)),
             Step::Counter => out.push(Expression::new(c"counter")),
             Step::Log { group, fate } => out.push(log(*group, fate.word())),
             Step::Queue { number, bypass } => out.push(match self.backend {

@@ -106,11 +106,11 @@ pub(super) fn jhash(family: Family, seed: u32, modulus: u32) -> Expression {
         .with(ffi::NFTNL_EXPR_HASH_TYPE, Value::U32(NFT_HASH_JENKINS))
 }
 
-pub(super) fn over_limit(set: &str) -> Expression {
-    let limit = Expression::new(c"limit")
-        .with(ffi::NFTNL_EXPR_LIMIT_RATE, Value::U64(LIMIT_PER_SECOND))
+pub(super) fn over_rate(per_second: u64, burst: u32) -> Expression {
+    Expression::new(c"limit")
+        .with(ffi::NFTNL_EXPR_LIMIT_RATE, Value::U64(per_second))
         .with(ffi::NFTNL_EXPR_LIMIT_UNIT, Value::U64(1))
-        .with(ffi::NFTNL_EXPR_LIMIT_BURST, Value::U32(LIMIT_BURST))
+        .with(ffi::NFTNL_EXPR_LIMIT_BURST, Value::U32(burst))
         .with(
             ffi::NFTNL_EXPR_LIMIT_TYPE,
             Value::U32(libc::NFT_LIMIT_PKTS as u32),
@@ -118,7 +118,11 @@ pub(super) fn over_limit(set: &str) -> Expression {
         .with(
             ffi::NFTNL_EXPR_LIMIT_FLAGS,
             Value::U32(libc::NFT_LIMIT_F_INV as u32),
-        );
+        )
+}
+
+pub(super) fn over_limit(set: &str) -> Expression {
+    let limit = over_rate(LIMIT_PER_SECOND, LIMIT_BURST);
     Expression::new(c"dynset")
         .with(ffi::NFTNL_EXPR_DYNSET_SREG_KEY, R1)
         .with(

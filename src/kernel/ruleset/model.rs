@@ -122,6 +122,11 @@ pub(super) enum Step {
     FirstFragment(Family),
     /// This source came more often than its limit; limits are kept in a set.
     OverLimit(Source, &'static str),
+    /// More come than so many a second, from whomever.
+    OverRate {
+        per_second: u64,
+        burst: u32,
+    },
     Counter,
     /// A copy to a log group, and what becomes of the packet.
     Log {

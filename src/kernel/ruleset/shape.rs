@@ -6,6 +6,7 @@
 
 use super::model::{Chain, CtState, Rule, Set, Source, Step};
 use super::spec::{Family, Spec, ban_set_name};
+use super::{INVALID_BURST, INVALID_PER_SECOND};
 use crate::core::policy::{OnLoss, OtherProtocols};
 use crate::core::probe::TcpFlags;
 use crate::core::verdict::Proto;
@@ -363,18 +364,28 @@ fn ask_new(spec: &Spec) -> Chain {
     )
 }
 
-/// Invalid packets come at any rate from anybody and are worth only so many looks; untracked ones may be an
-/// operator's `notrack` service, and are never cut.
+/// Invalid packets come at any rate from anybody and are worth only so many looks, of one source and in all: forged
+/// sources fill the set of limits, and then each of their packets is a new one. Untracked packets may be an
+/// operator's `notrack` service; they are never cut, and wait in the same queue.
 fn ask_odd(spec: &Spec) -> Chain {
-    let invalid = Some(Step::Ct(&[CtState::Invalid]));
+    let invalid = || Step::Ct(&[CtState::Invalid]);
     let limit = Limit::Evidence;
     let mut rules = over_limit(
         spec,
         limit,
-        invalid,
+        Some(invalid()),
         "invalid, over the rate of evidence",
         Step::Drop,
     );
+    let workers = spec.layout.workers;
+    let over = Step::OverRate {
+        per_second: INVALID_PER_SECOND * u64::from(workers),
+        burst: INVALID_BURST * u32::from(workers),
+    };
+    rules.push(Rule::new(
+        "invalid, over the rate of all",
+        [invalid(), over, Step::Counter, Step::Drop],
+    ));
     rules.extend(split(spec, "i"));
     chain(
         "ask_odd",

@@ -126,6 +126,9 @@ impl Display for Step {
                     "update @{set} {{ {source} limit rate over {rate}/second burst {burst} packets }}"
                 )
             }
+            Step::OverRate { per_second, burst } => {
+                write!(f, "limit rate over {per_second}/second burst {burst} packets")
+            }
             Step::Counter => f.write_str("counter"),
             Step::Log { group, fate } => {
                 let (snaplen, threshold) = (super::SNAPLEN, super::LOG_THRESHOLD);
