@@ -68,6 +68,11 @@ impl Gun {
         );
     }
 
+    /// A TCP segment as given, but for its checksum.
+    pub(crate) fn segment(&self, segment: &[u8]) {
+        self.transport(TCP, segment, 16);
+    }
+
     /// `payload` behind an IP header that says `protocol`, whatever the payload is.
     pub(crate) fn ip(&self, protocol: u8, payload: &[u8]) {
         let length = payload.len() as u16;
