@@ -50,7 +50,7 @@ impl Gun {
         let segment = [
             s[0], s[1], d[0], d[1], s[0], s[1], 7, 7, 0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0,
         ];
-        self.transport(TCP, &segment, 16);
+        self.segment(&segment);
     }
 
     /// A SYN to each of these ports.

@@ -12,7 +12,7 @@ use verdictd::kernel::conntrack::dump::completed_flows;
 use verdictd::kernel::conntrack::events::{Completions, events_enabled};
 use verdictd::kernel::conntrack::proof::{Prover, Standing};
 
-use crate::common::lab::{ATTACKER, ATTACKER6, HOST, HOST6, Lab};
+use crate::common::lab::{HOST, HOST6, Lab};
 use crate::common::ms;
 use crate::rig::{
     ACK, Forger, PORT, SYN, asleep, awake, connect, connect_to, drain, flow_of, listening, server, wake,
@@ -131,8 +131,6 @@ fn what_completed_before_is_in_the_table() {
     let mut expected: Vec<_> = streams.iter().map(flow_of).collect();
     expected.sort();
     assert_eq!(known.iter().map(|one| one.flow()).collect::<Vec<_>>(), expected);
-    assert_eq!(known[0].client.to_string(), ATTACKER);
-    assert!(known[1].client.to_string() == ATTACKER6 || known[1].client.is_ipv6());
     streams.push(connect(&lab.attacker, HOST));
     assert_eq!(
         lab.host.inside(|| completed_flows(1)).expect("a dump").len(),
