@@ -4,7 +4,7 @@
 //! handshake is over. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
 //! thread: what does not fit into its tables is not counted, and is told as a number.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -26,8 +26,7 @@ use crate::core::shard::shard_of;
 use crate::core::verdict::Proto;
 use crate::kernel::conntrack::ask::{Asker, TcpState};
 use crate::kernel::conntrack::dump::completed_flows;
-use crate::kernel::conntrack::events::Completions;
-use crate::kernel::conntrack::proof::{Prover, Standing};
+use crate::kernel::conntrack::handshakes::Handshakes as Door;
 use crate::kernel::conntrack::{Completed, Flow};
 use crate::kernel::sockets;
 use crate::stats::Stats;
@@ -42,9 +41,8 @@ pub enum Word {
 
 /// The sockets it works with.
 pub struct Eyes {
-    completions: Completions,
+    door: Door,
     asker: Asker,
-    prover: Prover,
 }
 
 impl Eyes {
@@ -55,9 +53,8 @@ impl Eyes {
     /// If this kernel does not have them: handshakes are unknown then.
     pub fn open() -> Result<Eyes, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Eyes {
-            completions: Completions::open()?,
+            door: Door::open()?,
             asker: Asker::open()?,
-            prover: Prover::open()?,
         })
     }
 }
@@ -95,8 +92,6 @@ struct Following {
     pending: BoundedMap<Flow, Attempt>,
     /// Sources that completed something lately.
     arrived: BoundedMap<Prefix, ()>,
-    /// Handshakes that TCP itself does not confirm yet.
-    doubtful: VecDeque<(Instant, u8, Completed)>,
     /// Ports on which somebody completed a handshake.
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
@@ -112,7 +107,6 @@ impl Handshakes {
         let following = Following {
             pending: BoundedMap::new(PENDING),
             arrived: BoundedMap::new(PENDING),
-            doubtful: VecDeque::new(),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
             started: self.stats.started,
@@ -132,11 +126,10 @@ impl Following {
             // Attempts first: an attempt was told before its handshake could be completed.
             let counted = self.take_attempts(now);
             self.tell(counted);
-            self.take_completions(now);
             if self.learn_at.is_some_and(|at| at <= now) {
-                self.learn(now);
+                self.learn();
             }
-            self.ask_again(now);
+            self.take_completions(now);
             let incomplete = self.ask(now);
             self.tell(incomplete);
             if self.look_at <= now {
@@ -148,10 +141,11 @@ impl Following {
     /// Sleeps until a handshake is completed or something is due; `false`: stop.
     fn wait(&self) -> bool {
         let stop = PollFd::from_borrowed_fd(self.context.stop.as_fd(), PollFlags::IN);
-        let eyes = self.context.eyes.as_ref().map(|eyes| eyes.completions.as_fd());
+        let eyes = self.context.eyes.as_ref().map(|eyes| eyes.door.as_fd());
         let mut ready = vec![stop];
         ready.extend(eyes.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let patience = match self.pending.is_empty() && self.doubtful.is_empty() {
+        let undecided = self.context.eyes.as_ref().and_then(|eyes| eyes.door.poll_timeout());
+        let patience = match self.pending.is_empty() && undecided.is_none() {
             true => IDLE,
             false => BUSY,
         };
@@ -185,63 +179,27 @@ impl Following {
         counted
     }
 
+    /// Only connections that strangers opened to this host: what the host opened, or forwards, proves nothing.
     fn take_completions(&mut self, now: Instant) {
-        let mut claims = Vec::new();
         let Some(eyes) = &mut self.context.eyes else {
             return;
         };
-        let drained = eyes.completions.drain(|completed| claims.push(completed));
-        claims.retain(|claim| self.concerns_us(claim));
-        if drained.lost {
-            self.context.stats.completions_lost.add(1);
-            self.learn_at.get_or_insert(now + LEARN_AFTER);
-        }
-        self.prove(claims, 0, now);
-    }
-
-    /// Only connections that strangers opened to this host; what the host opened, or forwards, proves nothing.
-    fn concerns_us(&self, claim: &Completed) -> bool {
-        self.context.own.contains(claim.server) && !self.context.own.contains(claim.client)
-    }
-
-    /// What TCP itself does not confirm is asked again later, and not believed if it never does.
-    fn prove(&mut self, claims: Vec<Completed>, tries: u8, now: Instant) {
-        let Some(eyes) = self.context.eyes.as_mut().filter(|_| !claims.is_empty()) else {
-            return;
-        };
-        let standings = match eyes.prover.standings(&claims) {
-            Ok(standings) => standings,
+        let (own, mut completed) = (&self.context.own, Vec::new());
+        let wanted = |claim: &Completed| own.contains(claim.server) && !own.contains(claim.client);
+        match eyes.door.serve(now, wanted, |claim, _| completed.push(claim)) {
+            Ok(served) if served.lost => self.note_loss(now),
+            Ok(_) => {}
             Err(error) => {
-                debug!("{} completed handshakes are not confirmed: {error}", claims.len());
-                self.context.stats.completions_lost.add(claims.len() as u64);
-                return;
-            }
-        };
-        let mut completed = Vec::with_capacity(claims.len());
-        for (claim, standing) in claims.into_iter().zip(standings) {
-            match standing {
-                // A connection that is over already went through its handshake: one that did not would be waiting.
-                Standing::Proven | Standing::Absent => completed.push(claim),
-                Standing::Opening if tries < MOST_TRIES && self.doubtful.len() < DOUBTFUL => {
-                    self.doubtful.push_back((now + ASK_AGAIN, tries + 1, claim));
-                }
-                Standing::Opening => {}
+                debug!("completed handshakes are not confirmed: {error}");
+                self.note_loss(now);
             }
         }
         self.complete(&completed, now);
     }
 
-    fn ask_again(&mut self, now: Instant) {
-        let mut due: [Vec<Completed>; MOST_TRIES as usize] = Default::default();
-        while let Some((at, tries, claim)) = self.doubtful.front().copied()
-            && at <= now
-        {
-            self.doubtful.pop_front();
-            due[usize::from(tries) - 1].push(claim);
-        }
-        for (tries, claims) in (1..).zip(due) {
-            self.prove(claims, tries, now);
-        }
+    fn note_loss(&mut self, now: Instant) {
+        self.context.stats.completions_lost.add(1);
+        self.learn_at.get_or_insert(now + LEARN_AFTER);
     }
 
     /// Tells each worker of those whose sources it has.
@@ -265,14 +223,14 @@ impl Following {
         }
     }
 
-    /// What was completed before this thread listened, or while it could not.
-    fn learn(&mut self, now: Instant) {
+    /// Puts forward what was completed before this thread listened, or while it could not.
+    fn learn(&mut self) {
         self.learn_at = None;
+        let Some(eyes) = &mut self.context.eyes else {
+            return;
+        };
         match completed_flows(LEARNED) {
-            Ok(mut claims) => {
-                claims.retain(|claim| self.concerns_us(claim));
-                self.complete(&claims, now);
-            }
+            Ok(claims) => eyes.door.claim(claims),
             Err(error) => debug!("conntrack does not tell what is open: {error}"),
         }
     }
@@ -362,10 +320,6 @@ const ASKED_AT_ONCE: usize = 1024;
 const LEARNED: usize = 262_144;
 /// A flood of completions is not dumped again and again.
 const LEARN_AFTER: Duration = Duration::from_secs(5);
-/// Handshakes in doubt.
-const DOUBTFUL: usize = 4096;
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-const MOST_TRIES: u8 = 4;
 /// How often listeners are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(1);

@@ -78,6 +78,11 @@ impl Gun {
         self.ip(UDP, &self.summed(UDP, &datagram, 6));
     }
 
+    /// A TCP segment as given, but for its checksum.
+    pub(crate) fn given(&self, segment: &[u8]) {
+        self.ip(TCP, &self.summed(TCP, segment, 16));
+    }
+
     /// `payload` behind an IP header that says `protocol`, whatever the payload is.
     pub(crate) fn ip(&self, protocol: u8, payload: &[u8]) {
         let length = payload.len() as u16;

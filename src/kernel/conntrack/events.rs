@@ -2,7 +2,10 @@
 //! kernel down to one message a connection.
 //!
 //! It needs no rule and hides nothing from other listeners (`ct event set` in a rule would hide NEW and DESTROY
-//! from all of them). Where conntrack sleeps or its events are off, nothing ever comes.
+//! from all of them). Unfiltered, a connection makes 3 messages if a RST ends it and 5 or 6 if FINs do, a half-open
+//! one makes 1; what is left for the kernel is to write them, 7 % more of what a handshake costs it (measured on
+//! 6.18). Nothing ever comes where conntrack sleeps, where its events are off, and of flows for which somebody
+//! else's rule asks for neither `assured` nor `protoinfo` events.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,5 +1,5 @@
 //! Conntrack asked and listened to: how much it holds and would get to hold (read before the first rule that wakes
-//! it), who completed a handshake ([`events`], [`dump`]), whether that is true ([`proof`]), and what became of a
+//! it), who completed a handshake ([`events`], [`dump`]), whether that is true ([`proof`], both together [`handshakes`]), and what became of a
 //! flow ([`ask`]). Nothing here needs a rule, and nothing here wakes conntrack.
 
 pub mod ask;
@@ -7,6 +7,7 @@ pub mod dump;
 mod entry;
 pub mod events;
 mod filter;
+pub mod handshakes;
 pub mod proof;
 
 use std::net::{IpAddr, SocketAddr};
