@@ -144,7 +144,11 @@ impl Following {
         let eyes = self.context.eyes.as_ref().map(|eyes| eyes.door.as_fd());
         let mut ready = vec![stop];
         ready.extend(eyes.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let undecided = self.context.eyes.as_ref().and_then(|eyes| eyes.door.poll_timeout());
+        let undecided = self
+            .context
+            .eyes
+            .as_ref()
+            .and_then(|eyes| eyes.door.poll_timeout());
         let patience = match self.pending.is_empty() && undecided.is_none() {
             true => IDLE,
             false => BUSY,

@@ -163,9 +163,11 @@ fn handshakes_believe_sockets_only() {
     let mut at = |after: Duration| {
         let mut told = Vec::new();
         let served = handshakes
-            .serve(began + after, |_| true, |completed, proof| {
-                told.push((completed.flow(), proof))
-            })
+            .serve(
+                began + after,
+                |_| true,
+                |completed, proof| told.push((completed.flow(), proof)),
+            )
             .expect("answers");
         (served, told, handshakes.poll_timeout())
     };
@@ -203,9 +205,11 @@ fn what_is_published_elsewhere_counts_on_conntracks_word() {
     let mut told = Vec::new();
     assert!(within(secs(2), || {
         let _ = handshakes
-            .serve(Instant::now(), |_| true, |completed, proof| {
-                told.push((completed.flow(), proof))
-            })
+            .serve(
+                Instant::now(),
+                |_| true,
+                |completed, proof| told.push((completed.flow(), proof)),
+            )
             .expect("answers");
         !told.is_empty()
     }));
