@@ -1,11 +1,11 @@
 //! Who came through the door, and who rang and was not there: the thread that follows handshakes.
 //!
 //! Conntrack tells of completed ones by itself; of attempts that nobody completed it is asked once the time for a
-//! handshake is over. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
+//! handshake is over. Where it sleeps (an engine that only observes does not wake it) TCP is asked for both. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
 //! thread: what does not fit into its tables is not counted, and is told as a number.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,8 @@ use crate::core::verdict::Proto;
 use crate::kernel::conntrack::ask::{Asker, TcpState};
 use crate::kernel::conntrack::dump::completed_flows;
 use crate::kernel::conntrack::handshakes::Handshakes as Door;
-use crate::kernel::conntrack::{Completed, Flow};
+use crate::kernel::conntrack::proof::{Prover, Standing};
+use crate::kernel::conntrack::{self, Completed, Flow};
 use crate::kernel::sockets;
 use crate::stats::Stats;
 
@@ -43,6 +44,7 @@ pub enum Word {
 pub struct Eyes {
     door: Door,
     asker: Asker,
+    prover: Prover,
 }
 
 impl Eyes {
@@ -55,6 +57,7 @@ impl Eyes {
         Ok(Eyes {
             door: Door::open()?,
             asker: Asker::open()?,
+            prover: Prover::open()?,
         })
     }
 }
@@ -95,6 +98,8 @@ struct Following {
     /// Ports on which somebody completed a handshake.
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
+    /// Conntrack knows nothing here; TCP is asked in its place.
+    asleep: bool,
     started: Instant,
     look_at: Instant,
     learn_at: Option<Instant>,
@@ -109,6 +114,7 @@ impl Handshakes {
             arrived: BoundedMap::new(PENDING),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
+            asleep: conntrack::sleeps(),
             started: self.stats.started,
             look_at: now,
             learn_at: Some(now),
@@ -171,6 +177,12 @@ impl Following {
     fn take_attempts(&mut self, now: Instant) -> Vec<Attempt> {
         let mut counted = Vec::new();
         for attempt in self.context.attempts.try_iter() {
+            if self.asleep
+                && let Some(eyes) = &mut self.context.eyes
+            {
+                // Without room its port goes on counting: as if nobody could tell.
+                let _ = eyes.door.watch(connection(&attempt), now);
+            }
             match self.context.policy.distributed.wants(&attempt, now) {
                 Wants::Now => counted.push(attempt),
                 Wants::Later => {
@@ -242,7 +254,7 @@ impl Following {
     /// Asks what became of attempts whose time for a handshake is over; those that the host answered and nobody
     /// completed.
     fn ask(&mut self, now: Instant) -> Vec<Attempt> {
-        let mut due = Vec::new();
+        let mut due: Vec<Attempt> = Vec::new();
         while due.len() < ASKED_AT_ONCE
             && let Some((_, attempt)) = self.pending.pop_idle(HANDSHAKE_LIMIT, now)
         {
@@ -262,9 +274,17 @@ impl Following {
                 return Vec::new();
             }
         };
-        let mut states = states.into_iter();
-        due.retain(|_| states.next().flatten() == Some(TcpState::SynRecv));
-        due
+        let (answered, unknown): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .zip(states)
+            .filter(|(_, state)| matches!(state, Some(TcpState::SynRecv) | None))
+            .partition(|(_, state)| state.is_some());
+        let attempts = |pairs: Vec<(Attempt, _)>| pairs.into_iter().map(|(attempt, _)| attempt);
+        let mut incomplete: Vec<Attempt> = attempts(answered).collect();
+        if self.asleep {
+            incomplete.extend(half_open(&mut eyes.prover, attempts(unknown).collect()));
+        }
+        incomplete
     }
 
     fn tell(&self, counted: Vec<Attempt>) {
@@ -277,6 +297,7 @@ impl Following {
     /// Looks who listens, and tells the workers where the host answers if that changed.
     fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK_EVERY;
+        self.asleep = conntrack::sleeps();
         let listeners = match sockets::listeners() {
             Ok(listeners) => listeners,
             Err(error) => {
@@ -301,6 +322,26 @@ impl Following {
             worker.order(Order::Services(Arc::clone(&services)));
         }
         self.answering = answering;
+    }
+}
+
+/// Those of which TCP itself says that it answered and waits.
+fn half_open(prover: &mut Prover, mut attempts: Vec<Attempt>) -> Vec<Attempt> {
+    let connections: Vec<Completed> = attempts.iter().map(connection).collect();
+    let standings = prover.standings(&connections).unwrap_or_default();
+    let mut standings = standings.into_iter();
+    attempts.retain(|_| standings.next() == Some(Standing::Opening));
+    attempts
+}
+
+/// The connection that would come of an attempt, if nothing translates it.
+fn connection(attempt: &Attempt) -> Completed {
+    Completed {
+        client: attempt.seen,
+        client_port: attempt.src_port,
+        server: attempt.dst,
+        port: attempt.port,
+        ends_at: SocketAddr::new(attempt.dst, attempt.port),
     }
 }
 
