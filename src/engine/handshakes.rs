@@ -117,7 +117,7 @@ impl Handshakes {
             asleep: conntrack::sleeps(),
             started: self.stats.started,
             look_at: now,
-            learn_at: Some(now),
+            learn_at: None,
             context: self,
         };
         following.run();
@@ -126,6 +126,7 @@ impl Handshakes {
 
 impl Following {
     fn run(mut self) {
+        self.learn();
         while self.wait() {
             let now = Instant::now();
             self.listen();

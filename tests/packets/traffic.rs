@@ -111,7 +111,10 @@ fn a_published_port_is_protected_like_the_hosts_own() {
     let engine = Engine::start(&lab.host, DETECTION);
     let mut stream = connect(&lab.attacker, HOST, 8080).expect("published");
     assert!(echoes(&mut stream));
-    assert!(within(secs(2), || engine.json("stats")["handshakes"]["completed"] == 1));
+    assert!(within(
+        secs(2),
+        || engine.json("stats")["handshakes"]["completed"].as_u64() >= Some(1)
+    ));
     // A completed handshake speaks for the published port as it does for the host's own.
     Gun::new(&lab.attacker, ATTACKER, HOST).syns([8080, 5001, 5002, 5003, 5004, 5005, 5006, 5007]);
     std::thread::sleep(secs(1));
