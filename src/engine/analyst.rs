@@ -70,8 +70,6 @@ pub enum Command {
     Protect(Vec<(Prefix, Why)>),
     /// Another policy from now on.
     Policy(Arc<Policy>),
-    /// Attempts that count, for attacks of many sources on one port.
-    Attempts(Vec<Attempt>),
     /// Attacks that are under way.
     Attacks { to: Sender<Vec<AttackView>> },
     /// The protected addresses as they are now.
@@ -96,6 +94,8 @@ pub struct Inbox {
     pub offences: Receiver<Box<Offence>>,
     /// From control socket and protector.
     pub commands: Receiver<Command>,
+    /// Attempts that count, from who follows handshakes, bounded.
+    pub attempts: Receiver<Box<[Attempt]>>,
     /// From the enforcer.
     pub reports: Receiver<Report>,
 }
@@ -171,12 +171,13 @@ impl Analyst {
 
     /// Answers until told to stop.
     pub fn run(mut self, inbox: &Inbox) {
+        let mut attempts = inbox.attempts.clone();
         loop {
             let deadline = self
                 .deadline()
                 .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
             // What the kernel said first, before what somebody makes of it; then commands: an operator's unban
-            // must not wait behind a storm of offences.
+            // must not wait behind a storm of offences; and attempts last, of which there are most.
             select_biased! {
                 recv(inbox.reports) -> report => if let Ok(report) = report {
                     self.note(report, Instant::now());
@@ -188,6 +189,11 @@ impl Analyst {
                 recv(inbox.offences) -> offence => match offence {
                     Ok(offence) => self.judge(&offence, Instant::now()),
                     Err(_) => return,
+                },
+                recv(attempts) -> row => match row {
+                    Ok(row) => self.count_attempts(&row, Instant::now()),
+                    // Who follows handshakes leaves before we do.
+                    Err(_) => attempts = never(),
                 },
                 recv(deadline) -> _ => {},
             }
@@ -365,7 +371,6 @@ impl Analyst {
             }
             Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
             Command::Policy(policy) => self.go_over_to(policy, now),
-            Command::Attempts(attempts) => self.count_attempts(&attempts, now),
             Command::Attacks { to } => {
                 let attacks = self.attacks.under_way().map(|attack| attack_view(attack, now));
                 drop(to.send(attacks.collect()));

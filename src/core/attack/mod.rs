@@ -7,6 +7,7 @@ mod attacks;
 mod baseline;
 mod distinct;
 mod failing;
+mod pending;
 mod sliding;
 mod under_way;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use self::attacks::{Attacks, Outcome};
 pub use self::baseline::{Baseline, DAYS, PortBaseline};
+pub use self::pending::Pending;
 pub use self::under_way::{Attack, SOURCES_LISTED};
 use super::prefix::Prefix;
 
