@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::macros::datetime;
+use verdictd::core::attack::{Baseline, PortBaseline};
 use verdictd::core::judge::Memory;
 use verdictd::core::ledger::Standing;
 use verdictd::core::prefix::Prefix;
@@ -98,6 +99,17 @@ fn sample(now: Instant) -> Awake {
             standing("203.0.113.9", Some(7200), Some(3600)),
             standing("2001:db8:1::/64", Some(60), None),
         ],
+        usual: Baseline {
+            into_day: 5400,
+            observed: [5400, 86_400, 86_400, 0, 0, 0, 0],
+            ports: [(22, 3), (443, 500)]
+                .map(|(port, count)| PortBaseline {
+                    port,
+                    counted: [count, 2 * count, 0, 0, 0, 0, 0],
+                })
+                .into(),
+        },
+        away: Duration::ZERO,
         bans: vec![
             ban(
                 "10.0.0.0/8",
@@ -139,6 +151,7 @@ fn text(awake: &Awake, now: Instant) -> Vec<u8> {
         .standings
         .iter()
         .for_each(|standing| encoder.standing(standing).unwrap());
+    encoder.usual(&awake.usual).unwrap();
     awake.bans.iter().for_each(|ban| encoder.ban(ban).unwrap());
     encoder.finish().unwrap().0
 }
@@ -191,9 +204,11 @@ fn the_file_is_toml_that_a_person_can_read() {
         Some("\"quoted\" \\ back, äöü ]")
     );
     assert_eq!(
-        whole["sources"][0]["ports"].to_string(),
-        r#"["tcp/22", "udp/53", "tcp/0"]"#
+        whole["sources"][1]["ports"].to_string(),
+        r#"["tcp/22", "udp/53", "ip/47", "tcp/0"]"#
     );
+    assert_eq!(whole["sources"][0]["completed"].to_string(), "[80, 443]");
+    assert_eq!(whole["usual"][2]["port"].as_integer(), Some(443));
     assert_eq!(
         whole["ladder"][1]["last_offence"].to_string(),
         "2026-03-01T10:00:00Z"

@@ -124,8 +124,8 @@ fn bans(policy: &Policy) -> String {
 }
 
 /// The same as `status` says of a table that holds nothing.
-const UNKNOWN: &str = "  unknown while nothing is held: UDP is not seen; where conntrack sleeps, a completed handshake is not \
-                       seen either: every port counts, and \"incomplete\" finds no attack\n";
+const UNKNOWN: &str = "  unknown while nothing is held: UDP is not seen; where conntrack sleeps, connections that last less than \
+                       a second count as not completed\n";
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use super::protect::Protection;
 use super::storm::Storms;
 use super::worker::{Handle, Order};
 use crate::control::wire::{AttackView, BanView, Reply};
-use crate::core::attack::{Attacks, Attempt};
+use crate::core::attack::{Attacks, Attempt, Baseline};
 use crate::core::ledger::{Ledger, Refusal, Standing};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
@@ -82,6 +82,8 @@ pub enum Command {
         limit: usize,
         to: Sender<(Vec<Standing>, Option<usize>)>,
     },
+    /// What is usual on each port, for the snapshot.
+    Baseline { to: Sender<Baseline> },
     /// Who is banned, for the snapshot.
     Targets { to: Sender<Vec<Prefix>> },
     /// The bans of these, as far as they are still live.
@@ -167,9 +169,10 @@ impl Analyst {
         }
     }
 
-    /// Goes on with a ledger of before; workers and kernel know of it already.
-    pub fn restore(&mut self, ledger: Ledger) {
+    /// Goes on with a ledger of before, and with what was usual; workers and kernel know of the former already.
+    pub fn restore(&mut self, ledger: Ledger, attacks: Attacks) {
         self.ledger = ledger;
+        self.attacks = attacks;
         self.count();
     }
 
@@ -347,6 +350,7 @@ impl Analyst {
             Command::Protected { to } => drop(to.send(self.protection.clone())),
             // The keeper may have given up waiting.
             Command::Standings { cursor, limit, to } => drop(to.send(self.ledger.standings(cursor, limit))),
+            Command::Baseline { to } => drop(to.send(self.attacks.baseline(now))),
             Command::Targets { to } => drop(to.send(self.ledger.targets())),
             Command::Bans { of, to } => {
                 let live = of.iter().filter_map(|target| self.ledger.get(target).cloned());

@@ -261,7 +261,7 @@ impl Engine {
         )
         .with_keeper(errands.clone())
         .with_watcher(word_sender);
-        analyst.restore(restored.ledger);
+        analyst.restore(restored.ledger, restored.attacks);
         let inbox = Inbox {
             offences,
             commands: command_receiver,

@@ -364,7 +364,8 @@ pub fn on_loss(on_loss: OnLoss) -> &'static str {
 /// What copies without conntrack do not tell (DESIGN: observing holds nothing, and wakes nothing).
 const BLIND: [&str; 3] = [
     "UDP: a first packet cannot be told from an answer, so UDP scans are not seen",
-    "the state of connections: TCP is judged by its flags alone",
+    "the state of connections: TCP is judged by its flags, and where conntrack sleeps a connection of less than a \
+     second counts as not completed",
     "packets of one source beyond 20 a second: their copies are not taken",
 ];
 

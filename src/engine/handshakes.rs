@@ -1,11 +1,11 @@
 //! Who came through the door, and who rang and was not there: the thread that follows handshakes.
 //!
 //! Conntrack tells of completed ones by itself; of attempts that nobody completed it is asked once the time for a
-//! handshake is over. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
+//! handshake is over. Where it sleeps (an engine that only observes does not wake it) TCP is asked for both. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
 //! thread: what does not fit into its tables is not counted, and is told as a number.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ use crate::core::verdict::Proto;
 use crate::kernel::conntrack::ask::{Asker, TcpState};
 use crate::kernel::conntrack::dump::completed_flows;
 use crate::kernel::conntrack::handshakes::Handshakes as Door;
-use crate::kernel::conntrack::{Completed, Flow};
+use crate::kernel::conntrack::proof::{Prover, Standing};
+use crate::kernel::conntrack::{self, Completed, Flow};
 use crate::kernel::sockets;
 use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
@@ -42,6 +43,7 @@ pub enum Word {
 pub struct Eyes {
     door: Door,
     asker: Asker,
+    prover: Prover,
 }
 
 impl Eyes {
@@ -54,6 +56,7 @@ impl Eyes {
         Ok(Eyes {
             door: Door::open()?,
             asker: Asker::open()?,
+            prover: Prover::open()?,
         })
     }
 }
@@ -97,6 +100,8 @@ struct Following {
     /// Ports on which somebody completed a handshake.
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
+    /// Conntrack knows nothing here; TCP is asked in its place.
+    asleep: bool,
     started: Instant,
     look_at: Instant,
     learn_at: Option<Instant>,
@@ -113,6 +118,7 @@ impl Handshakes {
             failures: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
+            asleep: conntrack::sleeps(),
             started: self.stats.started,
             look_at: now,
             learn_at: Some(now),
@@ -177,6 +183,12 @@ impl Following {
         let mut counted = Vec::new();
         // Of a flood no more at once than the channel holds: completions are waiting.
         for attempt in self.context.attempts.try_iter().take(CHANNEL) {
+            if self.asleep
+                && let Some(eyes) = &mut self.context.eyes
+            {
+                // Without room its port goes on counting: as if nobody could tell.
+                let _ = eyes.door.watch(connection(&attempt), now);
+            }
             match self.context.policy.distributed.wants(&attempt, now) {
                 Wants::Now => counted.push(attempt),
                 Wants::Later => self.pending.add(attempt),
@@ -249,7 +261,7 @@ impl Following {
     /// Asks what became of attempts whose time for a handshake is over; those that the host answered and nobody
     /// completed.
     fn ask(&mut self, now: Instant) -> Vec<Attempt> {
-        let mut due = self.pending.due(ASKED_AT_ONCE, now);
+        let due = self.pending.due(ASKED_AT_ONCE, now);
         self.behind = due.len() == ASKED_AT_ONCE;
         let Some(eyes) = self.context.eyes.as_mut().filter(|_| !due.is_empty()) else {
             return Vec::new();
@@ -267,9 +279,17 @@ impl Following {
                 return Vec::new();
             }
         };
-        let mut states = states.into_iter();
-        due.retain(|_| states.next().flatten() == Some(TcpState::SynRecv));
-        due
+        let (answered, unknown): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .zip(states)
+            .filter(|(_, state)| matches!(state, Some(TcpState::SynRecv) | None))
+            .partition(|(_, state)| state.is_some());
+        let attempts = |pairs: Vec<(Attempt, _)>| pairs.into_iter().map(|(attempt, _)| attempt);
+        let mut incomplete: Vec<Attempt> = attempts(answered).collect();
+        if self.asleep {
+            incomplete.extend(half_open(&mut eyes.prover, attempts(unknown).collect()));
+        }
+        incomplete
     }
 
     /// An analyst that has more to do than it can is not waited for, nor are its commands made to wait.
@@ -286,6 +306,7 @@ impl Following {
     /// Looks who listens, and tells the workers where the host answers if that changed.
     fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK_EVERY;
+        self.asleep = conntrack::sleeps();
         let listeners = match sockets::listeners() {
             Ok(listeners) => listeners,
             Err(error) => {
@@ -310,6 +331,26 @@ impl Following {
             worker.order(Order::Services(Arc::clone(&services)));
         }
         self.answering = answering;
+    }
+}
+
+/// Those of which TCP itself says that it answered and waits.
+fn half_open(prover: &mut Prover, mut attempts: Vec<Attempt>) -> Vec<Attempt> {
+    let connections: Vec<Completed> = attempts.iter().map(connection).collect();
+    let standings = prover.standings(&connections).unwrap_or_default();
+    let mut standings = standings.into_iter();
+    attempts.retain(|_| standings.next() == Some(Standing::Opening));
+    attempts
+}
+
+/// The connection that would come of an attempt, if nothing translates it.
+fn connection(attempt: &Attempt) -> Completed {
+    Completed {
+        client: attempt.seen,
+        client_port: attempt.src_port,
+        server: attempt.dst,
+        port: attempt.port,
+        ends_at: SocketAddr::new(attempt.dst, attempt.port),
     }
 }
 

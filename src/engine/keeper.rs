@@ -166,6 +166,7 @@ impl Keeper {
                 .try_for_each(|standing| snapshot.standing(standing))?;
             cursor = next;
         }
+        snapshot.usual(&self.ask(|to| Command::Baseline { to })?)?;
         let mut targets = self.ask(|to| Command::Targets { to })?;
         targets.sort_unstable();
         for some in targets.chunks(CHUNK) {

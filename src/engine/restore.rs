@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::clock;
 use super::enforcer::MAX_PREFIX_SETS;
 use super::protect::Protection;
+use crate::core::attack::Attacks;
 use crate::core::judge::{Judge, Memory};
 use crate::core::ledger::Ledger;
 use crate::core::policy::Policy;
@@ -38,6 +39,8 @@ pub struct Restored {
     pub ledger: Ledger,
     /// What makes the kernel's sets agree with it.
     pub changes: Vec<Change>,
+    /// Nothing counted yet, and what is usual.
+    pub attacks: Attacks,
     sources: Vec<Memory>,
 }
 
@@ -97,8 +100,11 @@ impl Kept {
                 told.1
             );
         }
+        let mut attacks = Attacks::new();
+        attacks.restore(&awake.usual, awake.away, now);
         Restored {
             ledger,
+            attacks,
             changes: joined.changes,
             sources: awake.sources,
         }

@@ -4,6 +4,7 @@
 //! A wrong digest, version or head refuses the file. A single record that makes no sense is left out and
 //! counted; fields and arrays that nobody knows are passed over.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::{
     Boot, FOOTER_BYTES, FOOTER_START, MOST_BANS, MOST_BYTES, MOST_STANDINGS, Moment, SavedBan, SavedSource,
     SavedStanding, State, VERSION,
 };
+use crate::core::attack::{Baseline, DAYS, PortBaseline};
 use crate::core::judge::MOST_COMPLETED;
 use crate::core::prefix::Prefix;
 use crate::core::verdict::{Asked, BanReason, Proto};
@@ -55,6 +57,7 @@ pub fn decode(mut file: impl Read + Seek, most_sources: usize) -> Result<State, 
     file.seek(SeekFrom::Start(0))?;
     let mut lines = Lines::of(file, body);
     let (mut state, mut array) = head(&mut lines)?;
+    let mut usual: Vec<UsualLine> = Vec::new();
     while let Some(piece) = lines.next()? {
         let skipped = match piece {
             Piece::Array(next) => {
@@ -64,12 +67,14 @@ pub fn decode(mut file: impl Read + Seek, most_sources: usize) -> Result<State, 
             Piece::Line(line) => match array {
                 Array::Sources => take(line, &mut state.sources, most_sources),
                 Array::Ladder => take(line, &mut state.ladder, MOST_STANDINGS),
+                Array::Usual => take(line, &mut usual, MOST_PORTS),
                 Array::Bans => take(line, &mut state.bans, MOST_BANS),
                 Array::Other => continue,
             },
         };
         state.skipped += usize::from(skipped.is_none());
     }
+    state.usual = baseline(usual);
     Ok(state)
 }
 
@@ -148,6 +153,7 @@ fn head<R: Read>(lines: &mut Lines<R>) -> Result<(State, Array), Unreadable> {
         seed: head.seed,
         sources: Vec::new(),
         ladder: Vec::new(),
+        usual: Baseline::default(),
         bans: Vec::new(),
         skipped: 0,
     };
@@ -228,6 +234,41 @@ impl Record for SavedStanding {
         };
         (standing.real.is_some() || standing.would_be.is_some()).then_some(standing)
     }
+}
+
+/// Either how long was looked, or what counted on one port.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum UsualLine {
+    Looked { into_day: u32, observed: [u32; DAYS] },
+    Port { port: u16, counted: [u32; DAYS] },
+}
+
+impl Record for UsualLine {
+    type Line = UsualLine;
+
+    fn of(line: UsualLine) -> Option<UsualLine> {
+        Some(line)
+    }
+}
+
+/// One entry a port, ascending; the first that says how long was looked counts.
+fn baseline(lines: Vec<UsualLine>) -> Baseline {
+    let mut baseline = Baseline::default();
+    let mut ports = BTreeMap::new();
+    for line in lines.into_iter().rev() {
+        match line {
+            UsualLine::Looked { into_day, observed } => {
+                (baseline.into_day, baseline.observed) = (into_day, observed);
+            }
+            UsualLine::Port { port, counted } => drop(ports.insert(port, counted)),
+        }
+    }
+    let ports = ports.into_iter();
+    baseline.ports = ports
+        .map(|(port, counted)| PortBaseline { port, counted })
+        .collect();
+    baseline
 }
 
 #[derive(Deserialize)]
@@ -315,6 +356,7 @@ enum Piece<'a> {
 enum Array {
     Sources,
     Ladder,
+    Usual,
     Bans,
     Other,
 }
@@ -351,6 +393,7 @@ impl<R: Read> Lines<R> {
         Ok(Some(match self.line.trim_ascii() {
             b"sources = [" => Piece::Array(Array::Sources),
             b"ladder = [" => Piece::Array(Array::Ladder),
+            b"usual = [" => Piece::Array(Array::Usual),
             b"bans = [" => Piece::Array(Array::Bans),
             b"]" => Piece::Array(Array::Other),
             other if other.ends_with(b" = [") => Piece::Array(Array::Other),
@@ -361,6 +404,8 @@ impl<R: Read> Lines<R> {
 
 /// A source that touched every port of both protocols takes 2.7 MB.
 const MOST_LINE: usize = 4 << 20;
+/// As many ports as there are, and the line about time.
+const MOST_PORTS: usize = 65_537;
 const MOST_HEAD: usize = 4096;
 const MOST_BOOT_ID: usize = 64;
 const MOST_NOTE_CHARS: usize = 200;

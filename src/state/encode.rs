@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{FOOTER_START, MOST_SOURCE_BYTES, Moment, VERSION};
+use crate::core::attack::Baseline;
 use crate::core::judge::Memory;
 use crate::core::ledger::Standing;
 use crate::core::verdict::Ban;
@@ -27,7 +28,7 @@ pub struct Counts {
     pub bans: u64,
 }
 
-/// Writes one state. Sources come first, then ladder positions, then bans: who is banned while it is written
+/// Writes one state. Sources come first, then ladder positions, what is usual, and bans: who is banned while it is written
 /// is then among the bans.
 pub struct Encoder<W: Write> {
     out: BufWriter<Digesting<W>>,
@@ -43,6 +44,7 @@ enum Section {
     Head,
     Sources,
     Ladder,
+    Usual,
     Bans,
 }
 
@@ -128,6 +130,23 @@ impl<W: Write> Encoder<W> {
         writeln!(self.out, " }},")
     }
 
+    /// What is usual on each port: how long was looked on each of the last days, this one first, then what counted.
+    pub fn usual(&mut self, baseline: &Baseline) -> io::Result<()> {
+        if baseline.ports.is_empty() {
+            return Ok(());
+        }
+        self.enter(Section::Usual)?;
+        write!(self.out, "  {{ into_day = {}", baseline.into_day)?;
+        self.list(", observed", baseline.observed.iter())?;
+        writeln!(self.out, " }},")?;
+        for port in &baseline.ports {
+            write!(self.out, "  {{ port = {}", port.port)?;
+            self.list(", counted", port.counted.iter())?;
+            writeln!(self.out, " }},")?;
+        }
+        Ok(())
+    }
+
     /// A live ban.
     pub fn ban(&mut self, ban: &Ban) -> io::Result<()> {
         self.enter(Section::Bans)?;
@@ -183,7 +202,8 @@ impl<W: Write> Encoder<W> {
             self.section = match self.section {
                 Section::Head => Section::Sources,
                 Section::Sources => Section::Ladder,
-                Section::Ladder | Section::Bans => Section::Bans,
+                Section::Ladder => Section::Usual,
+                Section::Usual | Section::Bans => Section::Bans,
             };
             writeln!(self.out, "\n{} = [", self.section.name())?;
         }
@@ -226,6 +246,7 @@ impl Section {
             Section::Head => "",
             Section::Sources => "sources",
             Section::Ladder => "ladder",
+            Section::Usual => "usual",
             Section::Bans => "bans",
         }
     }

@@ -18,6 +18,11 @@
 //!   { source = "203.0.113.9", offences = 2, last_offence = …, age = 7200.0 },
 //! ]
 //!
+//! usual = [
+//!   { into_day = 5400, observed = [5400, 86400, …] },
+//!   { port = 443, counted = [12, 240, …] },
+//! ]
+//!
 //! bans = [
 //!   { source = "203.0.113.9", reason = "port_scanning", step = 2, …, remaining_seconds = 593.412, … },
 //! ]
@@ -48,6 +53,7 @@ pub use self::moment::{Boot, Moment};
 pub use self::snapshot::{SaveError, Saved, Snapshot};
 pub use self::wake::{Awake, wake};
 
+use crate::core::attack::Baseline;
 use crate::core::prefix::Prefix;
 use crate::core::verdict::{Asked, BanReason};
 
@@ -91,6 +97,8 @@ pub struct State {
     pub sources: Vec<SavedSource>,
     /// Ladder positions.
     pub ladder: Vec<SavedStanding>,
+    /// What is usual on each port.
+    pub usual: Baseline,
     /// Bans that were live.
     pub bans: Vec<SavedBan>,
     /// Records that could not be understood and were left out.

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{Counts, Encoder, Moment, Place};
+use crate::core::attack::Baseline;
 use crate::core::judge::Memory;
 use crate::core::ledger::Standing;
 use crate::core::verdict::Ban;
@@ -72,6 +73,11 @@ impl Snapshot {
     /// Adds a ladder position.
     pub fn standing(&mut self, standing: &Standing) -> Result<(), SaveError> {
         self.add(|encoder| encoder.standing(standing))
+    }
+
+    /// Adds what is usual on each port.
+    pub fn usual(&mut self, baseline: &Baseline) -> Result<(), SaveError> {
+        self.add(|encoder| encoder.usual(baseline))
     }
 
     /// Adds a ban.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Moment, State};
+use crate::core::attack::Baseline;
 use crate::core::judge::Memory;
 use crate::core::ledger::Standing;
 use crate::core::source::Touch;
@@ -15,6 +16,10 @@ pub struct Awake {
     pub sources: Vec<Memory>,
     /// Ladder positions.
     pub standings: Vec<Standing>,
+    /// What is usual on each port.
+    pub usual: Baseline,
+    /// How long ago that was known.
+    pub away: Duration,
     /// Bans, also those that ended meanwhile by our clocks: the kernel's may say otherwise.
     pub bans: Vec<Ban>,
 }
@@ -58,6 +63,8 @@ pub fn wake(state: State, moment: &Moment, now: Instant) -> Awake {
     let mut awake = Awake {
         sources: sources.collect(),
         standings: standings.collect(),
+        usual: state.usual,
+        away: passed,
         bans: bans.collect(),
     };
     awake.sources.sort_by_key(|memory| memory.last_seen);

@@ -126,6 +126,39 @@ fn a_published_port_is_protected_like_the_hosts_own() {
 }
 
 #[test]
+fn observing_knows_completed_handshakes_without_conntrack() {
+    let lab = Lab::new();
+    let office = [25, 80, 110, 143, 443, 465, 587, 993, 995];
+    let _echo = Echo::tcp(&lab.host, &office);
+    let engine = Engine::start(&lab.host, OBSERVING);
+    let mut open = Vec::new();
+    for ports in office.chunks(5) {
+        open.extend(
+            ports
+                .iter()
+                .map(|port| connect(&lab.attacker, HOST, *port).expect("open")),
+        );
+        std::thread::sleep(ms(2500));
+    }
+    assert_eq!(
+        engine.json("stats")["handshakes"]["completed"],
+        9,
+        "{}",
+        engine.log()
+    );
+    let mut gun = Gun::new(&lab.attacker, ATTACKER, HOST);
+    gun.syns(5001..=5007);
+    std::thread::sleep(secs(1));
+    assert!(engine.bans().is_empty(), "{:?}", engine.bans());
+    gun.syns([5008]);
+    assert_eq!(engine.wait_ban(ATTACKER)["enforced"], false);
+    let count = lab
+        .host
+        .inside(|| fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count"));
+    assert_eq!(count.unwrap().trim(), "0", "conntrack sleeps on");
+}
+
+#[test]
 fn observing_holds_nothing_and_wakes_no_conntrack() {
     let lab = Lab::new().with_client();
     let _echo = Echo::both(&lab.host, &[80, 443], &[53]);

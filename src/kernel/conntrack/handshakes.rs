@@ -79,6 +79,12 @@ impl Handshakes {
         self.claims.extend(claims);
     }
 
+    /// Looks at a connection that nobody announced, in a moment: where conntrack sleeps TCP knows all the same. One that
+    /// is over by then is not believed, for nobody said that it ever was one. False if there is no room.
+    pub fn watch(&mut self, attempt: Completed, now: Instant) -> bool {
+        self.waiting.put(now, 1, attempt)
+    }
+
     /// Hands what completed to `each`, at most once a connection, without waiting. Of what is announced only the
     /// `wanted` is looked at: conntrack follows what the host opens and forwards too.
     ///

@@ -61,6 +61,11 @@ impl Completed {
     }
 }
 
+/// Whether conntrack follows nothing in this network namespace: no rule woke it, or nothing came since.
+pub fn sleeps() -> bool {
+    number("/proc/sys/net/netfilter/nf_conntrack_count").is_none_or(|flows| flows == 0)
+}
+
 /// Conntrack and the sockets that it would have to follow, at one moment, in one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conntrack {
