@@ -104,6 +104,12 @@ impl Distributed {
         self.by_port.get(&port).copied().unwrap_or(self.counting)
     }
 
+    /// Whether any port counts the attempts of sources that are new here.
+    pub fn asks_since_when(&self) -> bool {
+        let mut countings = self.by_port.values().chain([&self.counting]);
+        countings.any(|counting| *counting == Counting::NewSources)
+    }
+
     /// Whether `attempt` is to be counted, by the counting of its port.
     pub fn wants(&self, attempt: &Attempt, now: Instant) -> Wants {
         match self.counting_of(attempt.port) {
