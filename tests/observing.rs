@@ -111,16 +111,19 @@ proptest! {
         // One at a time, in this order: with room for one, the sender waits for the analyst.
         let (offences, offence_inbox) = bounded(0);
         let (commands, command_inbox) = bounded(0);
+        let (attempts, attempt_inbox) = bounded(0);
         let (_reports, report_inbox) = unbounded();
-        let inbox = Inbox { offences: offence_inbox, commands: command_inbox, reports: report_inbox };
+        let inbox = Inbox {
+            offences: offence_inbox,
+            commands: command_inbox,
+            attempts: attempt_inbox,
+            reports: report_inbox,
+        };
         let thread = std::thread::spawn(move || analyst.run(&inbox));
         for told in history {
             match told {
                 Told::Offence(addr, reason, weight) => offences.send(Box::new(offence(addr, reason, weight))).unwrap(),
-                Told::Attempts(attempts) => {
-                    let attempts = attempts.into_iter().map(attempt).collect();
-                    commands.send(Command::Attempts(attempts)).unwrap();
-                }
+                Told::Attempts(row) => attempts.send(row.into_iter().map(attempt).collect()).unwrap(),
                 Told::Unban(addr) => {
                     let (to, _reply) = bounded(1);
                     commands.send(Command::Unban { target: Target::Address(addr), to }).unwrap();

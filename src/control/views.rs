@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::core::attack::Attack;
 use crate::core::scan::ScanKind;
 use crate::core::verdict::{Ban, Reason};
 use crate::stats::StatsReport;
@@ -375,6 +376,20 @@ pub struct BanView {
     /// The operator's words.
     #[serde(default)]
     pub note: Option<String>,
+}
+
+impl AttackView {
+    /// `attack` as it is at `now`.
+    pub fn of(attack: &Attack, now: Instant) -> AttackView {
+        AttackView {
+            port: attack.port,
+            counting: attack.counting.word().to_owned(),
+            attempts: attack.attempts,
+            threshold: attack.threshold,
+            sources: attack.distinct,
+            seconds: now.saturating_duration_since(attack.began).as_secs(),
+        }
+    }
 }
 
 impl BanView {

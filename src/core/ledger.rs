@@ -220,7 +220,8 @@ impl Ledger {
     /// Enforcement was switched on or off: every earned ban goes along with its time left, operators' bans stay
     /// enforced. Returns those that changed.
     ///
-    /// A ban that was only ever observed becomes the source's first offence, and lasts no longer than that earns.
+    /// A ban that was only ever observed becomes the source's first offence, and lasts no longer than that earns. One
+    /// that did not climb the ladder of would-be bans (its sender may be forged) does not climb the real one either.
     pub fn switch(&mut self, enforced: bool, policy: &Policy, now: Instant) -> Vec<Ban> {
         let earned = |ban: &&Ban| ban.reason != BanReason::Manual && ban.enforced != enforced;
         let mut changed: Vec<Ban> = self.bans().filter(earned).cloned().collect();
@@ -229,7 +230,11 @@ impl Ledger {
             if enforced && self.offences_of(&ban.source) == 0 {
                 let (step, longest) = policy.ladder.duration(1);
                 ban.step = step;
-                ban.offences = self.climb(ban.source, true, true, policy.forgive_after, now);
+                let weighed = self
+                    .records
+                    .get(&ban.source)
+                    .is_some_and(|record| record.would_be.offences > 0);
+                ban.offences = self.climb(ban.source, true, weighed, policy.forgive_after, now);
                 ban.until = ban
                     .until
                     .min(now.checked_add(longest))
@@ -554,6 +559,81 @@ mod tests {
             on[0].remaining(bench.now),
             Some(bench.policy.ladder.duration(1).1)
         );
+    }
+
+    #[test]
+    fn an_observed_ban_that_may_be_forged_does_not_climb_when_it_becomes_real() {
+        let mut bench = Bench::new();
+        let observed = offence("192.0.2.7", true);
+        bench
+            .ledger
+            .offence(&observed, false, &bench.policy, 0, bench.now)
+            .unwrap();
+        let on = bench.ledger.switch(true, &bench.policy, bench.now);
+        assert_eq!((on[0].step, on[0].offences, on[0].enforced), (1, 1, true));
+        bench.wait(600);
+        assert_eq!(bench.earned("192.0.2.7"), (1, 600));
+    }
+
+    #[test]
+    fn who_never_completed_a_handshake_is_banned_no_longer_than_the_cap_and_climbs_all_the_same() {
+        let mut bench = Bench::new();
+        bench.policy.unproven_cap = Some(Duration::from_secs(3600));
+        for (step, seconds) in [(1, 600), (2, 3600), (3, 3600), (4, 3600)] {
+            assert_eq!(bench.earned("192.0.2.7"), (step, seconds));
+            bench.wait(3600);
+        }
+        let proven = Offence {
+            proven: true,
+            ..offence("192.0.2.7", false)
+        };
+        let known = bench.ledger.offence(&proven, true, &bench.policy, 0, bench.now);
+        assert_eq!(
+            known.unwrap().remaining(bench.now),
+            Some(Duration::from_secs(7 * DAY))
+        );
+        bench.policy.unproven_cap = None;
+        assert_eq!(bench.earned("192.0.2.8"), (1, 600), "off");
+    }
+
+    #[test]
+    fn what_may_be_forged_never_gets_past_the_first_step_whatever_came_before() {
+        for weight in [Weight::UdpOnly, Weight::PossiblyForged, Weight::OneOfMany] {
+            let mut bench = Bench::new();
+            assert_eq!(bench.earned("192.0.2.7"), (1, 600));
+            bench.wait(600);
+            let light = Offence {
+                weight,
+                ..offence("192.0.2.7", false)
+            };
+            for _ in 0..32 {
+                let ban = bench.ledger.offence(&light, true, &bench.policy, 0, bench.now);
+                assert_eq!(ban.unwrap().step, 1, "{weight:?}");
+                bench.wait(3000);
+            }
+            assert_eq!(
+                bench.earned("192.0.2.7"),
+                (2, 7200),
+                "what weighs goes on where it was"
+            );
+        }
+    }
+
+    #[test]
+    fn after_a_storm_each_minute_has_its_own_bans() {
+        let mut bench = Bench::new();
+        bench.policy.max_bans_per_minute = 5;
+        let banned: Vec<usize> = (0..5)
+            .map(|minute| {
+                let of_minute = (0..60u8).filter(|second| {
+                    let ok = bench.offend(&format!("10.{minute}.{second}.1")).is_ok();
+                    bench.wait(1);
+                    ok
+                });
+                of_minute.count()
+            })
+            .collect();
+        assert_eq!(banned, [5; 5]);
     }
 
     fn offence(source: &str, udp_only: bool) -> Offence {

@@ -95,7 +95,7 @@ pub enum Unparsed {
 /// only the fixed 20 bytes.
 ///
 /// # Errors
-/// If the headers cannot be read. Such a packet passes and is counted (fails open).
+/// If the headers cannot be read. What becomes of such a packet is the judge's to say.
 pub fn parse(packet: &[u8]) -> Result<Probe, Unparsed> {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) => parse_v4(packet),
@@ -161,7 +161,11 @@ impl TcpFlags {
 fn parse_v4(packet: &[u8]) -> Result<Probe, Unparsed> {
     let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| Unparsed::IpHeader)?;
     let header_len = header.slice().len();
-    let mut payload = within(packet, header_len, header.total_len().into())?;
+    let total = match header.total_len() {
+        0 => usize::MAX, // merged by this host beyond 64 KiB (BIG TCP); from the wire Linux takes none
+        length => length.into(),
+    };
+    let mut payload = within(packet, header_len, total)?;
     payload.is_first_fragment = header.more_fragments();
     // An AH inside IPv4 stays `Other`: nftables matches the protocol of the header as well.
     let protocol = header.protocol();
@@ -357,6 +361,16 @@ mod tests {
         let probe = parse(&v6(6, &TCP_SYN)).unwrap();
         assert_eq!(probe.src, "2001:db8::7".parse::<IpAddr>().unwrap());
         assert_eq!((probe.transport, probe.port()), (syn(), Some((Proto::Tcp, 80))));
+    }
+
+    #[test]
+    fn what_this_host_merged_beyond_64_kib_is_read_for_what_is_there() {
+        let mut packet = v4(6, 0, &TCP_SYN);
+        packet[2..4].fill(0);
+        assert_eq!(parse(&packet).map(|probe| probe.transport), Ok(syn()));
+        assert_eq!(parse(&packet[..30]), Err(Unparsed::TransportCut));
+        packet[3] = 19;
+        assert_eq!(parse(&packet), Err(Unparsed::IpHeader));
     }
 
     #[test]

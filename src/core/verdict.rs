@@ -52,7 +52,8 @@ pub enum Reason {
     Repeated,
     /// Nothing in it is evidence of anything.
     Harmless,
-    /// Could not be parsed; passes (fails open: an unreadable packet accuses nobody) and is counted.
+    /// Could not be read. It accuses nobody; where bans are enforced it is dropped (fails closed: what the host might
+    /// read and we cannot is no way around us), else it passes.
     Unparsed,
 }
 

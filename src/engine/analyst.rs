@@ -10,13 +10,15 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
+use super::attack_lines::AttackLines;
 use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
 use super::handshakes::Word;
 use super::keeper::Errand;
 use super::protect::Protection;
+use super::storm::Storms;
 use super::worker::{Handle, Order};
 use crate::control::wire::{AttackView, BanView, Reply};
-use crate::core::attack::{Attack, Attacks, Attempt, Baseline};
+use crate::core::attack::{Attacks, Attempt, Baseline};
 use crate::core::ledger::{Ledger, Refusal, Standing};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
@@ -70,8 +72,6 @@ pub enum Command {
     Protect(Vec<(Prefix, Why)>),
     /// Another policy from now on.
     Policy(Arc<Policy>),
-    /// Attempts that count, for attacks of many sources on one port.
-    Attempts(Vec<Attempt>),
     /// Attacks that are under way.
     Attacks { to: Sender<Vec<AttackView>> },
     /// The protected addresses as they are now.
@@ -98,6 +98,8 @@ pub struct Inbox {
     pub offences: Receiver<Box<Offence>>,
     /// From control socket and protector.
     pub commands: Receiver<Command>,
+    /// Attempts that count, from who follows handshakes, bounded.
+    pub attempts: Receiver<Box<[Attempt]>>,
     /// From the enforcer.
     pub reports: Receiver<Report>,
 }
@@ -115,7 +117,8 @@ pub struct Analyst {
     refused: BTreeSet<Prefix>,
     retry_at: Option<Instant>,
     attacks: Attacks,
-    storm: Option<Storm>,
+    attack_lines: AttackLines,
+    storms: Storms,
     watcher: Option<Sender<Word>>,
     keeper: Option<Sender<Errand>>,
     failures_told: Throttle,
@@ -142,7 +145,8 @@ impl Analyst {
             refused: BTreeSet::new(),
             retry_at: None,
             attacks: Attacks::new(),
-            storm: None,
+            attack_lines: AttackLines::default(),
+            storms: Storms::default(),
             watcher: None,
             keeper: None,
             failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
@@ -174,12 +178,13 @@ impl Analyst {
 
     /// Answers until told to stop.
     pub fn run(mut self, inbox: &Inbox) {
+        let mut attempts = inbox.attempts.clone();
         loop {
             let deadline = self
                 .deadline()
                 .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
             // What the kernel said first, before what somebody makes of it; then commands: an operator's unban
-            // must not wait behind a storm of offences.
+            // must not wait behind a storm of offences; and attempts last, of which there are most.
             select_biased! {
                 recv(inbox.reports) -> report => if let Ok(report) = report {
                     self.note(report, Instant::now());
@@ -192,6 +197,11 @@ impl Analyst {
                     Ok(offence) => self.judge(&offence, Instant::now()),
                     Err(_) => return,
                 },
+                recv(attempts) -> row => match row {
+                    Ok(row) => self.count_attempts(&row, Instant::now()),
+                    // Who follows handshakes leaves before we do.
+                    Err(_) => attempts = never(),
+                },
                 recv(deadline) -> _ => {},
             }
             self.tick(Instant::now());
@@ -199,12 +209,13 @@ impl Analyst {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let calm = self.storm.as_ref().map(|storm| storm.last + STORM_QUIET);
-        let attacks = self.attacks.next_deadline(&self.policy);
-        [self.ledger.next_deadline(), self.retry_at, calm, attacks]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.ledger.next_deadline(),
+            self.retry_at,
+            self.storms.next_deadline(),
+            self.attacks.next_deadline(&self.policy),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// What is due by time alone.
@@ -217,14 +228,9 @@ impl Analyst {
             self.retry(now);
         }
         for attack in self.attacks.expire(&self.policy, now) {
-            info!(
-                event = "distributed_attack_ended",
-                port = attack.port,
-                "the attack on tcp port {} is over",
-                attack.port
-            );
+            self.attack_lines.ended(&attack, now);
         }
-        self.tell_calm(now);
+        self.storms.tell_calm(now);
         self.count();
     }
 
@@ -257,7 +263,12 @@ impl Analyst {
                     self.assert(&ban, now, None);
                 }
             }
-            Err(Refusal::Storm) => self.note_storm(now),
+            // The worker needs no answer: it drops the source until its accusation has gone unanswered for a
+            // minute, and then judges it anew.
+            Err(Refusal::Storm) => {
+                self.stats.storm_refusals.add(1);
+                self.storms.refuse(self.policy.max_bans_per_minute, now);
+            }
         }
     }
 
@@ -301,48 +312,12 @@ impl Analyst {
         }
     }
 
-    /// No ban beyond the blast radius. The worker needs no answer: it drops the source until its accusation has
-    /// gone unanswered for a minute, and then judges it anew.
-    fn note_storm(&mut self, now: Instant) {
-        self.stats.storm_refusals.add(1);
-        if let Some(storm) = &mut self.storm {
-            storm.last = now;
-            storm.refused += 1;
-            return;
-        }
-        self.storm = Some(Storm {
-            last: now,
-            refused: 1,
-        });
-        warn!(
-            event = "ban_storm",
-            "ban storm: more offences than bans.max_bans_per_minute = {} allows (or than one neighbourhood may \
-             cause); offenders are dropped packet by packet, no ban is added for them",
-            self.policy.max_bans_per_minute
-        );
-    }
-
-    fn tell_calm(&mut self, now: Instant) {
-        let over = |storm: &mut Storm| now.saturating_duration_since(storm.last) >= STORM_QUIET;
-        if let Some(storm) = self.storm.take_if(over) {
-            info!(
-                event = "ban_storm_ended",
-                "the ban storm is over: {} offences were not turned into bans", storm.refused
-            );
-        }
-    }
-
     /// Attempts of many sources on one port, each of them harmless by itself.
     fn count_attempts(&mut self, attempts: &[Attempt], now: Instant) {
         for attempt in attempts {
             let outcome = self.attacks.count(attempt, &self.policy, now);
             if let Some(attack) = outcome.began {
-                warn!(
-                    event = "distributed_attack", port = attack.port, attempts = attack.attempts,
-                    threshold = attack.threshold, source = %attack.source,
-                    "tcp port {} is under attack: {} attempts ({}) of {} sources, {} are tolerated",
-                    attack.port, attack.attempts, attack.counting.word(), attack.distinct, attack.threshold
-                );
+                self.attack_lines.began(&attack, now);
             }
             if let Some(offence) = outcome.offence {
                 self.judge(&offence, now);
@@ -368,9 +343,8 @@ impl Analyst {
             }
             Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
             Command::Policy(policy) => self.go_over_to(policy, now),
-            Command::Attempts(attempts) => self.count_attempts(&attempts, now),
             Command::Attacks { to } => {
-                let attacks = self.attacks.under_way().map(|attack| attack_view(attack, now));
+                let attacks = self.attacks.under_way().map(|attack| AttackView::of(attack, now));
                 drop(to.send(attacks.collect()));
             }
             Command::Protected { to } => drop(to.send(self.protection.clone())),
@@ -636,23 +610,6 @@ fn view(ban: &Ban, now: Instant) -> BanView {
     BanView::of(ban, now, SystemTime::now())
 }
 
-fn attack_view(attack: &Attack, now: Instant) -> AttackView {
-    AttackView {
-        port: attack.port,
-        counting: attack.counting.word().to_owned(),
-        attempts: attack.attempts,
-        threshold: attack.threshold,
-        sources: attack.distinct,
-        seconds: now.saturating_duration_since(attack.began).as_secs(),
-    }
-}
-
-/// Offences beyond the blast radius.
-struct Storm {
-    last: Instant,
-    refused: u64,
-}
-
 /// A random number for the jitter of a ban; without one (a sandbox may refuse it) there is none, which harms nobody.
 fn draw() -> u32 {
     let mut bytes = [0; 4];
@@ -665,5 +622,3 @@ fn draw() -> u32 {
 /// Refusals of the kernel that are told at once, and how often one is told after that.
 const FAILURE_LINES: u32 = 5;
 const FAILURE_PAUSE: Duration = Duration::from_secs(10);
-/// A storm is over when nothing was refused for so long.
-const STORM_QUIET: Duration = Duration::from_secs(60);

@@ -197,6 +197,7 @@ impl Engine {
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (refusal_sender, refused) = bounded(refusals::CHANNEL);
         let (attempt_sender, attempts) = bounded(handshakes::CHANNEL);
+        let (counted_sender, counted) = bounded(handshakes::COUNTED);
         let (word_sender, words) = unbounded();
         let ears = Ears {
             offences: offence_sender,
@@ -264,6 +265,7 @@ impl Engine {
         let inbox = Inbox {
             offences,
             commands: command_receiver,
+            attempts: counted,
             reports,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
@@ -287,7 +289,7 @@ impl Engine {
             words,
             workers: handles.clone(),
             seed: layout.seed,
-            analyst: commands.clone(),
+            counted: counted_sender,
             stats: Arc::clone(&stats),
             policy: Arc::clone(&policy),
             own: protection.own(),

@@ -15,12 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use tracing::{debug, warn};
 
-use super::analyst::Command;
 use super::worker::{Handle, Order};
-use crate::core::attack::{Attempt, HANDSHAKE_LIMIT, Wants};
-use crate::core::bounded::BoundedMap;
+use crate::core::attack::{Attempt, Pending, Wants};
 use crate::core::policy::Policy;
-use crate::core::prefix::{Prefix, PrefixSet};
+use crate::core::prefix::PrefixSet;
 use crate::core::services::Services;
 use crate::core::shard::shard_of;
 use crate::core::verdict::Proto;
@@ -30,6 +28,7 @@ use crate::kernel::conntrack::handshakes::Handshakes as Door;
 use crate::kernel::conntrack::proof::{Prover, Standing};
 use crate::kernel::conntrack::{self, Completed, Flow};
 use crate::kernel::sockets;
+use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
 
 /// What the slow path tells this thread.
@@ -74,8 +73,8 @@ pub struct Handshakes {
     pub workers: Box<[Handle]>,
     /// The seed.
     pub seed: u32,
-    /// The analyst.
-    pub analyst: Sender<Command>,
+    /// To the analyst, bounded.
+    pub counted: Sender<Box<[Attempt]>>,
     /// Counters.
     pub stats: Arc<Stats>,
     /// The policy to begin with.
@@ -91,10 +90,13 @@ pub struct Handshakes {
 /// What it keeps while it runs.
 struct Following {
     context: Handshakes,
-    /// Attempts that nobody completed yet, oldest first.
-    pending: BoundedMap<Flow, Attempt>,
-    /// Sources that completed something lately.
-    arrived: BoundedMap<Prefix, ()>,
+    /// Attempts that nobody completed yet.
+    pending: Pending,
+    /// Attempts that count and that the analyst had no room for.
+    unheard: u64,
+    /// More is to be asked about than was.
+    behind: bool,
+    failures: Throttle,
     /// Ports on which somebody completed a handshake.
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
@@ -110,8 +112,10 @@ impl Handshakes {
     pub fn run(self) {
         let now = Instant::now();
         let following = Following {
-            pending: BoundedMap::new(PENDING),
-            arrived: BoundedMap::new(PENDING),
+            pending: Pending::new(PENDING, self.policy.v6_prefix),
+            unheard: 0,
+            behind: false,
+            failures: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
             asleep: conntrack::sleeps(),
@@ -157,6 +161,7 @@ impl Following {
             .as_ref()
             .and_then(|eyes| eyes.door.poll_timeout());
         let patience = match self.pending.is_empty() && undecided.is_none() {
+            _ if self.behind => Duration::ZERO,
             true => IDLE,
             false => BUSY,
         };
@@ -177,7 +182,8 @@ impl Following {
     /// Those that count at once; those that may come to count are kept.
     fn take_attempts(&mut self, now: Instant) -> Vec<Attempt> {
         let mut counted = Vec::new();
-        for attempt in self.context.attempts.try_iter() {
+        // Of a flood no more at once than the channel holds: completions are waiting.
+        for attempt in self.context.attempts.try_iter().take(CHANNEL) {
             if self.asleep
                 && let Some(eyes) = &mut self.context.eyes
             {
@@ -186,13 +192,10 @@ impl Following {
             }
             match self.context.policy.distributed.wants(&attempt, now) {
                 Wants::Now => counted.push(attempt),
-                Wants::Later => {
-                    self.pending.insert(flow_of(&attempt), attempt, 0, attempt.at);
-                }
+                Wants::Later => self.pending.add(attempt),
                 Wants::Not => {}
             }
         }
-        self.context.stats.attempts_unasked.set(self.pending.evicted());
         counted
     }
 
@@ -207,7 +210,11 @@ impl Following {
             Ok(served) if served.lost => self.note_loss(now),
             Ok(_) => {}
             Err(error) => {
-                debug!("completed handshakes are not confirmed: {error}");
+                if let Some(more) = self.failures.pass(now) {
+                    warn!(
+                        "completed handshakes are not confirmed: {error} ({more} more since the last such line)"
+                    );
+                }
                 self.note_loss(now);
             }
         }
@@ -224,8 +231,8 @@ impl Following {
         let mut told: Vec<Vec<(IpAddr, u16)>> = vec![Vec::new(); self.context.workers.len()];
         for claim in completed {
             let source = self.context.policy.source_of(claim.client);
-            self.pending.remove(&claim.flow());
-            self.arrived.insert(source, (), 0, now);
+            self.pending
+                .complete(claim.client, claim.client_port, claim.server, claim.port, now);
             self.served.insert(claim.port);
             let shard = shard_of(source, self.context.seed, told.len() as u32);
             if let Some(told) = told.get_mut(shard as usize) {
@@ -255,15 +262,8 @@ impl Following {
     /// Asks what became of attempts whose time for a handshake is over; those that the host answered and nobody
     /// completed.
     fn ask(&mut self, now: Instant) -> Vec<Attempt> {
-        let mut due: Vec<Attempt> = Vec::new();
-        while due.len() < ASKED_AT_ONCE
-            && let Some((_, attempt)) = self.pending.pop_idle(HANDSHAKE_LIMIT, now)
-        {
-            if self.arrived.find(&attempt.source).is_none() {
-                due.push(attempt);
-            }
-        }
-        self.arrived.expire(|_| 2 * HANDSHAKE_LIMIT, now, ASKED_AT_ONCE);
+        let due = self.pending.due(ASKED_AT_ONCE, now);
+        self.behind = due.len() == ASKED_AT_ONCE;
         let Some(eyes) = self.context.eyes.as_mut().filter(|_| !due.is_empty()) else {
             return Vec::new();
         };
@@ -271,7 +271,12 @@ impl Following {
         let states = match eyes.asker.states(&flows) {
             Ok(states) => states,
             Err(error) => {
-                debug!("conntrack does not answer about {} attempts: {error}", due.len());
+                if let Some(more) = self.failures.pass(now) {
+                    warn!(
+                        "conntrack does not answer about {} attempts: {error} ({more} more since the last such line)",
+                        due.len()
+                    );
+                }
                 return Vec::new();
             }
         };
@@ -288,11 +293,15 @@ impl Following {
         incomplete
     }
 
-    fn tell(&self, counted: Vec<Attempt>) {
-        if !counted.is_empty() {
-            // An analyst that is gone takes the process with it.
-            let _ = self.context.analyst.send(Command::Attempts(counted));
+    /// An analyst that has more to do than it can is not waited for, nor are its commands made to wait.
+    fn tell(&mut self, counted: Vec<Attempt>) {
+        for some in counted.chunks(ASKED_AT_ONCE) {
+            if self.context.counted.try_send(some.into()).is_err() {
+                self.unheard += some.len() as u64;
+            }
         }
+        let unasked = self.pending.left_out() + self.unheard;
+        self.context.stats.attempts_unasked.set(unasked);
     }
 
     /// Looks who listens, and tells the workers where the host answers if that changed.
@@ -357,6 +366,8 @@ fn flow_of(attempt: &Attempt) -> Flow {
 
 /// Attempts on their way from the workers: what comes in a second, when nothing else wakes this thread.
 pub const CHANNEL: usize = 16_384;
+/// Attempts that count on their way to the analyst, in rows of [`ASKED_AT_ONCE`] at most: about 6 MB when full.
+pub const COUNTED: usize = 64;
 /// Attempts that wait for the end of their handshake: 6,500 a second. Of a faster flood a share is asked about, which
 /// is enough to see it; about 10 MB when full.
 const PENDING: usize = 65_536;
@@ -368,5 +379,8 @@ const LEARNED: usize = 262_144;
 const LEARN_AFTER: Duration = Duration::from_secs(5);
 /// How often listeners are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Questions that the kernel does not answer are told at once, and then so often.
+const FAILURE_LINES: u32 = 2;
+const FAILURE_PAUSE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_millis(250);

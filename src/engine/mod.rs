@@ -12,6 +12,7 @@
 //! Workers never wait for anybody: what they tell goes through a bounded channel with `try_send`.
 
 pub mod analyst;
+pub mod attack_lines;
 pub mod clock;
 pub mod daemon;
 pub mod enforcer;
@@ -30,4 +31,5 @@ pub mod reload;
 pub mod report;
 pub mod restore;
 pub mod room;
+pub mod storm;
 pub mod worker;

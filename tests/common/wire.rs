@@ -49,6 +49,12 @@ impl Gun {
         }
     }
 
+    /// From now on in the name of `src`.
+    #[allow(dead_code, reason = "not every test program forges floods")]
+    pub(crate) fn forge(&mut self, src: impl Into<IpAddr>) {
+        self.src = src.into();
+    }
+
     /// One TCP packet with these flags, each a flow of its own.
     pub(crate) fn tcp(&mut self, port: u16, flags: u8) {
         let segment = self.segment(port, flags);

@@ -23,3 +23,4 @@ mod reload;
 mod scans;
 mod state;
 mod traffic;
+mod under_attack;

@@ -7,6 +7,7 @@ mod attacks;
 mod baseline;
 mod distinct;
 mod failing;
+mod pending;
 mod sliding;
 mod under_way;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use self::attacks::{Attacks, Outcome};
 pub use self::baseline::{Baseline, DAYS, PortBaseline};
+pub use self::pending::Pending;
 pub use self::under_way::{Attack, SOURCES_LISTED};
 use super::prefix::Prefix;
 
@@ -100,6 +102,12 @@ impl Distributed {
     /// Which attempts on `port` count.
     pub fn counting_of(&self, port: u16) -> Counting {
         self.by_port.get(&port).copied().unwrap_or(self.counting)
+    }
+
+    /// Whether any port counts the attempts of sources that are new here.
+    pub fn asks_since_when(&self) -> bool {
+        let mut countings = self.by_port.values().chain([&self.counting]);
+        countings.any(|counting| *counting == Counting::NewSources)
     }
 
     /// Whether `attempt` is to be counted, by the counting of its port.

@@ -90,6 +90,8 @@ pub struct Judge {
     policy: Arc<Policy>,
     guard: Arc<Guard>,
     limits: Limits,
+    /// Whether it matters when a source was first seen.
+    by_sight: bool,
     services: Arc<Services>,
     sources: BoundedMap<Prefix, Record>,
     /// Flows that were counted a moment ago.
@@ -109,10 +111,12 @@ impl Judge {
     /// A shard that remembers at most `capacity` sources, from `now` on.
     pub fn new(policy: Arc<Policy>, guard: Arc<Guard>, capacity: usize, now: Instant) -> Judge {
         let limits = Limits::of(&policy);
+        let by_sight = policy.distributed.asks_since_when();
         Judge {
             policy,
             guard,
             limits,
+            by_sight,
             services: Arc::default(),
             sources: BoundedMap::reserved(capacity),
             recent: Recent::new(FLOWS, now),
@@ -123,6 +127,7 @@ impl Judge {
     /// From the next packet on this policy holds, also for what was counted before.
     pub fn set_policy(&mut self, policy: Arc<Policy>) {
         self.limits = Limits::of(&policy);
+        self.by_sight = policy.distributed.asks_since_when();
         self.policy = policy;
     }
 
@@ -271,8 +276,7 @@ impl Judge {
                 known.map(|(source, record, seen)| record.memory(*source, seen, self.limits.window, now));
             looked_at += memory.as_ref().map_or(1, |memory| memory.touches.len().max(1));
             at += 1;
-            let remembers_all = self.remembers_first_sight();
-            sources.extend(memory.filter(|memory| remembers_all || memory.is_worth_keeping()));
+            sources.extend(memory.filter(|memory| self.by_sight || memory.is_worth_keeping()));
         }
         Exported {
             sources,
@@ -292,7 +296,7 @@ impl Judge {
             Some(_) => &[][..],
             None => &memory.touches,
         };
-        if touches.is_empty() && memory.completed.is_none() && !self.remembers_first_sight() {
+        if touches.is_empty() && memory.completed.is_none() && !self.by_sight {
             return;
         }
         let mut record = Record::new(memory.first_seen);
@@ -445,18 +449,11 @@ impl Judge {
         }
     }
 
-    /// Whether it matters when a source was first seen.
-    fn remembers_first_sight(&self) -> bool {
-        let distributed = &self.policy.distributed;
-        let mut countings = distributed.by_port.values().chain([&distributed.counting]);
-        countings.any(|counting| *counting == Counting::NewSources)
-    }
-
     /// How long a source of some rank is remembered after its last sign of life.
     fn lifetime(&self) -> impl Fn(u8) -> Duration + use<> {
         let proven = self.policy.forgive_after.max(self.limits.window);
         // Twice: one that comes back within the hour would else never be known for longer than an hour.
-        let known = match self.remembers_first_sight() {
+        let known = match self.by_sight {
             true => self.policy.distributed.known_after.saturating_mul(2),
             false => Duration::ZERO,
         };
@@ -591,7 +588,7 @@ fn drop_if(enforced: bool) -> Verdict {
 /// An accusation that nobody answered for so long is void: the analyst answers within milliseconds, or refuses
 /// because of too many bans in a minute. Without an end, a lost message would cut a source off for ever.
 pub const UNANSWERED: Duration = Duration::from_secs(60);
-/// Flows that one shard remembers, 16 bytes each.
+/// Flows that one shard remembers, 12 bytes each.
 const FLOWS: usize = 1 << 16;
 /// How many sources `top` looks at, worthiest first, to bound the pause that it makes.
 const LOOKED_AT: usize = 4096;
