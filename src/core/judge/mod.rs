@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 pub use self::record::{Acquaintance, MOST_COMPLETED, Memory};
 use self::record::{Completed, PROVEN, Record, Standing};
-use crate::core::attack::Counting;
 use crate::core::bounded::{BoundedMap, HIGHEST, Place};
 use crate::core::policy::Policy;
 use crate::core::prefix::{Prefix, PrefixSet};
