@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 pub use self::record::{Acquaintance, MOST_COMPLETED, Memory};
 use self::record::{Completed, PROVEN, Record, Standing};
-use crate::core::attack::Counting;
 use crate::core::bounded::{BoundedMap, HIGHEST, Place};
 use crate::core::policy::Policy;
 use crate::core::prefix::{Prefix, PrefixSet};
@@ -237,7 +236,8 @@ impl Judge {
     /// An offence that was held back for [`HOLD`], if none of what it is made of was completed meanwhile. To be asked
     /// again until there is none.
     pub fn due(&mut self, now: Instant) -> Option<Box<Offence>> {
-        while let Some((_, source)) = self.held.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, source)) = self.held.front().copied().filter(|(due, _)| *due <= now) {
+            self.held.pop_front();
             if let Some(place) = self.sources.find(&source)
                 && let Some(Standing::Accused { offence, sent, held }) = self.standing_mut(place)
                 && std::mem::take(held)

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::core::attack::Distributed;
+use crate::core::attack::{Counting, Distributed};
 use crate::core::ladder::Ladder;
 use crate::core::policy::{Mode, OtherProtocols};
 use crate::core::ports::PortSet;
