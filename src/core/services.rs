@@ -31,6 +31,13 @@ impl Services {
         Services { known }
     }
 
+    /// Whether this port is known to answer.
+    pub fn answers(&self, port: u16) -> bool {
+        self.known
+            .as_ref()
+            .is_some_and(|known| known.answering.contains(port))
+    }
+
     /// Whether nobody who is honest can have a connection to this port at `now`.
     pub fn is_silent(&self, port: u16, now: Instant) -> bool {
         self.known.as_ref().is_some_and(|known| {

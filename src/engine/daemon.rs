@@ -211,7 +211,9 @@ impl Engine {
 
         // Workers answer before the first rule leads to them.
         let mut workers = Vec::new();
-        for (index, (feed, judge)) in feeds.into_iter().zip(judges).enumerate() {
+        let services = handshakes::services(spec.ephemeral, now);
+        for (index, (feed, mut judge)) in feeds.into_iter().zip(judges).enumerate() {
+            judge.set_services(Arc::clone(&services));
             let (worker, handle) =
                 Worker::new(feed, judge, ears.clone(), Arc::clone(&stats), index).map_err(io::Error::from)?;
             let thread = spawn(&format!("worker {index}"), &alarm, move || {

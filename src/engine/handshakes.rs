@@ -27,6 +27,7 @@ use crate::kernel::conntrack::dump::completed_flows;
 use crate::kernel::conntrack::handshakes::Handshakes as Door;
 use crate::kernel::conntrack::proof::{Prover, Standing};
 use crate::kernel::conntrack::{self, Completed, Flow};
+use crate::kernel::netlink::NetlinkError;
 use crate::kernel::sockets;
 use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
@@ -114,7 +115,7 @@ impl Handshakes {
         let following = Following {
             pending: Pending::new(PENDING, self.policy.v6_prefix),
             unheard: 0,
-            behind: false,
+            behind: true, // there is all to learn
             failures: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
@@ -308,18 +309,15 @@ impl Following {
     fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK_EVERY;
         self.asleep = conntrack::sleeps();
-        let listeners = match sockets::listeners() {
-            Ok(listeners) => listeners,
+        let listening = match listening() {
+            Ok(ports) => ports,
             Err(error) => {
                 warn!("cannot list this host's listeners, no port counts as silent: {error}");
                 return;
             }
         };
-        let tcp = listeners
-            .into_iter()
-            .filter(|listener| listener.proto == Proto::Tcp);
         // A port that somebody listened on stays: who restarts a service is not to accuse its clients.
-        let mut answering: BTreeSet<u16> = tcp.map(|listener| listener.port).collect();
+        let mut answering = listening;
         answering.extend(&self.served);
         answering.extend(&self.answering);
         if answering == self.answering && !answering.is_empty() {
@@ -353,6 +351,20 @@ fn connection(attempt: &Attempt) -> Completed {
         port: attempt.port,
         ends_at: SocketAddr::new(attempt.dst, attempt.port),
     }
+}
+
+/// Where this host answers as it starts, for workers that are to know before their first packet; nowhere, if nobody
+/// can tell.
+pub fn services(local_ports: (u16, u16), started: Instant) -> Arc<Services> {
+    let (first, last) = local_ports;
+    let known = |ports: BTreeSet<u16>| Services::new(ports.into_iter().collect(), first..=last, started);
+    Arc::new(listening().map_or_else(|_| Services::default(), known))
+}
+
+fn listening() -> Result<BTreeSet<u16>, NetlinkError> {
+    let listeners = sockets::listeners()?.into_iter();
+    let tcp = listeners.filter(|listener| listener.proto == Proto::Tcp);
+    Ok(tcp.map(|listener| listener.port).collect())
 }
 
 fn flow_of(attempt: &Attempt) -> Flow {

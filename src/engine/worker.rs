@@ -127,11 +127,14 @@ impl Worker {
     /// When the socket fails for good. Lost messages and refused verdicts are counted and survived.
     pub fn run(mut self) -> Result<(), FeedError> {
         loop {
+            self.wait();
+            // Before packets: who completed a handshake by now has less against him.
             if !self.obey() {
                 return Ok(());
             }
-            self.wait();
-            self.tidy(Instant::now());
+            let now = Instant::now();
+            self.tidy(now);
+            self.tell_due(now);
             while self.serve()? {
                 if !self.obey() {
                     return Ok(());
@@ -193,14 +196,27 @@ impl Worker {
         }
     }
 
-    /// Sleeps until a packet or an order comes, or it is time to tidy up.
+    /// Tells offences that were held back.
+    fn tell_due(&mut self, now: Instant) {
+        while let Some(offence) = self.judge.due(now) {
+            tell(
+                &mut self.judge,
+                &self.ears,
+                &self.stats.workers[self.index],
+                offence,
+            );
+        }
+    }
+
+    /// Sleeps until a packet or an order comes, an offence is due, or it is time to tidy up.
     fn wait(&self) {
         let mut ready = [
             PollFd::from_borrowed_fd(self.feed.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
         ];
         // EINTR and everything else lead back to the loop, which looks for itself.
-        let _ = poll(&mut ready, patience(self.judge.tracked()).as_ref());
+        let patience = patience(self.judge.tracked(), self.judge.next_due());
+        let _ = poll(&mut ready, patience.as_ref());
         if ready[1].revents().contains(PollFlags::IN) {
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         }
@@ -208,12 +224,11 @@ impl Worker {
 }
 
 /// How long to sleep at most: for ever where there is nothing to forget, so that an idle host stays asleep.
-fn patience(tracked: usize) -> Option<Timespec> {
-    let second = Timespec {
-        tv_sec: TIDY_EVERY.as_secs() as i64,
-        tv_nsec: 0,
-    };
-    (tracked > 0).then_some(second)
+fn patience(tracked: usize, due: Option<Instant>) -> Option<Timespec> {
+    let tidy = (tracked > 0).then_some(TIDY_EVERY);
+    let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+    let longest = tidy.into_iter().chain(due).min()?;
+    Timespec::try_from(longest).ok()
 }
 
 /// What is measured and not counted packet by packet.
@@ -248,16 +263,20 @@ fn answer(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, packet: &Packet<'
         }
     }
     if let Some(offence) = decision.offence {
-        match ears.offences.try_send(offence) {
-            Ok(()) => {}
-            // The source stays dropped here, and its next packet carries the offence again.
-            Err(TrySendError::Full(offence) | TrySendError::Disconnected(offence)) => {
-                judge.unsent(offence.source);
-                stats.facts_dropped.add(1);
-            }
-        }
+        tell(judge, ears, stats, offence);
     }
     decision.verdict
+}
+
+fn tell(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, offence: Box<Offence>) {
+    match ears.offences.try_send(offence) {
+        Ok(()) => {}
+        // The source stays dropped here, and its next packet carries the offence again.
+        Err(TrySendError::Full(offence) | TrySendError::Disconnected(offence)) => {
+            judge.unsent(offence.source);
+            stats.facts_dropped.add(1);
+        }
+    }
 }
 
 fn attempt(probe: &Probe, known: Acquaintance, judge: &Judge, now: Instant) -> Option<Attempt> {

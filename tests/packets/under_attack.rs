@@ -1,8 +1,10 @@
 //! Many sources on one port, on the real kernel: what a flood may not hide, and whom it may not hit.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+
+use serde_json::Value;
 
 use crate::common::engine::{DETECTION, Engine};
 use crate::common::flow::talks;
@@ -91,4 +93,32 @@ fn probes_that_are_all_alike_but_for_their_port_are_a_scan() {
         }
         engine.wait_ban(ATTACKER);
     }
+}
+
+/// Handshakes are told of some milliseconds after they are completed, and a round trip after they begin: who opens
+/// nine services faster than that is no scanner.
+#[test]
+fn an_honest_client_may_open_nine_services_at_once() {
+    const OFFICE: [u16; 9] = [25, 80, 110, 143, 443, 465, 587, 993, 995];
+    for at_once in [false, true] {
+        let lab = Lab::new().with_client();
+        let _echo = Echo::tcp(&lab.host, &OFFICE);
+        let engine = Engine::start(&lab.host, DETECTION);
+        let client = lab.client();
+        let served: Vec<bool> = match at_once {
+            false => client.inside(|| OFFICE.map(opens).to_vec()),
+            true => thread::scope(|scope| {
+                let opening = OFFICE.map(|port| scope.spawn(move || client.inside(|| opens(port))));
+                opening.map(|thread| thread.join().expect("a client")).to_vec()
+            }),
+        };
+        assert_eq!(served, [true; 9], "at once: {at_once}\n{}", engine.log());
+        thread::sleep(secs(2));
+        assert_eq!(engine.bans(), [] as [Value; 0], "at once: {at_once}");
+    }
+}
+
+fn opens(port: u16) -> bool {
+    let address = format!("{HOST}:{port}").parse().expect("an address");
+    TcpStream::connect_timeout(&address, secs(5)).is_ok()
 }

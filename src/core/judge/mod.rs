@@ -7,6 +7,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,6 +98,8 @@ pub struct Judge {
     recent: Recent,
     /// Live bans, and whether the kernel enforces them.
     bans: PrefixMap<bool>,
+    /// Accusations that wait to be told, and until when.
+    held: VecDeque<(Instant, Prefix)>,
 }
 
 /// What speaks against the sender of a packet.
@@ -120,6 +123,7 @@ impl Judge {
             sources: BoundedMap::reserved(capacity),
             recent: Recent::new(FLOWS, now),
             bans: PrefixMap::default(),
+            held: VecDeque::new(),
         }
     }
 
@@ -168,8 +172,8 @@ impl Judge {
         let keep_counting = self.policy.count_completed;
         if let Some(record) = self.sources.at_mut(place) {
             record.complete(port);
-            if let (false, Standing::Watched(source)) = (keep_counting, &mut record.standing) {
-                source.clear(port);
+            if !keep_counting {
+                record.clear(port, &self.limits, now);
             }
             let rank = record.rank();
             self.sources.touch(place, rank, now);
@@ -227,6 +231,27 @@ impl Judge {
         {
             *sent = false;
         }
+    }
+
+    /// An offence that was held back for [`HOLD`], if none of what it is made of was completed meanwhile. To be asked
+    /// again until there is none.
+    pub fn due(&mut self, now: Instant) -> Option<Box<Offence>> {
+        while let Some((_, source)) = self.held.front().copied().filter(|(due, _)| *due <= now) {
+            self.held.pop_front();
+            if let Some(place) = self.sources.find(&source)
+                && let Some(Standing::Accused { offence, sent, held }) = self.standing_mut(place)
+                && std::mem::take(held)
+            {
+                *sent = true;
+                return Some(offence.clone());
+            }
+        }
+        None
+    }
+
+    /// When the next offence that was held back is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.held.front().map(|(due, _)| *due)
     }
 
     /// Forgets some sources whose window is over; to be called now and then, also while no packet comes.
@@ -338,14 +363,14 @@ impl Judge {
     /// `None` if the source is not accused (any more).
     fn accused(&mut self, place: Place, now: Instant) -> Option<Decision> {
         let enforce = self.policy.enforce;
-        let Some(Standing::Accused { offence, sent }) = self.standing_mut(place) else {
+        let Some(Standing::Accused { offence, sent, held }) = self.standing_mut(place) else {
             return None;
         };
         if now.saturating_duration_since(offence.at) >= UNANSWERED {
             self.watch_anew(place, now);
             return None;
         }
-        let again = (!std::mem::replace(sent, true)).then(|| offence.clone());
+        let again = (!*held && !std::mem::replace(sent, true)).then(|| offence.clone());
         Some(Decision {
             offence: again,
             ..Decision::new(drop_if(enforce), Reason::Banned)
@@ -435,17 +460,31 @@ impl Judge {
         now: Instant,
     ) -> Decision {
         let offence = Box::new(self.offence(probe, crossed, source, place, now));
+        let held = self.may_have_come(&offence) && self.held.len() < MOST_HELD;
+        if held {
+            self.held.push_back((now + HOLD, source));
+        }
         if let Some(standing) = self.standing_mut(place) {
             *standing = Standing::Accused {
                 offence: offence.clone(),
-                sent: true,
+                sent: !held,
+                held,
             };
         }
         self.sources.touch(place, HIGHEST, now);
         Decision {
-            offence: Some(offence),
+            offence: (!held).then_some(offence),
             ..Decision::new(drop_if(self.policy.enforce), Reason::Offence)
         }
+    }
+
+    /// Whether handshakes may be on their way that take a port out of this offence: to be told of one takes a round
+    /// trip and some milliseconds, and whoever opens eight services at once is no scanner.
+    fn may_have_come(&self, offence: &Offence) -> bool {
+        let answers = |(proto, port): &(Proto, u16)| *proto == Proto::Tcp && self.services.answers(*port);
+        offence.reason == BanReason::PortScanning
+            && !self.policy.count_completed
+            && offence.ports.iter().any(answers)
     }
 
     /// How long a source of some rank is remembered after its last sign of life.
@@ -587,6 +626,11 @@ fn drop_if(enforced: bool) -> Verdict {
 /// An accusation that nobody answered for so long is void: the analyst answers within milliseconds, or refuses
 /// because of too many bans in a minute. Without an end, a lost message would cut a source off for ever.
 pub const UNANSWERED: Duration = Duration::from_secs(60);
+/// How long an offence waits for completed handshakes, its source's packets being dropped: longer than a round trip
+/// to anywhere (a satellite's is 0.6 s), and a SYN that was dropped comes again after a second (RFC 6298).
+pub const HOLD: Duration = Duration::from_millis(900);
+/// Beyond so many offences at once they are told at once.
+const MOST_HELD: usize = 4096;
 /// Flows that one shard remembers, 12 bytes each.
 const FLOWS: usize = 1 << 16;
 /// How many sources `top` looks at, worthiest first, to bound the pause that it makes.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::bounded::HIGHEST;
 use crate::core::prefix::Prefix;
-use crate::core::source::{Crossed, Source, Touch};
+use crate::core::source::{Crossed, Limits, Source, Touch};
 use crate::core::verdict::{Asked, BanReason, Offence, Proto};
 
 /// How well a source is known.
@@ -54,6 +54,8 @@ pub(super) enum Standing {
     Accused {
         offence: Box<Offence>,
         sent: bool,
+        /// It is not told yet: what it is made of may turn out to be completed handshakes.
+        held: bool,
     },
 }
 
@@ -119,6 +121,24 @@ impl Record {
     pub(super) fn complete(&mut self, port: u16) {
         let completed = Box::default;
         self.completed.get_or_insert_with(completed).note(port);
+    }
+
+    /// Takes a completed port out of what speaks against the source, also out of an accusation that nobody was told of.
+    pub(super) fn clear(&mut self, port: u16, limits: &Limits, now: Instant) {
+        match &mut self.standing {
+            Standing::Watched(source) => source.clear(port),
+            Standing::Accused {
+                offence, held: true, ..
+            } if offence.ports.contains(&(Proto::Tcp, port)) => {
+                let mut source = Source::default();
+                let touches = self.touches(limits.window, now).into_iter();
+                touches
+                    .filter(|touch| touch.what != Asked::Port(Proto::Tcp, port))
+                    .for_each(|touch| source.restore(touch, limits));
+                self.standing = Standing::Watched(source);
+            }
+            Standing::Accused { .. } => {}
+        }
     }
 
     /// What it is worth remembering: who was honest more than who did little, the more evidence the more.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::core::attack::Distributed;
+use crate::core::attack::{Counting, Distributed};
 use crate::core::ladder::Ladder;
 use crate::core::policy::{Mode, OtherProtocols};
 use crate::core::ports::PortSet;
@@ -433,6 +433,50 @@ fn a_port_with_a_completed_handshake_speaks_against_nobody() {
     }
     let offence = bench.syn(SCANNER, 8).offence.unwrap();
     assert_eq!((offence.weight, offence.proven), (Weight::PossiblyForged, true));
+}
+
+#[test]
+fn an_offence_waits_for_handshakes_where_a_service_answers() {
+    let ports = [25, 80, 110, 143, 443, 465, 587, 993];
+    let mut bench = Bench::new(|_| ());
+    bench.settle(&ports);
+    for port in ports {
+        assert_eq!(bench.syn(SCANNER, port).offence, None);
+    }
+    assert_eq!(outcome(&bench.syn(SCANNER, 995)), (Verdict::Drop, Reason::Banned));
+    assert!(bench.judge.next_due().is_some());
+    bench.complete(SCANNER, 80);
+    assert_eq!(outcome(&bench.syn(SCANNER, 25)), COUNTED, "seven are left");
+    let told = bench.judge.due(bench.now + 2 * HOLD);
+    assert_eq!((told, bench.judge.next_due()), (None, None));
+}
+
+#[test]
+fn who_completes_nothing_is_told_a_moment_later_and_dropped_meanwhile() {
+    let mut bench = Bench::new(|_| ());
+    bench.settle(&[80]);
+    (80..88).for_each(|port| assert_eq!(bench.syn(SCANNER, port).offence, None));
+    assert_eq!(bench.judge.due(bench.now), None);
+    bench.now += HOLD / 2;
+    assert_eq!(
+        outcome(&bench.syn(SCANNER, 9000)),
+        (Verdict::Drop, Reason::Banned)
+    );
+    bench.now += HOLD / 2;
+    let offence = bench.judge.due(bench.now).unwrap();
+    assert_eq!((offence.ports.len(), offence.weight), (8, Weight::Full));
+    assert_eq!(
+        (bench.judge.due(bench.now), bench.syn(SCANNER, 9001).offence),
+        (None, None)
+    );
+    bench.complete(SCANNER, 80);
+    assert_eq!(
+        outcome(&bench.syn(SCANNER, 9002)),
+        (Verdict::Drop, Reason::Banned),
+        "too late"
+    );
+    bench.judge.unsent(offence.source);
+    assert!(bench.syn(SCANNER, 9003).offence.is_some());
 }
 
 #[test]
