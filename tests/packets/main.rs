@@ -20,6 +20,7 @@ mod modes;
 mod odd;
 mod protected;
 mod reload;
+mod scan_table;
 mod scans;
 mod state;
 mod traffic;
