@@ -235,7 +235,13 @@ impl Touches {
         match self {
             Touches::None => *self = Touches::One([touch]),
             Touches::One([first]) => *self = Touches::Many(several(*first, touch)),
-            Touches::Many(many) => many.push(touch),
+            Touches::Many(many) => {
+                // Not twice as many each time: what a stranger can make us hold is counted in these.
+                if many.len() == many.capacity() {
+                    many.reserve_exact(SEVERAL);
+                }
+                many.push(touch);
+            }
         }
     }
 

@@ -49,6 +49,12 @@ impl Gun {
         }
     }
 
+    /// From here on it sends in the name of `src`, of the same family.
+    #[allow(dead_code, reason = "not every test program forges sources")]
+    pub(crate) fn forge(&mut self, src: IpAddr) {
+        self.src = src;
+    }
+
     /// One TCP packet with these flags, each a flow of its own.
     pub(crate) fn tcp(&mut self, port: u16, flags: u8) {
         let segment = self.segment(port, flags);

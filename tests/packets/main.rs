@@ -10,6 +10,7 @@ mod bad_input;
 mod bans;
 mod containers;
 mod continuity;
+mod flood;
 mod include;
 mod lab;
 mod lockout;
