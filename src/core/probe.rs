@@ -95,7 +95,7 @@ pub enum Unparsed {
 /// only the fixed 20 bytes.
 ///
 /// # Errors
-/// If the headers cannot be read. Such a packet passes and is counted (fails open).
+/// If the headers cannot be read. Such a packet accuses nobody; the judge drops it where offenders are banned.
 pub fn parse(packet: &[u8]) -> Result<Probe, Unparsed> {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) => parse_v4(packet),

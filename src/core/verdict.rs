@@ -52,7 +52,7 @@ pub enum Reason {
     Repeated,
     /// Nothing in it is evidence of anything.
     Harmless,
-    /// Could not be parsed; passes (fails open: an unreadable packet accuses nobody) and is counted.
+    /// Could not be parsed; accuses nobody, and is dropped where offenders are banned (fails closed).
     Unparsed,
 }
 
