@@ -2,7 +2,7 @@
 CARGO = packaging/cargo.sh
 .DEFAULT_GOAL := build
 
-.PHONY: build run demo test test-vm soak lint clean help
+.PHONY: build run demo test test-vm soak scan-table lint clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -37,6 +37,9 @@ test-vm: ## what needs another kernel than this one, under every stock kernel an
 soak: ## the same tests with long counts, on the release build; no time limit
 	@packaging/deps.sh test
 	@VERDICTD_SOAK=1 TEST_LIMIT=0 packaging/test.sh --release $(FILTER)
+
+scan-table: ## what each kind of scan meets, measured and written into docs/detection.md (root)
+	@packaging/scan-table.sh
 
 clean: ## what was built
 	@$(CARGO) clean

@@ -53,6 +53,9 @@ struct Queue {
 }
 
 impl<K: Hash + Eq, V> BoundedMap<K, V> {
+    /// What one entry takes, apart from what it points to; up to one more [`Link`] of buckets, which are a power of two.
+    pub const BYTES: usize = size_of::<Slot<K, V>>() + size_of::<Link>();
+
     /// An empty map. The buckets are made at once (4 bytes an entry), the slots as they fill.
     ///
     /// A capacity of 0 is taken as 1, one beyond 2³⁰ as 2³⁰.

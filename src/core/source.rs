@@ -235,7 +235,13 @@ impl Touches {
         match self {
             Touches::None => *self = Touches::One([touch]),
             Touches::One([first]) => *self = Touches::Many(several(*first, touch)),
-            Touches::Many(many) => many.push(touch),
+            Touches::Many(many) => {
+                // Not twice as many each time: what a stranger can make us hold is counted in these.
+                if many.len() == many.capacity() {
+                    many.reserve_exact(SEVERAL);
+                }
+                many.push(touch);
+            }
         }
     }
 
@@ -430,5 +436,23 @@ mod tests {
         assert_eq!(source.touch(tcp(23), false, &limits, now), Some(TCP));
         assert_eq!(source.touch(tcp(24), true, &limits, now), Some(Crossed::Stealth));
         assert_eq!(source.len(), 1);
+    }
+
+    #[test]
+    fn as_much_as_is_tolerated_takes_little_more_memory_than_it_needs() {
+        let (mut source, now) = (Source::default(), Instant::now());
+        for port in 0..LIMITS.udp as u16 {
+            assert_eq!(source.touch(udp(port), false, &LIMITS, now), None);
+        }
+        for port in 0..LIMITS.tcp as u16 {
+            assert_eq!(source.touch(tcp(port), false, &LIMITS, now), None);
+        }
+        for number in 0..LIMITS.stealth as u8 {
+            assert_eq!(source.touch(Asked::Protocol(number), true, &LIMITS, now), None);
+        }
+        let Touches::Many(many) = &source.touches else {
+            panic!("{source:?}");
+        };
+        assert_eq!((many.len(), many.capacity()), (38, 40));
     }
 }

@@ -717,3 +717,15 @@ fn what_is_banned_trusted_or_judged_otherwise_by_now_does_not_come_back() {
     }
     assert_eq!(bench.judge.tracked(), 3);
 }
+
+/// What a stranger can make the engine hold, in bytes: README, ARCHITECTURE and docs/detection.md tell it.
+#[test]
+fn a_source_takes_no_more_memory_than_the_docs_say() {
+    assert_eq!(BoundedMap::<Prefix, Record>::BYTES, 124, "known by one port");
+    assert_eq!(
+        size_of::<Touch>(),
+        24,
+        "each port of those that asked for several"
+    );
+    assert_eq!(size_of::<Completed>(), 24, "if it ever completed a handshake");
+}

@@ -172,6 +172,10 @@ fn pre_observing(spec: &Spec) -> Chain {
     let syn = flags(SYN | ACK, SYN);
     let bare = flags(SYN | RST | ACK, 0);
     rules.push(Rule::new("SYN, SYN+FIN, SYN+RST", [syn, Goto("watch")]));
+    for (name, third) in [("SYN+FIN+ACK", FIN), ("SYN+RST+ACK", RST)] {
+        let all = flags(SYN | ACK | third, SYN | ACK | third);
+        rules.push(Rule::new(name, [all, Goto("watch")]));
+    }
     rules.push(Rule::new("NULL, FIN, XMAS", [bare, Goto("watch")]));
     rules.extend(Family::ALL.map(|family| {
         Rule::new(
