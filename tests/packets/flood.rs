@@ -131,7 +131,7 @@ fn a_storm_of_bans(lab: &Lab, engine: &Engine<'_>, witness: &Witness<'_>) {
     let queues = Queues::of(&lab.host);
     for number in 0..1500_u16 {
         let [b, c] = number.to_be_bytes();
-        gun.forge(Ipv4Addr::new(20, b, c, 1).into());
+        gun.forge(Ipv4Addr::new(20, b, c, 1));
         gun.syns(5001..=5008);
         queues.wait();
     }
@@ -172,7 +172,7 @@ fn a_storm_of_bans(lab: &Lab, engine: &Engine<'_>, witness: &Witness<'_>) {
 fn scan_from_one_48(ns: &Namespace, engine: &Engine<'_>) -> usize {
     let mut gun = Gun::new(ns, "2a00:aaaa:bbbb::1", HOST6);
     for subnet in 0..100 {
-        gun.forge(Ipv6Addr::new(0x2a00, 0xaaaa, 0xbbbb, subnet, 0, 0, 0, 1).into());
+        gun.forge(Ipv6Addr::new(0x2a00, 0xaaaa, 0xbbbb, subnet, 0, 0, 0, 1));
         gun.syns(5001..=5008);
     }
     let of_owner = |ban: &Value| {
