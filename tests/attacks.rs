@@ -344,7 +344,7 @@ fn below_the_threshold_nothing_is_unusual_enough() {
 #[test]
 fn what_was_usual_is_forgotten_in_seven_days() {
     let mut bench = used_to(1000, 48);
-    bench.wait(6 * DAY);
+    bench.wait(5 * DAY);
     assert!(
         quiet(&bench.others(11, 9)),
         "{:?}",

@@ -198,12 +198,12 @@ impl Attacks {
     /// Takes over what was saved `away` before `now`. What counted until now is forgotten: to be called at the start.
     pub fn restore(&mut self, saved: &Baseline, away: Duration, now: Instant) {
         let (calendar, ports) = baseline::restore(saved, away, now);
-        self.calendar = Some(calendar);
-        self.newest.clear();
-        self.ports = ports
-            .into_iter()
-            .map(|(port, usual)| (port, Port::new(usual)))
-            .collect();
+        let ports = ports.into_iter();
+        *self = Attacks {
+            calendar: Some(calendar),
+            ports: ports.map(|(port, usual)| (port, Port::new(usual))).collect(),
+            ..Attacks::new()
+        };
     }
 
     fn advance(&mut self, now: Instant) -> Duration {
