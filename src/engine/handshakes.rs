@@ -147,6 +147,9 @@ impl Following {
             if self.look_at <= now {
                 self.look(now);
             }
+            if !self.wait() {
+                return;
+            }
         }
     }
 
@@ -161,11 +164,14 @@ impl Following {
             .eyes
             .as_ref()
             .and_then(|eyes| eyes.door.poll_timeout());
-        let patience = match self.pending.is_empty() && undecided.is_none() {
+        let patience = match self.pending.is_empty() {
             _ if self.behind => Duration::ZERO,
             true => IDLE,
             false => BUSY,
         };
+        let patience = undecided.map_or(patience, |at| {
+            patience.min(at.saturating_duration_since(Instant::now()))
+        });
         let patience = Timespec::try_from(patience).expect("a second fits a timespec");
         let _ = poll(&mut ready, Some(&patience));
         !ready[0].revents().contains(PollFlags::IN)
@@ -183,6 +189,8 @@ impl Following {
     /// Those that count at once; those that may come to count are kept.
     fn take_attempts(&mut self, now: Instant) -> Vec<Attempt> {
         let mut counted = Vec::new();
+        // It may have been woken since; then it tells of them itself.
+        self.asleep = self.asleep && conntrack::sleeps();
         // Of a flood no more at once than the channel holds: completions are waiting.
         for attempt in self.context.attempts.try_iter().take(CHANNEL) {
             if self.asleep
@@ -208,8 +216,14 @@ impl Following {
         let (own, mut completed) = (&self.context.own, Vec::new());
         let wanted = |claim: &Completed| own.contains(claim.server) && !own.contains(claim.client);
         match eyes.door.serve(now, wanted, |claim, _| completed.push(claim)) {
-            Ok(served) if served.lost => self.note_loss(now),
-            Ok(_) => {}
+            Ok(served) => {
+                if served.unproven > 0 {
+                    debug!("TCP never confirmed {} handshakes", served.unproven);
+                }
+                if served.lost {
+                    self.note_loss(now);
+                }
+            }
             Err(error) => {
                 if let Some(more) = self.failures.pass(now) {
                     warn!(

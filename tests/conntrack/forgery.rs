@@ -184,10 +184,11 @@ fn handshakes_believe_sockets_only() {
         (served.read, served.completed, served.unproven, served.lost),
         (3, 2, 0, false)
     );
-    assert_eq!(next, Some(began + secs(1)), "the forged one is asked for again");
-    assert_eq!(at(ms(999)).0.unproven, 0);
-    assert_eq!(at(secs(1)).2, Some(began + secs(6)));
-    let (served, told, next) = at(secs(6));
+    assert_eq!(next, Some(began + ms(20)), "the forged one is asked for again");
+    assert_eq!(at(ms(20)).2, Some(began + ms(1020)));
+    assert_eq!(at(ms(1019)).0.unproven, 0);
+    assert_eq!(at(ms(1020)).2, Some(began + ms(6020)));
+    let (served, told, next) = at(ms(6020));
     assert_eq!((served.unproven, told, next), (1, vec![], None));
 }
 
