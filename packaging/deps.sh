@@ -9,7 +9,7 @@ set -euo pipefail
 
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
-tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client)
+tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;

@@ -11,6 +11,7 @@ mod bans;
 mod containers;
 mod continuity;
 mod flood;
+mod honest;
 mod include;
 mod lab;
 mod lockout;
