@@ -122,9 +122,9 @@ impl Ledger {
         let climbs = offence.weight.climbs();
         let offences = self.climb(source, enforced, climbs, policy.forgive_after, now);
         let (step, length) = policy.ladder.duration(if climbs { offences } else { 1 });
+        let length = length + jitter(length, policy, draw);
         let cap = policy.unproven_cap.filter(|_| !offence.proven);
         let length = cap.map_or(length, |cap| length.min(cap));
-        let length = length + jitter(length, policy, draw);
         let ban = Ban {
             source,
             reason: offence.reason,

@@ -416,6 +416,7 @@ impl Analyst {
         self.save_soon();
         for ban in &lifted {
             self.announce_end(ban, "manual");
+            self.attacks.forget(ban.source);
             self.release(ban.source);
         }
         let enforced = lifted.iter().filter(|ban| ban.enforced);
