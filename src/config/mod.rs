@@ -10,7 +10,7 @@ mod interface;
 mod presets;
 mod problem;
 mod sections;
-mod suggest;
+pub mod suggest;
 mod syntax;
 mod units;
 mod webhooks;

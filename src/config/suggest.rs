@@ -1,7 +1,7 @@
 //! The known word that a mistyped one was probably meant to be.
 
 /// The known word nearest to `typed`, if it is near enough to be a slip: two edits, or a third of its length.
-pub(super) fn nearest(typed: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub fn nearest(typed: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     if typed.len() > LONGEST {
         return None;
     }

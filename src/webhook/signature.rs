@@ -169,7 +169,11 @@ fn fitting(request: Signed<'_>, secrets: &[Secret]) -> Result<usize, Refusal> {
     }
 }
 
-fn check_date(timestamp: Option<&str>, now: u64) -> Result<(), Refusal> {
+/// Whether a timestamp is within [`WINDOW_SECONDS`] of `now` (unix seconds).
+///
+/// # Errors
+/// If it is not, is missing or is no number.
+pub fn check_date(timestamp: Option<&str>, now: u64) -> Result<(), Refusal> {
     let text = timestamp.ok_or(Refusal::Undated)?;
     let sent = seconds(text).ok_or(Refusal::Date)?;
     let side = if sent < now { "behind" } else { "ahead of" };
