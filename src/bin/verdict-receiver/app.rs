@@ -17,7 +17,7 @@ use verdictd::notify::throttle::Throttle;
 use verdictd::webhook::signature::{self, Accepted, SIGNATURE, SIGNATURE_V2, Secret, Signed, TIMESTAMP};
 use verdictd::webhook::wire;
 
-use crate::http::{self, Peer, problem};
+use crate::http::{self, Peer, Refused, problem};
 use crate::intake;
 use crate::log::Log;
 use crate::read_api::{self, Readers};
@@ -63,10 +63,10 @@ impl App {
     }
 
     /// Who made it, or the answer to a stranger, which says nothing of why.
-    fn check(&self, headers: &HeaderMap, body: &[u8], peer: Peer) -> Result<Accepted, Response> {
+    fn check(&self, headers: &HeaderMap, body: &[u8], peer: Peer) -> Result<Accepted, Refused> {
         signature::verify(signed(headers, body), &self.secrets, unix_seconds()).map_err(|why| {
             self.complain(format!("request of {} refused: {why}", peer.0));
-            problem(StatusCode::UNAUTHORIZED, "Invalid signature")
+            problem(StatusCode::UNAUTHORIZED, "Invalid signature").into()
         })
     }
 
@@ -117,17 +117,18 @@ async fn webhook(
         return busy("Too many requests at once");
     };
     match take_in(&app, peer, &headers, body).await {
-        Ok(answer) | Err(answer) => answer,
+        Ok(answer) => answer,
+        Err(answer) => *answer,
     }
 }
 
-async fn take_in(app: &App, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Response, Response> {
+async fn take_in(app: &App, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Response, Refused> {
     let body = http::whole_body(body).await?;
     let accepted = app.check(headers, &body, peer)?;
     let events = intake::read(&body).map_err(|why| {
         app.log
             .warn(format!("well signed request of {} refused: {why}", peer.0));
-        problem(StatusCode::BAD_REQUEST, &why.to_string())
+        Refused::from(problem(StatusCode::BAD_REQUEST, &why.to_string()))
     })?;
     drop(body);
     let count = events.len();

@@ -25,6 +25,9 @@ use tower::ServiceExt;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
+/// The answer to a request that is not taken.
+pub(crate) type Refused = Box<Response>;
+
 /// An extension of a response: close the connection instead of answering.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HangUp;
@@ -86,15 +89,15 @@ fn connection(
 }
 
 /// The whole body within [`BODY_BYTES`] and [`BODY_TIME`], or the answer that says why not.
-pub(crate) async fn whole_body(body: Body) -> Result<Bytes, Response> {
+pub(crate) async fn whole_body(body: Body) -> Result<Bytes, Refused> {
     if body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
     match timeout(BODY_TIME, to_bytes(body, BODY_BYTES)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(why)) if is_too_large(&why) => Err(too_large()),
-        Ok(Err(_)) => Err(problem(StatusCode::BAD_REQUEST, "Body broke off")),
-        Err(_) => Err(problem(StatusCode::REQUEST_TIMEOUT, "Body took too long")),
+        Ok(Err(_)) => Err(problem(StatusCode::BAD_REQUEST, "Body broke off").into()),
+        Err(_) => Err(problem(StatusCode::REQUEST_TIMEOUT, "Body took too long").into()),
     }
 }
 
@@ -109,11 +112,9 @@ fn is_too_large(why: &axum::Error) -> bool {
     false
 }
 
-fn too_large() -> Response {
-    problem(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        &format!("Body larger than {BODY_BYTES} bytes"),
-    )
+fn too_large() -> Refused {
+    let what = format!("Body larger than {BODY_BYTES} bytes");
+    problem(StatusCode::PAYLOAD_TOO_LARGE, &what).into()
 }
 
 /// `{"error": …}` with a status.

@@ -110,7 +110,7 @@ fn address(whole: &Map<String, Value>) -> Option<String> {
 pub(crate) fn moment(text: &str) -> Option<i64> {
     let at = OffsetDateTime::parse(text, &Rfc3339)
         .ok()
-        .or_else(|| Some(OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339).ok()?))
+        .or_else(|| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339).ok())
         .or_else(|| {
             PrimitiveDateTime::parse(text, &time::format_description::well_known::Iso8601::DEFAULT)
                 .ok()

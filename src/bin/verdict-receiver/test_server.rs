@@ -116,7 +116,7 @@ async fn take(
             show(&format!(
                 "{what}: its body broke off, took too long or is too large\n"
             ));
-            answer
+            *answer
         }
     };
     sleep(bench.delay).await;

@@ -89,7 +89,7 @@ mod tests {
         };
         let digest = Digest::of(&due);
         assert_eq!(digest.subject, "ip_blocked ip=203.0.113.9 block_count=3, at t");
-        assert_eq!(digest.lines, [digest.subject.clone()]);
+        assert_eq!(digest.lines, std::slice::from_ref(&digest.subject));
     }
 
     #[test]

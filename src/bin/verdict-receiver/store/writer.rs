@@ -163,10 +163,10 @@ impl Scribe {
         Ok(())
     }
 
-    /// Writes a page and more, and takes it back out.
+    /// Writes 256 KiB, more than most requests, and takes it back out.
     fn write_something(&mut self) -> Result<(), StoreError> {
         let tried = self.db.conn.execute_batch(
-            "BEGIN IMMEDIATE; INSERT INTO alerts VALUES ('probe ' || hex(zeroblob(8192)), 0); COMMIT;
+            "BEGIN IMMEDIATE; INSERT INTO alerts VALUES ('probe ' || hex(zeroblob(131072)), 0); COMMIT;
              DELETE FROM alerts WHERE channel LIKE 'probe %'",
         );
         if tried.is_err() && !self.db.conn.is_autocommit() {
