@@ -9,7 +9,7 @@ set -euo pipefail
 
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
-tests=("${demo[@]}" conntrack util-linux)
+tests=("${demo[@]}" conntrack util-linux openssl python3 python3-aiosmtpd)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;
@@ -28,6 +28,9 @@ there() {
         iputils-ping) found ping ;;
         nginx-light) found nginx ;;
         util-linux) found setpriv ;;
+        # Of Debian's own Python, which may not be the first in PATH.
+        python3) [ -x /usr/bin/python3 ] ;;
+        python3-aiosmtpd) /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null ;;
         *) found "$1" ;;
     esac
 }

@@ -131,7 +131,7 @@ const HEADER_BYTES: usize = 16 * 1024;
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// A batch of 50 events has some 30 KiB.
 pub(crate) const BODY_BYTES: usize = 2 * 1024 * 1024;
-/// Senders give up after 10 s.
-const BODY_TIME: Duration = Duration::from_secs(8);
+/// Senders give up after 10 s; two of them are for room in memory, two for a lock of the database.
+const BODY_TIME: Duration = Duration::from_secs(5);
 /// For what is in flight when it is told to stop: a body and its commit.
 const LAST_WORDS: Duration = Duration::from_secs(15);

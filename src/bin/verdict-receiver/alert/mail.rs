@@ -50,6 +50,7 @@ impl Mailer {
 
     fn message(&self, digest: &Digest) -> Result<Message, lettre::error::Error> {
         Message::builder()
+            .message_id(None)
             .from(self.from.clone())
             .mailbox(header::To::from(Mailboxes::from_iter(self.to.clone())))
             .subject(format!("[verdictd] {}", digest.subject))
