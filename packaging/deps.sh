@@ -9,7 +9,7 @@ set -euo pipefail
 
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
-tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute)
+tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3 python3-aiosmtpd)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;
@@ -30,6 +30,9 @@ there() {
         util-linux) found setpriv ;;
         openssh-server) found sshd ;;
         openssh-client) found ssh && found ssh-keygen ;;
+        # Of Debian's own Python, which may not be the first in PATH.
+        python3) [ -x /usr/bin/python3 ] ;;
+        python3-aiosmtpd) /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null ;;
         *) found "$1" ;;
     esac
 }

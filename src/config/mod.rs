@@ -12,7 +12,7 @@ mod interface;
 mod presets;
 mod problem;
 mod sections;
-mod suggest;
+pub mod suggest;
 mod syntax;
 mod trusted;
 mod units;

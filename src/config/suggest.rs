@@ -1,7 +1,7 @@
 //! The known word that a mistyped one was probably meant to be.
 
 /// The known word nearest to `typed`, if it is near enough to be a slip: two edits, or a third of its length.
-pub(super) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     if typed.len() > LONGEST {
         return None;
     }
