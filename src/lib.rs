@@ -16,3 +16,4 @@ pub mod kernel;
 pub mod notify;
 pub mod state;
 pub mod stats;
+pub mod webhook;

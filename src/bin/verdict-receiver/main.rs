@@ -1,0 +1,2 @@
+//! Receives webhooks.
+fn main() {}
