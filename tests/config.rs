@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use verdictd::config::{Config, ConfigError, load, parse};
 use verdictd::core::attack::Counting;
 use verdictd::core::policy::{Mode, OnLoss, OtherProtocols};
-use verdictd::webhook::config::{Delivery, SecretSource};
+use verdictd::webhook::config::{Delivery, SecretSource, WebhookConfig};
 use verdictd::webhook::signature::Secret;
 use verdictd::webhook::wire::EventType;
 
@@ -55,8 +55,10 @@ fn an_empty_file_is_the_python_systems_default() {
     let Config {
         policy,
         engine,
+        webhooks,
         notes,
     } = good("");
+    assert_eq!(webhooks, WebhookConfig::default());
     assert_eq!(
         (policy.mode, &*policy.preset, policy.enforce),
         (Mode::DetectionOnly, "standard", true)
@@ -533,7 +535,7 @@ fn an_endpoint_may_have_numbers_of_its_own() {
     let said = notes(&config);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
-        said[0].contains("line 15: webhooks.endpoints.url: http://: everybody on the way"),
+        said[0].contains("line 18: webhooks.endpoints.url: http://: everybody on the way"),
         "{said:?}"
     );
 }

@@ -187,7 +187,7 @@ impl Worker {
             let Some(open) = spools.as_mut() else { return };
             let now = Instant::now();
             self.fill(open, now);
-            self.show(open, now);
+            self.show(now);
             let next = self.next(now, OffsetDateTime::now_utc());
             match next {
                 Next::Wait(None) => drop(shared.changed.wait(spools)),
@@ -242,15 +242,14 @@ impl Worker {
         }
     }
 
-    fn show(&self, spools: &[Spool; 2], now: Instant) {
-        let depths = spools.each_ref().map(|spool| spool.depth(&self.handle.name));
+    /// Counts of the spool are added by whoever asks.
+    fn show(&self, now: Instant) {
         let mut counts = self.handle.counts();
         counts.url = self.setup.endpoint.url.to_string();
         counts.circuit = self
             .retry
             .circuit(now, self.setup.endpoint.delivery.retry_attempts);
-        counts.waiting = depths.iter().map(|(waiting, _)| waiting).sum();
-        counts.dropped = depths.iter().map(|(_, dropped)| dropped).sum::<u64>() + self.dead.dropped();
+        counts.dropped = self.dead.dropped();
         counts.dead_letters = self.dead.kept();
     }
 
@@ -269,6 +268,9 @@ impl Worker {
         let deadline = deadline.filter(|_| self.shared.is_stopping());
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Next::Stop;
+        }
+        if ending && deadline.is_some() && self.retry.ready(now) > now {
+            return Next::Stop; // who failed is not waited for: the rest stays on disk
         }
         let next = self.earliest(now, ending);
         match (next, deadline) {

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use thiserror::Error;
 
-use super::config::{Filter, WebhookConfig};
+use super::config::{EndpointConfig, Filter, WebhookConfig};
 use super::dead::DeadLetters;
 use super::endpoint::{self, Handle, Setup, Worker};
 use super::http::{Lookup, SystemLookup};
 use super::outbox::{self, Outbox, Shared};
 use super::spool::{self, Spool};
-use super::status::Status;
+use super::status::{EndpointStatus, Status};
 
 /// Why events cannot be sent. The engine protects all the same.
 #[derive(Debug, Error)]
@@ -135,12 +135,12 @@ impl Webhooks {
         };
         let mut result = Ok(());
         for (spool, size) in open.iter_mut().zip(sizes) {
-            spool.set_most_bytes(size);
-            spool.forget(&stays);
             for endpoint in config.live() {
                 let served = spool.serve(&endpoint.name, endpoint.filter);
                 result = result.and(served.map_err(failed));
             }
+            spool.forget(&stays);
+            spool.set_most_bytes(size);
         }
         *spools = Some(open);
         let wanted = config.live().map(|endpoint| endpoint.filter).reduce(Filter::or);
@@ -183,35 +183,42 @@ impl Webhooks {
 
     /// How it goes.
     pub fn status(&self) -> Status {
-        let (spool_bytes, damaged) = match self.shared.spools().as_ref() {
-            Some(spools) => (
-                spools.iter().map(Spool::bytes).sum(),
-                spools.iter().map(Spool::damaged).sum(),
-            ),
-            None => (0, 0),
-        };
+        let spools = self.shared.spools();
+        let open = spools.as_ref().map_or(&[][..], |spools| spools);
         let last_error = self
             .shared
             .last_error
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let endpoints = self.config.endpoints.iter().map(|endpoint| {
-            let running = self
-                .running
-                .iter()
-                .find(|running| running.handle.name == endpoint.name);
-            running.map_or_else(|| endpoint::idle(endpoint), |running| running.handle.status())
-        });
         Status {
             enabled: self.config.enabled,
             spooled: self.shared.spooled.load(Ordering::Relaxed),
             merged: self.shared.merged.load(Ordering::Relaxed),
             dropped: self.shared.dropped.load(Ordering::Relaxed),
-            spool_bytes,
-            damaged,
+            spool_bytes: open.iter().map(Spool::bytes).sum(),
+            damaged: open.iter().map(Spool::damaged).sum(),
             last_error: last_error.clone(),
-            endpoints: endpoints.collect(),
+            endpoints: self
+                .config
+                .endpoints
+                .iter()
+                .map(|endpoint| self.endpoint(endpoint, open))
+                .collect(),
         }
+    }
+
+    /// How it goes with one endpoint: what its thread says, and what waits for it in the spools.
+    fn endpoint(&self, endpoint: &EndpointConfig, spools: &[Spool]) -> EndpointStatus {
+        let running = self
+            .running
+            .iter()
+            .find(|running| running.handle.name == endpoint.name);
+        let mut status = running.map_or_else(|| endpoint::idle(endpoint), |running| running.handle.status());
+        for (waiting, dropped) in spools.iter().map(|spool| spool.depth(&endpoint.name)) {
+            status.waiting += waiting;
+            status.dropped += dropped;
+        }
+        status
     }
 
     /// Tries at once what waits for `name` (or for everybody), and sends dead letters again; how many endpoints that

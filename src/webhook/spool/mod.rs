@@ -320,7 +320,8 @@ impl Spool {
     /// Files that everybody has got go; the one that is written to stays.
     fn trim(&mut self) {
         let everybody = self.places.values().map(|place| place.acked).min();
-        let everybody = everybody.unwrap_or(u64::MAX);
+        // Without anybody: who will be served has not been said yet.
+        let Some(everybody) = everybody else { return };
         let kept = usize::from(self.file.is_some());
         while self.segments.len() > kept && self.segments[0].last <= everybody {
             if let Some(segment) = self.segments.pop_front() {

@@ -190,6 +190,18 @@ fn a_place_that_is_lost_begins_again_and_a_new_one_at_the_end() {
 }
 
 #[test]
+fn nothing_goes_before_it_is_said_who_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..3), 1).1.unwrap();
+    drop(spool);
+    let mut spool = Spool::open(folder.path(), 1 << 20).unwrap();
+    spool.forget(|name| name == "a");
+    spool.serve("a", Filter::ALL).unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [0, 1, 2]);
+}
+
+#[test]
 fn who_is_no_longer_served_holds_nothing_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open(&folder);
