@@ -10,6 +10,9 @@ use proptest::prelude::*;
 use verdictd::config::{Config, ConfigError, load, parse};
 use verdictd::core::attack::Counting;
 use verdictd::core::policy::{Mode, OnLoss, OtherProtocols};
+use verdictd::webhook::config::{Delivery, SecretSource, WebhookConfig};
+use verdictd::webhook::signature::Secret;
+use verdictd::webhook::wire::EventType;
 
 const MISSION: &str = include_str!("data/mission_firewall_config.toml");
 const SHIPPED: &str = include_str!("../config/verdictd.toml");
@@ -52,8 +55,10 @@ fn an_empty_file_is_the_python_systems_default() {
     let Config {
         policy,
         engine,
+        webhooks,
         notes,
     } = good("");
+    assert_eq!(webhooks, WebhookConfig::default());
     assert_eq!(
         (policy.mode, &*policy.preset, policy.enforce),
         (Mode::DetectionOnly, "standard", true)
@@ -463,14 +468,101 @@ fn a_table_of_the_admins_own_wants_its_three_numbers() {
 }
 
 #[test]
-fn webhooks_are_read_and_noted() {
+fn the_missions_webhooks_are_who_is_told() {
     let config = good(&MISSION.replacen("enabled = false", "enabled = true", 1));
-    let said = notes(&config);
-    assert!(
-        said.iter()
-            .any(|note| note.ends_with("webhooks are not delivered by this version")),
-        "{said:#?}"
+    let webhooks = &config.webhooks;
+    let told: Vec<_> = webhooks
+        .live()
+        .map(|endpoint| (endpoint.name.as_str(), endpoint.url.to_string()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "Security Operations Center",
+                "https://soc.example.com/…".to_owned()
+            ),
+            ("Incident Response Team", "https://ir.example.com/…".to_owned()),
+        ]
     );
+    assert_eq!(webhooks.endpoints.len(), 3);
+    assert_eq!(webhooks.defaults, Delivery::default());
+    let soc = &webhooks.endpoints[0];
+    assert_eq!(
+        soc.secret,
+        SecretSource::Inline(Secret::new("your-webhook-secret-key-here").unwrap())
+    );
+    let names: Vec<&str> = soc.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["X-Environment", "X-Organization-ID"]);
+    assert!(soc.filter.wants(EventType::IpUnblocked) && !soc.filter.wants(EventType::ConnectionAttempt));
+    let (second, third) = (&webhooks.endpoints[1], &webhooks.endpoints[2]);
+    assert!(second.filter.wants(EventType::BlockError) && !second.filter.wants(EventType::IpUnblocked));
+    assert_eq!((&third.secret, third.enabled), (&SecretSource::None, false));
+    assert!(third.filter.wants(EventType::ConnectionAttempt));
+    assert!(!notes(&config).iter().any(|note| note.contains("webhooks")));
+}
+
+#[test]
+fn an_endpoint_may_have_numbers_of_its_own() {
+    let text = "[webhooks]\nenabled = true\nbatch_size = 50\ntimeout = \"3s\"\nspool_max_age = \"2h\"\n\
+                [[webhooks.endpoints]]\nname = \"a\"\nurl = \"https://a/\"\nrate_limit = 1000\nbatch_size = 1\n\
+                secret_file = \"/etc/verdictd/soc\"\n\
+                [[webhooks.endpoints]]\nname = \"b\"\nurl = \"https://b/\"\nsecret_env = \"SOC\"\n\
+                [[webhooks.endpoints]]\nname = \"c\"\nurl = \"http://10.0.0.1/\"\nsecret_credential = \"soc\"\n\
+                [webhooks.endpoints.events]\nexclude = [\"connection_attempt\"]";
+    let config = good(text);
+    let webhooks = &config.webhooks;
+    let numbers = |at: usize| {
+        let delivery = webhooks.endpoints[at].delivery;
+        (
+            delivery.batch_size,
+            delivery.rate_limit,
+            delivery.timeout.as_secs(),
+        )
+    };
+    assert_eq!((numbers(0), numbers(1)), ((1, 1000, 3), (50, 100, 3)));
+    assert_eq!(webhooks.spool_max_age, Duration::from_secs(7_200));
+    let secrets: Vec<_> = webhooks
+        .endpoints
+        .iter()
+        .map(|endpoint| &endpoint.secret)
+        .collect();
+    assert_eq!(secrets[0], &SecretSource::File("/etc/verdictd/soc".into()));
+    assert_eq!(secrets[1], &SecretSource::Env("SOC".into()));
+    assert_eq!(secrets[2], &SecretSource::Credential("soc".into()));
+    let filter = webhooks.endpoints[2].filter;
+    assert!(filter.wants(EventType::IpBlocked) && !filter.wants(EventType::ConnectionAttempt));
+    let said = notes(&config);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("line 18: webhooks.endpoints.url: http://: everybody on the way"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn webhooks_that_do_nothing_say_so() {
+    let endpoint = "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\n";
+    for (text, said) in [
+        (
+            "[webhooks]\nenabled = true".to_owned(),
+            "line 2: webhooks.enabled = true has no effect: no endpoint is enabled",
+        ),
+        (
+            format!("{endpoint}secret = \"\""),
+            "line 4: webhooks.endpoints.secret is empty: requests of this endpoint are not signed",
+        ),
+        (
+            format!("{endpoint}events = {{ include = [] }}"),
+            "line 4: webhooks.endpoints.events.include = [] has no effect: every event is sent that is not excluded",
+        ),
+        (
+            format!("{endpoint}events = {{ include = [\"ip_blocked\"], exclude = [\"ip_blocked\"] }}"),
+            "line 4: webhooks.endpoints.events.exclude leaves nothing: no event is sent to this endpoint",
+        ),
+    ] {
+        assert_eq!(notes(&good(&text)), [said], "{text}");
+    }
 }
 
 /// Each text alone, and all that is said of it.
@@ -811,6 +903,57 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     // webhooks: no value of a secret is repeated
     (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nsecret = \"hush\"\nsecret_file = \"hush\"",
+        "5: webhooks.endpoints.secret_file: is a second secret of this endpoint; keep one of secret, secret_file\n\
+         f.toml:5: webhooks.endpoints.secret_file: is not an absolute path; write an absolute path in quotes",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nsecret_env = \"hush!\"",
+        "4: webhooks.endpoints.secret_env: is not the name of a variable; write the name of an environment variable, as \
+         in \"SOC_SECRET\"",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nsecret_credential = \"../hush\"",
+        "4: webhooks.endpoints.secret_credential: is not the name of a credential; write the name of a systemd \
+         credential, as in \"soc\" of LoadCredential=soc:/path",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\n[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://y/\"",
+        "5: webhooks.endpoints.name: \"x\" is the name of another endpoint; give each endpoint a name of its own",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \" \"\nurl = \"https://hush@169.254.169.254/hush\"",
+        "2: webhooks.endpoints.name: \" \" is not a name; write a name in quotes, of at most 100 characters\n\
+         f.toml:3: webhooks.endpoints.url: leads nowhere: 169.254.169.254 is the metadata service of a cloud; write \
+         where events may go",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"http://192.0.2.1/hush\"",
+        "3: webhooks.endpoints.url: leads by http:// to a public address: everybody on the way can read and change what \
+         is sent; write https://, or allow_http = true for this endpoint",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nheaders = { Host = \"hush\", \"X Y\" = \"hush\", Z = \
+         \"hush\\n\" }",
+        "4: webhooks.endpoints.headers.Host: is a header that verdictd writes itself; write the name of another header\n\
+         f.toml:4: webhooks.endpoints.headers.\"X Y\": is not the name of a header; write the name of another header\n\
+         f.toml:4: webhooks.endpoints.headers.Z: is not the value of a header; write visible ASCII characters",
+    ),
+    (
+        "[webhooks]\nsignature_header = \"x-firewall-timestamp\"",
+        "2: webhooks.signature_header: \"x-firewall-timestamp\" is the name of another header of the request; give each \
+         of the three headers a name of its own",
+    ),
+    (
+        "[webhooks]\nspool_max_bytes = 1\nbatch_sice = 3",
+        "2: webhooks.spool_max_bytes: 1 is out of range; write a whole number from 1048576 to 17179869184\n\
+         f.toml:3: webhooks.batch_sice: no such key; did you mean \"batch_size\"?",
+    ),
+    (
+        "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nsignature_header = \"X\"",
+        "4: webhooks.endpoints.signature_header: no such key; belongs under [webhooks]",
+    ),
+    (
         "[webhooks]\n[[webhooks.endpoints]]\nname = \"x\"",
         "2: webhooks.endpoints.url: missing; write url = \"…\" for this endpoint",
     ),
@@ -1065,6 +1208,9 @@ fn the_shipped_config_shows_every_key_at_its_default() {
     assert_eq!(shown.policy.stealth_threshold, default.policy.stealth_threshold);
     assert_eq!(shown.policy.count_completed, default.policy.count_completed);
     assert_eq!(shown.policy.unproven_cap, default.policy.unproven_cap);
+    let mut webhooks = shown.webhooks;
+    assert_eq!(std::mem::take(&mut webhooks.endpoints), []);
+    assert_eq!(webhooks, default.webhooks);
     let twice = "firewall.state_save_interval = 120 has no effect: [custom] has one of its own";
     assert!(
         shown.notes.iter().all(|note| note.text == twice),
@@ -1088,6 +1234,7 @@ fn the_shipped_config_shows_every_key_at_its_default() {
         "distributed",
         "engine",
         "custom",
+        "webhooks",
     ] {
         let known = refusals(&format!("[{section}]\nzzzzzzzzzzzz = 1"));
         for key in known

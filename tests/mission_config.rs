@@ -9,6 +9,7 @@ use std::time::Duration;
 use verdictd::config::{Config, load, parse};
 use verdictd::core::attack::Counting;
 use verdictd::core::policy::Mode;
+use verdictd::webhook::wire::EventType;
 
 /// Name, text and blocks of a document: each by the line of its fence, with what is expected of it.
 type Document = (&'static str, &'static str, &'static [(usize, Expected)]);
@@ -73,10 +74,10 @@ const DOCUMENTS: [Document; 2] = [
             // Corporate environment setup.
             (
                 145,
-                Loads(
-                    &["line 12: webhooks.enabled = true: webhooks are not delivered by this version"],
-                    corporate,
-                ),
+                Loads(&[], |config| {
+                    corporate(config);
+                    told(config, &["Security Operations Center"]);
+                }),
             ),
             // Small office.
             (
@@ -152,7 +153,21 @@ const DOCUMENTS: [Document; 2] = [
                 ),
             ),
             // Webhooks by hand.
-            (488, Loads(&[NOT_DELIVERED], untouched_by_webhooks)),
+            (
+                488,
+                Loads(&[], |config| {
+                    untouched_by_webhooks(config);
+                    told(config, &["Security Operations Center"]);
+                    let [endpoint] = &config.webhooks.endpoints[..] else {
+                        panic!("{config:?}")
+                    };
+                    let delivery = endpoint.delivery;
+                    assert_eq!((delivery.batch_size, delivery.rate_limit), (10, 100));
+                    let wants = [EventType::IpBlocked, EventType::IpUnblocked]
+                        .map(|kind| endpoint.filter.wants(kind));
+                    assert_eq!(wants, [true, false]);
+                }),
+            ),
         ],
     ),
     (
@@ -160,7 +175,13 @@ const DOCUMENTS: [Document; 2] = [
         include_str!("data/mission_webhook_README.md"),
         &[
             // Configure webhooks.
-            (31, Loads(&[NOT_DELIVERED], untouched_by_webhooks)),
+            (
+                31,
+                Loads(&[], |config| {
+                    untouched_by_webhooks(config);
+                    told(config, &["Security Operations Center"]);
+                }),
+            ),
             // Rate limiting.
             (111, Loads(&[], untouched_by_webhooks)),
             // Event filtering: what belongs to an endpoint, without the endpoint's name and address.
@@ -174,8 +195,6 @@ const DOCUMENTS: [Document; 2] = [
         ],
     ),
 ];
-
-const NOT_DELIVERED: &str = "line 2: webhooks.enabled = true: webhooks are not delivered by this version";
 
 #[test]
 fn every_block_of_the_documents_does_what_is_stated_here() {
@@ -238,11 +257,10 @@ fn blocks_are_found_by_their_fences() {
 #[test]
 fn the_examples_give_what_their_titles_promise() {
     const STATED: [Example; 7] = [
-        (
-            "corporate.toml",
-            &["line 16: webhooks.enabled = true: webhooks are not delivered by this version"],
-            corporate,
-        ),
+        ("corporate.toml", &[], |config| {
+            corporate(config);
+            told(config, &["Security Operations Center"]);
+        }),
         ("detection.toml", &[], |config| {
             assert_eq!(config.policy.mode, Mode::DetectionOnly);
             preset(config, "standard", 7, 2, ["10m", "2h", "1d", "7d"]);
@@ -425,6 +443,17 @@ fn trusts(config: &Config, yes: &[&str], no: &[&str]) {
     let trusted = |addr: &str| config.policy.trusted.contains(addr.parse().unwrap());
     assert!(yes.iter().all(|addr| trusted(addr)), "{yes:?}");
     assert!(!no.iter().any(|addr| trusted(addr)), "{no:?}");
+}
+
+/// Who is told, by name.
+#[track_caller]
+fn told(config: &Config, names: &[&str]) {
+    let live: Vec<&str> = config
+        .webhooks
+        .live()
+        .map(|endpoint| endpoint.name.as_str())
+        .collect();
+    assert_eq!(live, names);
 }
 
 fn untouched_by_webhooks(config: &Config) {

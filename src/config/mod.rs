@@ -35,6 +35,7 @@ use self::distributed::Refused;
 use self::document::{Report, Section};
 use self::sections::{Bans, Firewall, Security};
 use crate::core::policy::{OnLoss, Policy};
+use crate::webhook::config::WebhookConfig;
 
 /// Everything that a config says.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub policy: Policy,
     /// How the engine is built: threads, numbers, sizes.
     pub engine: EngineConfig,
+    /// Who is told.
+    pub webhooks: WebhookConfig,
     /// What is accepted but worth a word, in the order of the file.
     pub notes: Vec<Note>,
 }
@@ -143,7 +146,7 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
     let refused = Refused::of(&firewall, &tcp_allowed);
     let distributed = distributed::read(&mut root, preset.attempts.clone(), &bans, &refused);
     let (mut engine, most) = sections::engine(&mut root);
-    webhooks::read(&mut root);
+    let webhooks = webhooks::read(&mut root);
     contradictions::find(root.report(), &preset, &bans, &most);
     root.finish(sections::home_but(""));
 
@@ -177,6 +180,7 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
     Config {
         policy,
         engine,
+        webhooks,
         notes: Vec::new(),
     }
 }

@@ -451,10 +451,10 @@ const HOMES: [(&str, &[&str]); 8] = [
         "webhooks",
         &[
             "endpoints",
-            "retry_attempts",
-            "retry_delay",
             "signature_header",
             "timestamp_header",
+            "spool_max_age",
+            "spool_max_bytes",
         ],
     ),
 ];

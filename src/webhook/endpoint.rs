@@ -1,0 +1,463 @@
+//! The thread of one endpoint: takes events from the spool, puts them together, sends them, and steps back where that
+//! fails. What one endpoint does to its thread no other notices.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::config::{EndpointConfig, WebhookConfig};
+use super::dead::DeadLetters;
+use super::http::{Client, Lookup, Outcome};
+use super::outbox::{Lane, Shared};
+use super::pace::{Bucket, Circuit, Retry};
+use super::spool::{Record, Spool};
+use super::status::EndpointStatus;
+use super::wire::{Batch, Event, EventType, Severity};
+
+/// What a thread is told from outside, and what it tells.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) name: String,
+    setup: Mutex<Arc<Setup>>,
+    /// The endpoint is no longer in the config.
+    leave: AtomicBool,
+    /// An operator wants another try, of dead letters, too.
+    again: AtomicBool,
+    counts: Mutex<EndpointStatus>,
+}
+
+/// What an endpoint is served by; replaced as a whole at a reload.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) endpoint: EndpointConfig,
+    pub(super) config: WebhookConfig,
+    pub(super) lookup: Arc<dyn Lookup>,
+}
+
+impl Handle {
+    pub(super) fn new(setup: Setup) -> Handle {
+        Handle {
+            name: setup.endpoint.name.clone(),
+            counts: Mutex::new(idle(&setup.endpoint)),
+            setup: Mutex::new(Arc::new(setup)),
+            leave: AtomicBool::new(false),
+            again: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn replace(&self, setup: Setup) {
+        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+    }
+
+    pub(super) fn leave(&self) {
+        self.leave.store(true, Ordering::Release);
+    }
+
+    pub(super) fn again(&self) {
+        self.again.store(true, Ordering::Release);
+    }
+
+    pub(super) fn status(&self) -> EndpointStatus {
+        self.counts().clone()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, EndpointStatus> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn setup(&self) -> Arc<Setup> {
+        Arc::clone(&self.setup.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The status of an endpoint that nothing was done for.
+pub(super) fn idle(endpoint: &EndpointConfig) -> EndpointStatus {
+    EndpointStatus {
+        name: endpoint.name.clone(),
+        url: endpoint.url.to_string(),
+        enabled: endpoint.enabled,
+        delivered: 0,
+        attempts: 0,
+        failed: 0,
+        last_error: None,
+        last_error_at: None,
+        last_success_at: None,
+        circuit: Circuit::Closed,
+        waiting: 0,
+        dead_letters: 0,
+        dropped: 0,
+    }
+}
+
+/// Events that go together.
+#[derive(Debug, Default)]
+struct Held {
+    records: Vec<Record>,
+    bytes: usize,
+    since: Option<Instant>,
+    urgent: bool,
+    /// It was tried: the same goes again, no more and no less.
+    sealed: bool,
+}
+
+impl Held {
+    fn add(&mut self, records: Vec<Record>, now: Instant) {
+        for record in records {
+            let severity = record.event.event_type.parse().map(EventType::severity);
+            self.urgent |= severity.is_ok_and(|severity| severity > Severity::Informational);
+            self.bytes += record.line().len();
+            self.since.get_or_insert(now);
+            self.records.push(record);
+        }
+    }
+
+    /// When it is to go.
+    fn due(&self, setup: &Setup, at_once: bool) -> Option<Instant> {
+        let since = self.since?;
+        let delivery = &setup.endpoint.delivery;
+        let full = self.records.len() >= delivery.batch_size || self.bytes >= LARGEST_BATCH;
+        Some(match () {
+            () if full || self.sealed || at_once => since,
+            () if self.urgent => since + LINGER.min(delivery.batch_timeout),
+            () => since + delivery.batch_timeout,
+        })
+    }
+
+    fn events(&self) -> impl Iterator<Item = &Event> {
+        self.records.iter().map(|record| &record.event)
+    }
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Send(Lane),
+    /// The oldest dead letters.
+    Again,
+    /// Events of this lane are too old.
+    Expire(Lane),
+    Wait(Option<Instant>),
+    Stop,
+}
+
+/// The thread.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    setup: Arc<Setup>,
+    client: Client,
+    bucket: Bucket,
+    retry: Retry,
+    held: [Held; 2],
+    dead: DeadLetters,
+    /// Dead letters are being sent again.
+    reviving: bool,
+    chance: RandomState,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, handle: Arc<Handle>, dead: DeadLetters) -> Worker {
+        let setup = handle.setup();
+        Worker {
+            client: Client::new(&setup.endpoint, &setup.config, Arc::clone(&setup.lookup)),
+            bucket: Bucket::new(setup.endpoint.delivery.rate_limit, Instant::now()),
+            retry: Retry::default(),
+            held: Default::default(),
+            dead,
+            reviving: false,
+            chance: RandomState::new(),
+            shared,
+            handle,
+            setup,
+        }
+    }
+
+    /// Until the endpoint leaves, or the engine stops and nothing more can be sent in time.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            self.refresh();
+            let mut spools = shared.spools();
+            if self.handle.leave.load(Ordering::Acquire) {
+                return;
+            }
+            let Some(open) = spools.as_mut() else { return };
+            let now = Instant::now();
+            self.fill(open, now);
+            self.show(now);
+            let next = self.next(now, OffsetDateTime::now_utc());
+            match next {
+                Next::Wait(None) => drop(shared.changed.wait(spools)),
+                Next::Wait(Some(until)) => {
+                    drop(
+                        shared
+                            .changed
+                            .wait_timeout(spools, until.saturating_duration_since(now)),
+                    );
+                }
+                Next::Stop => return,
+                other => {
+                    drop(spools);
+                    self.act(other);
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, next: Next) {
+        match next {
+            Next::Send(lane) => self.send(lane),
+            Next::Again => self.revive(),
+            Next::Expire(lane) => self.expire(lane),
+            Next::Wait(_) | Next::Stop => {}
+        }
+    }
+
+    /// Takes over what a reload changed and an operator wished.
+    fn refresh(&mut self) {
+        let setup = self.handle.setup();
+        if !Arc::ptr_eq(&setup, &self.setup) {
+            self.client = Client::new(&setup.endpoint, &setup.config, Arc::clone(&setup.lookup));
+            self.bucket
+                .set_rate(setup.endpoint.delivery.rate_limit, Instant::now());
+            self.setup = setup;
+        }
+        if self.handle.again.swap(false, Ordering::AcqRel) {
+            self.retry.reset();
+            self.reviving = true;
+        }
+    }
+
+    fn fill(&mut self, spools: &mut [Spool; 2], now: Instant) {
+        let most = self.setup.endpoint.delivery.batch_size;
+        for (held, spool) in self.held.iter_mut().zip(spools) {
+            let room = most.saturating_sub(held.records.len());
+            let bytes = LARGEST_BATCH.saturating_sub(held.bytes);
+            if !held.sealed && room > 0 && bytes > 0 {
+                held.add(spool.take(&self.handle.name, room, bytes as u64), now);
+            }
+        }
+    }
+
+    /// Counts of the spool are added by whoever asks.
+    fn show(&self, now: Instant) {
+        let mut counts = self.handle.counts();
+        counts.url = self.setup.endpoint.url.to_string();
+        counts.circuit = self
+            .retry
+            .circuit(now, self.setup.endpoint.delivery.retry_attempts);
+        counts.dropped = self.dead.dropped();
+        counts.dead_letters = self.dead.kept();
+    }
+
+    fn next(&mut self, now: Instant, wall: OffsetDateTime) -> Next {
+        for lane in Lane::ALL {
+            if self.oldest_is_late(lane, wall) {
+                return Next::Expire(lane);
+            }
+        }
+        let ending = self.shared.written.load(Ordering::Acquire);
+        let deadline = *self
+            .shared
+            .deadline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let deadline = deadline.filter(|_| self.shared.is_stopping());
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Next::Stop;
+        }
+        if ending && deadline.is_some() && self.retry.ready(now) > now {
+            return Next::Stop; // who failed is not waited for: the rest stays on disk
+        }
+        let next = self.earliest(now, ending);
+        match (next, deadline) {
+            (Next::Wait(None), Some(_)) if ending => Next::Stop,
+            (Next::Wait(Some(until)), Some(deadline)) if ending && until >= deadline => Next::Stop,
+            (Next::Wait(until), Some(deadline)) => Next::Wait(Some(until.unwrap_or(deadline).min(deadline))),
+            (next, _) => next,
+        }
+    }
+
+    /// What goes first: a lane whose batch is due, the main one before the other, and dead letters last.
+    fn earliest(&mut self, now: Instant, at_once: bool) -> Next {
+        let back = self.retry.ready(now);
+        let mut until: Option<Instant> = None;
+        for lane in Lane::ALL {
+            let Some(due) = self.held[lane as usize].due(&self.setup, at_once) else {
+                continue;
+            };
+            let at = due.max(back).max(self.bucket.ready(now, lane == Lane::Main));
+            if at <= now {
+                return Next::Send(lane);
+            }
+            until = Some(until.map_or(at, |until| until.min(at)));
+        }
+        if self.reviving {
+            let at = back.max(self.bucket.ready(now, false));
+            if at <= now {
+                return Next::Again;
+            }
+            until = Some(until.map_or(at, |until| until.min(at)));
+        }
+        // Events grow old also while nothing can be tried.
+        match until {
+            Some(until) => Next::Wait(Some(until.min(now + LOOK_AGAIN))),
+            None => Next::Wait(None),
+        }
+    }
+
+    fn oldest_is_late(&self, lane: Lane, wall: OffsetDateTime) -> bool {
+        let oldest = self.held[lane as usize].records.first();
+        oldest.is_some_and(|record| self.is_late(record, wall))
+    }
+
+    fn is_late(&self, record: &Record, wall: OffsetDateTime) -> bool {
+        let now = u128::try_from(wall.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+        now.saturating_sub(record.written.into()) > self.setup.config.spool_max_age.as_millis()
+    }
+
+    fn send(&mut self, lane: Lane) {
+        let held = &mut self.held[lane as usize];
+        held.sealed = true;
+        let events: Vec<Event> = held.events().cloned().collect();
+        let count = events.len() as u64;
+        match self.attempt(events) {
+            Outcome::Delivered => {
+                self.handle.counts().delivered += count;
+                self.settle(lane);
+            }
+            Outcome::Refused(reason) => {
+                self.bury(lane, &reason, usize::MAX);
+                self.settle(lane);
+            }
+            Outcome::Later(..) => {}
+        }
+    }
+
+    /// Makes the request, and keeps account of it.
+    fn attempt(&mut self, events: Vec<Event>) -> Outcome {
+        self.bucket.take(Instant::now());
+        let wall = OffsetDateTime::now_utc();
+        let body = serde_json::to_vec(&Batch::new(events, wall))
+            .expect("a batch is text, numbers and maps with text as keys");
+        let outcome = self.client.send(&body, wall);
+        let now = Instant::now();
+        let delivery = self.setup.endpoint.delivery;
+        let before = self.retry.circuit(now, delivery.retry_attempts);
+        match &outcome {
+            Outcome::Delivered | Outcome::Refused(_) => self.retry.succeeded(),
+            Outcome::Later(_, wish) => {
+                let chance = self.chance.hash_one(now) as f64 / u64::MAX as f64;
+                self.retry
+                    .failed(now, delivery.retry_attempts, delivery.retry_delay, chance, *wish);
+            }
+        }
+        self.account(&outcome, before, now);
+        outcome
+    }
+
+    fn account(&self, outcome: &Outcome, before: Circuit, now: Instant) {
+        let name = self.handle.name.as_str();
+        let mut counts = self.handle.counts();
+        counts.attempts += 1;
+        let wall = Some(OffsetDateTime::now_utc());
+        match outcome {
+            Outcome::Delivered => {
+                counts.last_success_at = wall;
+                if before != Circuit::Closed {
+                    tracing::info!(endpoint = name, "a webhook endpoint takes events again");
+                }
+            }
+            Outcome::Later(error, _) | Outcome::Refused(error) => {
+                counts.failed += 1;
+                counts.last_error = Some(error.clone());
+                counts.last_error_at = wall;
+                let retries = self.setup.endpoint.delivery.retry_attempts;
+                if before == Circuit::Closed && self.retry.circuit(now, retries) != Circuit::Closed {
+                    tracing::warn!(
+                        endpoint = name,
+                        error,
+                        "a webhook endpoint takes no events; they are kept"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The batch of `lane` is done with.
+    fn settle(&mut self, lane: Lane) {
+        let held = std::mem::take(&mut self.held[lane as usize]);
+        if let Some(last) = held.records.last() {
+            self.ack(lane, last.number, held.records.len());
+        }
+    }
+
+    fn ack(&self, lane: Lane, number: u64, count: usize) {
+        let mut spools = self.shared.spools();
+        let Some(spools) = spools.as_mut() else { return };
+        if let Err(error) = spools[lane as usize].ack(&self.handle.name, number, count as u64) {
+            self.shared.note_error(&error);
+        }
+    }
+
+    /// The first `count` of the batch become dead letters.
+    fn bury(&mut self, lane: Lane, reason: &str, count: usize) {
+        let name = self.handle.name.as_str();
+        let events = self.held[lane as usize].events().take(count);
+        let result = self.dead.put(name, reason, events);
+        tracing::warn!(
+            endpoint = name,
+            reason,
+            "events for a webhook endpoint are dead letters"
+        );
+        if let Err(error) = result {
+            self.shared.note_error(&error);
+        }
+    }
+
+    /// What waited too long gives way; what is left of the batch goes on.
+    fn expire(&mut self, lane: Lane) {
+        let wall = OffsetDateTime::now_utc();
+        let records = &self.held[lane as usize].records;
+        let late = records
+            .iter()
+            .take_while(|record| self.is_late(record, wall))
+            .count();
+        let Some(last) = late.checked_sub(1).map(|last| records[last].number) else {
+            return;
+        };
+        let reason = "it could not be delivered within spool_max_age";
+        self.bury(lane, reason, late);
+        let held = &mut self.held[lane as usize];
+        held.records.drain(..late);
+        if held.records.is_empty() {
+            *held = Held::default();
+        }
+        self.ack(lane, last, late);
+    }
+
+    /// Sends the oldest dead letters again; stops at the first that fails.
+    fn revive(&mut self) {
+        let most = self.setup.endpoint.delivery.batch_size;
+        let events = self.dead.oldest(most).unwrap_or_default();
+        let count = events.len();
+        self.reviving = count > 0 && self.attempt(events) == Outcome::Delivered;
+        if self.reviving {
+            self.handle.counts().delivered += count as u64;
+            if let Err(error) = self.dead.remove_oldest(count) {
+                self.reviving = false; // or the same would be sent for ever
+                self.shared.note_error(&error);
+            }
+        }
+    }
+}
+
+/// How long an urgent event waits for others: many of a burst in one request, and well within a second.
+const LINGER: Duration = Duration::from_millis(200);
+/// Bytes of events in one request, give or take the last: receivers commonly take a megabyte.
+const LARGEST_BATCH: usize = 512 << 10;
+/// How often the age of events is looked at while nothing else happens.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);

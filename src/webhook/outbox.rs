@@ -1,0 +1,223 @@
+//! Where events are handed over, and the thread that writes them to disk. Handing over never waits.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Select, Sender, bounded};
+
+use super::config::Filter;
+use super::merge::Merger;
+use super::spool::Spool;
+use super::wire::{Event, EventType};
+
+/// Takes events from whoever sees them happen. Cheap to clone, and never waits for anybody.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    lanes: [Sender<Event>; 2],
+    shared: Arc<Shared>,
+}
+
+impl Outbox {
+    /// Hands `event` over to be written and sent. It is counted and dropped if events come faster than the disk takes
+    /// them, and simply dropped if no endpoint wants its kind.
+    pub fn publish(&self, event: Event) {
+        let Ok(kind) = event.event_type.parse() else {
+            return;
+        };
+        if !self.wants(kind) {
+            return;
+        }
+        if self.lanes[Lane::of(kind) as usize].try_send(event).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether any endpoint wants events of this kind: others need not even be built.
+    pub fn wants(&self, kind: EventType) -> bool {
+        Filter::from_bits(self.shared.wanted.load(Ordering::Relaxed)).wants(kind)
+    }
+}
+
+/// Attempts travel apart from everything else: there can be so many that nothing else would get through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Main,
+    Bulk,
+}
+
+impl Lane {
+    pub(super) const ALL: [Lane; 2] = [Lane::Main, Lane::Bulk];
+
+    fn of(kind: EventType) -> Lane {
+        match kind {
+            EventType::ConnectionAttempt => Lane::Bulk,
+            _ => Lane::Main,
+        }
+    }
+}
+
+/// What the threads share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// One a lane, while anything is sent at all.
+    pub(super) spools: Mutex<Option<[Spool; 2]>>,
+    /// Notified when something was written, or somebody has to stop.
+    pub(super) changed: Condvar,
+    /// What any endpoint wants.
+    pub(super) wanted: AtomicU32,
+    pub(super) dropped: AtomicU64,
+    pub(super) spooled: AtomicU64,
+    pub(super) merged: AtomicU64,
+    pub(super) last_error: Mutex<Option<String>>,
+    /// Set once, at the end: write what is there, send what still goes until `deadline`.
+    pub(super) stopping: AtomicBool,
+    pub(super) deadline: Mutex<Option<Instant>>,
+    /// Everything that was handed over is on disk, and nothing follows.
+    pub(super) written: AtomicBool,
+}
+
+impl Shared {
+    /// A panic elsewhere is no reason to stop sending: no half-done change of a spool is worse than a crash.
+    pub(super) fn spools(&self) -> MutexGuard<'_, Option<[Spool; 2]>> {
+        self.spools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_error(&self, error: &std::io::Error) {
+        tracing::warn!(%error, "the spool of webhooks fails");
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(error.to_string());
+    }
+}
+
+/// The outbox, and the writer behind it. `Receiver<()>`: whoever holds the other end wakes the writer.
+pub(super) fn pair(shared: &Arc<Shared>, wake: Receiver<()>) -> (Outbox, Writer) {
+    let (to_main, main) = bounded(QUEUED);
+    let (to_bulk, bulk) = bounded(QUEUED);
+    let outbox = Outbox {
+        lanes: [to_main, to_bulk],
+        shared: Arc::clone(shared),
+    };
+    let writer = Writer {
+        lanes: [main, bulk],
+        wake,
+        shared: Arc::clone(shared),
+        merger: Merger::new(Instant::now()),
+        unsynced_since: None,
+    };
+    (outbox, writer)
+}
+
+/// Writes what was handed over, in the order of each lane.
+pub(super) struct Writer {
+    lanes: [Receiver<Event>; 2],
+    wake: Receiver<()>,
+    shared: Arc<Shared>,
+    merger: Merger,
+    unsynced_since: Option<Instant>,
+}
+
+impl Writer {
+    /// Until told to stop, and then until nothing is left.
+    pub(super) fn run(mut self) {
+        loop {
+            let stopping = self.shared.is_stopping();
+            let batches = [self.collect(Lane::Main), self.collect_bulk(stopping)];
+            let idle = batches.iter().all(Vec::is_empty);
+            if !idle {
+                self.write(batches);
+                self.unsynced_since.get_or_insert_with(Instant::now);
+            }
+            self.sync(stopping);
+            if idle && stopping {
+                // Under the lock, or a thread between its look and its wait would miss it.
+                let _spools = self.shared.spools();
+                self.shared.written.store(true, Ordering::Release);
+                self.shared.changed.notify_all();
+                return;
+            }
+            if idle {
+                self.wait();
+            }
+        }
+    }
+
+    fn collect(&self, lane: Lane) -> Vec<Event> {
+        self.lanes[lane as usize].try_iter().take(AT_ONCE).collect()
+    }
+
+    fn collect_bulk(&mut self, stopping: bool) -> Vec<Event> {
+        let events = self.collect(Lane::Bulk);
+        let mut passed: Vec<Event> = events
+            .into_iter()
+            .filter_map(|event| self.merger.offer(event))
+            .collect();
+        passed.extend(self.merger.due(Instant::now(), stopping));
+        self.shared.merged.store(self.merger.merged(), Ordering::Relaxed);
+        passed
+    }
+
+    fn write(&self, batches: [Vec<Event>; 2]) {
+        let written = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let written = written.map_or(0, |since| since.as_millis() as u64);
+        let mut spools = self.shared.spools();
+        let Some(spools) = spools.as_mut() else { return };
+        for (spool, events) in spools.iter_mut().zip(batches) {
+            let count = events.len();
+            let (done, result) = spool.append(events, written);
+            self.shared.spooled.fetch_add(done as u64, Ordering::Relaxed);
+            if let Err(error) = result {
+                self.shared
+                    .dropped
+                    .fetch_add((count - done) as u64, Ordering::Relaxed);
+                self.shared.note_error(&error);
+            }
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// Every second at most: a loss of power costs no more than that, and a disk is not worn out by a storm.
+    fn sync(&mut self, at_once: bool) {
+        let due = self
+            .unsynced_since
+            .is_some_and(|since| since.elapsed() >= SYNC_EVERY);
+        if !due && !at_once {
+            return;
+        }
+        self.unsynced_since = None;
+        let files: Vec<_> = match self.shared.spools().as_mut() {
+            Some(spools) => spools.iter_mut().filter_map(Spool::unsynced).collect(),
+            None => return,
+        };
+        for file in files {
+            if let Err(error) = file.sync_data() {
+                self.shared.note_error(&error);
+            }
+        }
+    }
+
+    /// For more, for the end of a second, or for somebody who wakes it.
+    fn wait(&self) {
+        let sync = self.unsynced_since.map(|since| since + SYNC_EVERY);
+        let mut select = Select::new();
+        for lane in &self.lanes {
+            select.recv(lane);
+        }
+        select.recv(&self.wake);
+        match [sync, self.merger.next()].into_iter().flatten().min() {
+            Some(until) => drop(select.ready_deadline(until)),
+            None => drop(select.ready()),
+        }
+        let _ = self.wake.try_recv();
+    }
+}
+
+/// Events of one lane between happening and the disk: a second of more than any endpoint takes in a minute.
+const QUEUED: usize = 4_096;
+/// Events that are written under one lock.
+const AT_ONCE: usize = 256;
+const SYNC_EVERY: Duration = Duration::from_secs(1);

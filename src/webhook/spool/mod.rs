@@ -1,0 +1,347 @@
+//! Events on disk between happening and delivery: appended in order, each endpoint with its own place in them.
+//!
+//! Bounded: when full, the oldest are dropped and counted for whoever had not got them. A crash of the engine loses
+//! nothing that was written; a loss of power at most what [`Spool::unsynced`] was not asked for yet. A place that is
+//! lost begins at the oldest event again: twice is better than never.
+
+mod place;
+mod record;
+mod segment;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use self::place::Place;
+pub(super) use self::place::hash;
+pub(super) use self::record::Record;
+use self::segment::Segment;
+use super::config::Filter;
+use super::wire::Event;
+
+/// The events that wait, and where each endpoint is in them.
+#[derive(Debug)]
+pub(super) struct Spool {
+    folder: PathBuf,
+    most_bytes: u64,
+    segments: VecDeque<Segment>,
+    /// The last of `segments`, open; without it the next append begins a new one.
+    file: Option<File>,
+    next: u64,
+    places: BTreeMap<String, Place>,
+    damaged: u64,
+    dirty: bool,
+}
+
+impl Spool {
+    /// The spool in `folder`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or read.
+    pub(super) fn open(folder: &Path, most_bytes: u64) -> io::Result<Spool> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let mut spool = Spool {
+            folder: folder.to_owned(),
+            most_bytes,
+            segments: VecDeque::new(),
+            file: None,
+            next: 1 + place::highest(folder)?,
+            places: BTreeMap::new(),
+            damaged: 0,
+            dirty: false,
+        };
+        for mut segment in Segment::list(folder)? {
+            spool.damaged += segment.measure()?;
+            spool.next = spool.next.max(segment.first).max(segment.last + 1);
+            if segment.last < segment.first {
+                std::fs::remove_file(&segment.path)?;
+            } else {
+                spool.segments.push_back(segment);
+            }
+        }
+        Ok(spool)
+    }
+
+    /// Serves `name` from now on what `filter` wants: from where it was, or, if it was never served, from here on.
+    ///
+    /// # Errors
+    /// If a new place cannot be written.
+    pub(super) fn serve(&mut self, name: &str, filter: Filter) -> io::Result<()> {
+        let mut place = match self.places.remove(name) {
+            Some(place) if place.filter == filter => {
+                self.places.insert(name.to_owned(), place);
+                return Ok(());
+            }
+            Some(place) => Place { filter, ..place },
+            None => Place::open(&self.folder, name, filter, self.next - 1)?,
+        };
+        place.waiting = 0;
+        let acked = place.acked;
+        for segment in self.segments.iter().filter(|segment| segment.last > acked) {
+            segment.read(0, |record, _| {
+                place.waiting += u64::from(record.is_some_and(|record| place.awaits(&record)));
+                true
+            })?;
+        }
+        self.places.insert(name.to_owned(), place);
+        Ok(())
+    }
+
+    /// Forgets everybody whom `stays` does not name, and what only they waited for.
+    pub(super) fn forget(&mut self, stays: impl Fn(&str) -> bool) {
+        place::remove_others(&self.folder, &stays);
+        self.places.retain(|name, _| stays(name));
+        self.trim();
+    }
+
+    /// How many bytes may lie on disk.
+    pub(super) fn set_most_bytes(&mut self, most_bytes: u64) {
+        self.most_bytes = most_bytes;
+        self.make_room(0);
+    }
+
+    /// Writes events that happened; returns how many of them were written. `written`: milliseconds since 1970.
+    pub(super) fn append(&mut self, events: Vec<Event>, written: u64) -> (usize, io::Result<()>) {
+        let wanted = |event: &Event| self.places.values().any(|place| place.wants(event));
+        let events: Vec<Event> = events.into_iter().filter(wanted).collect();
+        let (mut done, mut events) = (0, events.into_iter());
+        loop {
+            let (mut lines, mut chunk) = (Vec::new(), Vec::new());
+            for event in events.by_ref() {
+                let number = self.next + chunk.len() as u64;
+                let record = Record {
+                    number,
+                    written,
+                    event,
+                };
+                lines.extend(record.line());
+                chunk.push(record.event);
+                if lines.len() >= CHUNK {
+                    break;
+                }
+            }
+            if chunk.is_empty() {
+                return (done, Ok(()));
+            }
+            if let Err(error) = self.write(&lines, chunk.len() as u64) {
+                return (done, Err(error));
+            }
+            for place in self.places.values_mut() {
+                place.waiting += chunk.iter().filter(|event| place.wants(event)).count() as u64;
+            }
+            done += chunk.len();
+        }
+    }
+
+    fn write(&mut self, lines: &[u8], count: u64) -> io::Result<()> {
+        self.make_room(lines.len() as u64);
+        let mut written = self.try_write(lines, count);
+        // A disk that is full of other things still has room for what is newest.
+        while written
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
+            && self.segments.len() > 1
+        {
+            self.drop_oldest();
+            written = self.try_write(lines, count);
+        }
+        written
+    }
+
+    fn try_write(&mut self, lines: &[u8], count: u64) -> io::Result<()> {
+        let full = |segment: &Segment| segment.bytes + lines.len() as u64 > self.segment_bytes();
+        if self.segments.back().is_none_or(full) {
+            self.sync_and_close()?;
+        }
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let (segment, file) = Segment::create(&self.folder, self.next)?;
+                self.segments.push_back(segment);
+                file
+            }
+        };
+        let segment = self
+            .segments
+            .back_mut()
+            .expect("pushed above, or there with its file");
+        let last = self.next + count - 1;
+        segment.append(&mut file, lines, last)?; // on failure the next one begins a file of its own
+        self.file = Some(file);
+        self.next = last + 1;
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn sync_and_close(&mut self) -> io::Result<()> {
+        self.file.take().map_or(Ok(()), |file| file.sync_data())
+    }
+
+    /// What was written since this was last asked, to be synced outside of any lock.
+    pub(super) fn unsynced(&mut self) -> Option<File> {
+        let file = self.file.as_ref().filter(|_| self.dirty)?.try_clone().ok()?;
+        self.dirty = false;
+        Some(file)
+    }
+
+    /// The next events for `name`, at most `most` and not many more bytes than `most_bytes`. They stay on disk until
+    /// [`ack`](Spool::ack).
+    pub(super) fn take(&mut self, name: &str, most: usize, most_bytes: u64) -> Vec<Record> {
+        let Some(place) = self.places.get_mut(name) else {
+            return Vec::new();
+        };
+        let (mut taken, mut size, mut looked_at) = (Vec::new(), 0, 0);
+        let mut lost = Vec::new();
+        for segment in &self.segments {
+            if segment.last <= place.taken {
+                continue;
+            }
+            let mut at = place.offset_in(segment.first);
+            let read = segment.read(at, |record, end| {
+                let length = end - at;
+                at = end;
+                looked_at += 1;
+                if let Some(record) = record.filter(|record| record.number > place.taken) {
+                    place.taken = record.number;
+                    if place.wants(&record.event) {
+                        size += length;
+                        taken.push(record);
+                    }
+                }
+                taken.len() < most && size < most_bytes && looked_at < LOOKED_AT
+            });
+            place.offset = (segment.first, at);
+            match read {
+                Ok(Ending::Stopped) => break,
+                Ok(Ending::Finished) => place.taken = place.taken.max(segment.last),
+                Err(_) => lost.push(segment.first),
+            }
+        }
+        place.skip_unwanted(taken.is_empty());
+        for first in lost {
+            self.lose(first);
+        }
+        taken
+    }
+
+    /// `name` has got (or given up) everything up to `number`; `count`: how many events that were.
+    pub(super) fn ack(&mut self, name: &str, number: u64, count: u64) -> io::Result<()> {
+        let Some(place) = self.places.get_mut(name) else {
+            return Ok(());
+        };
+        place.acked = place.acked.max(number);
+        place.taken = place.taken.max(number);
+        place.waiting = place.waiting.saturating_sub(count);
+        let saved = place.save(&self.folder, name);
+        self.trim();
+        saved
+    }
+
+    /// What `name` took and never acked is to be taken again.
+    pub(super) fn rewind(&mut self, name: &str) {
+        if let Some(place) = self.places.get_mut(name) {
+            place.taken = place.acked;
+            place.offset = (0, 0);
+        }
+    }
+
+    /// Events that wait for `name`, and those that were dropped before it got them.
+    pub(super) fn depth(&self, name: &str) -> (u64, u64) {
+        self.places
+            .get(name)
+            .map_or((0, 0), |place| (place.waiting, place.dropped))
+    }
+
+    /// Bytes on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Lines that were not what was written.
+    pub(super) fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        (self.most_bytes / 16).clamp(CHUNK as u64, 8 << 20)
+    }
+
+    fn make_room(&mut self, bytes: u64) {
+        while self.bytes() + bytes > self.most_bytes && !self.segments.is_empty() {
+            self.drop_oldest();
+        }
+    }
+
+    /// The oldest file goes, with what nobody had taken from it yet.
+    fn drop_oldest(&mut self) {
+        let Some(segment) = self.segments.pop_front() else {
+            return;
+        };
+        if self.segments.is_empty() {
+            self.file = None;
+        }
+        let places = &mut self.places;
+        let counted = segment.read(0, |record, _| {
+            let Some(record) = record else { return true };
+            for place in places.values_mut().filter(|place| record.number > place.taken) {
+                let lost = u64::from(place.wants(&record.event));
+                place.dropped += lost;
+                place.waiting = place.waiting.saturating_sub(lost);
+            }
+            true
+        });
+        self.damaged += u64::from(counted.is_err());
+        self.gone(&segment);
+    }
+
+    /// A file that cannot be read is no longer there: somebody removed it, or the disk fails.
+    fn lose(&mut self, first: u64) {
+        if let Some(at) = self.segments.iter().position(|segment| segment.first == first) {
+            if at + 1 == self.segments.len() {
+                self.file = None;
+            }
+            self.damaged += 1;
+            if let Some(segment) = self.segments.remove(at) {
+                self.gone(&segment);
+            }
+        }
+    }
+
+    fn gone(&mut self, segment: &Segment) {
+        // What cannot be removed is not read again before the next start.
+        let _ = std::fs::remove_file(&segment.path);
+        for place in self.places.values_mut() {
+            place.pass(segment.last);
+        }
+    }
+
+    /// Files that everybody has got go; the one that is written to stays.
+    fn trim(&mut self) {
+        let everybody = self.places.values().map(|place| place.acked).min();
+        // Without anybody: who will be served has not been said yet.
+        let Some(everybody) = everybody else { return };
+        let kept = usize::from(self.file.is_some());
+        while self.segments.len() > kept && self.segments[0].last <= everybody {
+            if let Some(segment) = self.segments.pop_front() {
+                let _ = std::fs::remove_file(&segment.path);
+            }
+        }
+    }
+}
+
+/// Why the reading of a file ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Finished,
+    Stopped,
+}
+
+/// Bytes that are written at once.
+const CHUNK: usize = 64 << 10;
+/// Lines that are looked at in one go: others wait for the lock.
+const LOOKED_AT: usize = 4_096;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! One file of the spool: events in order, only ever appended to, dropped as a whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::Ending;
+use super::record::Record;
+
+/// A file of the spool.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    /// The number that its first event has, or will have.
+    pub(super) first: u64,
+    /// The number that its last event has; below `first` while it has none.
+    pub(super) last: u64,
+    /// Bytes that are whole lines.
+    pub(super) bytes: u64,
+}
+
+impl Segment {
+    /// A new file below `folder`, open to be appended to.
+    pub(super) fn create(folder: &Path, first: u64) -> io::Result<(Segment, File)> {
+        let path = folder.join(format!("{PREFIX}{first:020}"));
+        // An empty one of this number may be left from a start that wrote nothing.
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        File::open(folder)?.sync_all()?;
+        let segment = Segment {
+            path,
+            first,
+            last: first - 1,
+            bytes: 0,
+        };
+        Ok((segment, file))
+    }
+
+    /// Those that lie below `folder`, oldest first. What else lies there is left alone.
+    pub(super) fn list(folder: &Path) -> io::Result<Vec<Segment>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            let Some(first) = number
+                .and_then(|digits| digits.parse().ok())
+                .filter(|first| *first > 0)
+            else {
+                continue;
+            };
+            found.push(Segment {
+                path: entry.path(),
+                first,
+                last: first - 1,
+                bytes: entry.metadata()?.len(),
+            });
+        }
+        found.sort_by_key(|segment| segment.first);
+        Ok(found)
+    }
+
+    /// Finds the last event; returns how many lines are damaged.
+    pub(super) fn measure(&mut self) -> io::Result<u64> {
+        let (mut last, mut damaged) = (self.last, 0);
+        self.read(0, |record, _| {
+            match record {
+                Some(record) => last = last.max(record.number),
+                None => damaged += 1,
+            }
+            true
+        })?;
+        self.last = last;
+        Ok(damaged)
+    }
+
+    /// Every line from byte `from` on: what it is (`None`: damaged) and the byte behind it. Stops when `each`
+    /// says false. A torn last line is damaged, too.
+    pub(super) fn read(
+        &self,
+        from: u64,
+        mut each: impl FnMut(Option<Record>, u64) -> bool,
+    ) -> io::Result<Ending> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let mut at = from;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let length = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+            if length == 0 {
+                return Ok(Ending::Finished);
+            }
+            at += length as u64;
+            let record = line.strip_suffix(b"\n").and_then(Record::parse);
+            if !each(record, at) {
+                return Ok(Ending::Stopped);
+            }
+        }
+    }
+
+    /// Appends whole lines; on failure the file is as it was.
+    pub(super) fn append(&mut self, file: &mut File, lines: &[u8], last: u64) -> io::Result<()> {
+        if let Err(error) = file.write_all(lines) {
+            file.set_len(self.bytes)?;
+            file.seek(SeekFrom::Start(self.bytes))?;
+            return Err(error);
+        }
+        self.bytes += lines.len() as u64;
+        self.last = last;
+        Ok(())
+    }
+}
+
+const PREFIX: &str = "events-";
+
+/// No event is longer; a file without line breaks is not read as one line.
+const LONGEST_LINE: u64 = 1 << 20;

@@ -1,0 +1,235 @@
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use serde_json::{Map, json};
+use time::macros::datetime;
+
+use super::*;
+use crate::webhook::wire::EventType;
+
+fn event(n: u64, kind: EventType) -> Event {
+    let data = Map::from_iter([
+        ("n".to_owned(), json!(n)),
+        ("fill".to_owned(), json!("x".repeat(400))),
+    ]);
+    Event::new(n.to_string(), kind, datetime!(2026-03-01 12:00 UTC), data)
+}
+
+fn blocked(range: std::ops::Range<u64>) -> Vec<Event> {
+    range.map(|n| event(n, EventType::IpBlocked)).collect()
+}
+
+fn ids(records: &[Record]) -> Vec<u64> {
+    records
+        .iter()
+        .map(|record| record.event.id.parse().unwrap())
+        .collect()
+}
+
+fn take_all(spool: &mut Spool, name: &str) -> Vec<u64> {
+    let mut all = Vec::new();
+    loop {
+        let records = spool.take(name, 7, 1 << 20);
+        let Some(last) = records.last() else { return all };
+        spool.ack(name, last.number, records.len() as u64).unwrap();
+        all.extend(ids(&records));
+    }
+}
+
+fn open(folder: &tempfile::TempDir) -> Spool {
+    let mut spool = Spool::open(folder.path(), 1 << 20).unwrap();
+    spool.serve("a", Filter::ALL).unwrap();
+    spool
+}
+
+#[test]
+fn each_endpoint_has_its_own_place_that_outlives_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool
+        .serve("b", Filter::new(&[EventType::IpUnblocked], &[]))
+        .unwrap();
+    assert_eq!(spool.append(blocked(0..20), 1).0, 20);
+    spool
+        .append(vec![event(20, EventType::IpUnblocked)], 1)
+        .1
+        .unwrap();
+    assert_eq!((spool.depth("a"), spool.depth("b")), ((21, 0), (1, 0)));
+    let first = spool.take("a", 5, 1 << 20);
+    assert_eq!(ids(&first), [0, 1, 2, 3, 4]);
+    spool.ack("a", first[4].number, 5).unwrap();
+    // taken and never acked: handed out again
+    spool.take("a", 5, 1 << 20);
+    drop(spool);
+    let mut spool = open(&folder);
+    spool
+        .serve("b", Filter::new(&[EventType::IpUnblocked], &[]))
+        .unwrap();
+    assert_eq!((spool.depth("a"), spool.depth("b")), ((16, 0), (1, 0)));
+    spool.append(blocked(21..22), 1).1.unwrap();
+    assert_eq!(take_all(&mut spool, "a"), (5..22).collect::<Vec<_>>());
+    assert_eq!(take_all(&mut spool, "b"), [20]);
+}
+
+#[test]
+fn numbers_go_on_although_every_file_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..3), 1).1.unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [0, 1, 2]);
+    drop(spool);
+    for _ in 0..3 {
+        let mut spool = open(&folder);
+        spool.trim();
+        assert_eq!(spool.bytes(), 0);
+    }
+    let mut spool = open(&folder);
+    spool.append(blocked(3..4), 1).1.unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [3]);
+}
+
+#[test]
+fn when_full_the_oldest_go_and_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..10), 1).1.unwrap();
+    let held = spool.take("a", 3, 1 << 20);
+    for n in 0..50 {
+        spool.append(blocked(10 + n * 100..110 + n * 100), 1).1.unwrap();
+    }
+    let on_disk: u64 = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(
+        spool.bytes() <= 1 << 20 && on_disk <= (1 << 20) + 200,
+        "{on_disk}"
+    );
+    let (waiting, dropped) = spool.depth("a");
+    assert_eq!(waiting + dropped, 5_010);
+    assert!(dropped > 2_000, "{dropped}");
+    spool.ack("a", held[2].number, 3).unwrap();
+    let rest = take_all(&mut spool, "a");
+    assert_eq!(rest.len() as u64 + dropped + 3, 5_010);
+    assert_eq!((*rest.last().unwrap(), spool.depth("a")), (5_009, (0, dropped)));
+}
+
+#[test]
+fn what_is_torn_or_changed_costs_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..9), 1).1.unwrap();
+    drop(spool);
+    let path = Segment::list(folder.path()).unwrap()[0].path.clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let third = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b == b'\n')
+        .nth(1)
+        .unwrap()
+        .0
+        + 100;
+    bytes[third] ^= 1;
+    bytes.truncate(bytes.len() - 50);
+    std::fs::write(&path, &bytes).unwrap();
+    let mut spool = open(&folder);
+    assert_eq!((spool.damaged(), spool.depth("a")), (2, (7, 0)));
+    spool.append(blocked(9..11), 1).1.unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [0, 1, 3, 4, 5, 6, 7, 9, 10]);
+    assert_eq!(spool.depth("a"), (0, 0));
+}
+
+#[test]
+fn every_cut_of_the_file_is_survived() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..2), 1).1.unwrap();
+    drop(spool);
+    let path = Segment::list(folder.path()).unwrap()[0].path.clone();
+    let bytes = std::fs::read(&path).unwrap();
+    for cut in 0..bytes.len() {
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        let mut spool = open(&folder);
+        spool.append(blocked(7..8), 1).1.unwrap();
+        let whole = bytes[..cut].iter().filter(|b| **b == b'\n').count() as u64;
+        let expected: Vec<u64> = (0..whole).chain([7]).collect();
+        assert_eq!(ids(&spool.take("a", 9, 1 << 20)), expected, "{cut}");
+        drop(spool);
+        for segment in Segment::list(folder.path()).unwrap() {
+            std::fs::remove_file(segment.path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_place_that_is_lost_begins_again_and_a_new_one_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..3), 1).1.unwrap();
+    spool.serve("late", Filter::ALL).unwrap();
+    assert_eq!(take_all(&mut spool, "late"), [0; 0]);
+    let first = spool.take("a", 1, 1 << 20);
+    spool.ack("a", first[0].number, 1).unwrap();
+    drop(spool);
+    for path in std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+    {
+        if path.file_name().unwrap().to_str().unwrap().starts_with("place-") {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .write_all(b"9")
+                .unwrap();
+        }
+    }
+    let mut spool = open(&folder);
+    assert_eq!(take_all(&mut spool, "a"), [0, 1, 2]);
+}
+
+#[test]
+fn nothing_goes_before_it_is_said_who_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..3), 1).1.unwrap();
+    drop(spool);
+    let mut spool = Spool::open(folder.path(), 1 << 20).unwrap();
+    spool.forget(|name| name == "a");
+    spool.serve("a", Filter::ALL).unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [0, 1, 2]);
+}
+
+#[test]
+fn who_is_no_longer_served_holds_nothing_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.serve("b", Filter::ALL).unwrap();
+    for n in 0..10 {
+        spool.append(blocked(n * 100..n * 100 + 100), 1).1.unwrap();
+    }
+    assert_eq!(take_all(&mut spool, "a").len(), 1_000);
+    assert!(spool.bytes() > 500_000);
+    spool.forget(|name| name == "a");
+    assert!(spool.bytes() < 70_000, "{}", spool.bytes());
+    drop(spool);
+    let mut spool = open(&folder);
+    spool.serve("b", Filter::ALL).unwrap();
+    assert_eq!(take_all(&mut spool, "b"), [0; 0]);
+}
+
+#[test]
+fn files_that_somebody_removed_are_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    spool.append(blocked(0..300), 1).1.unwrap();
+    for segment in Segment::list(folder.path()).unwrap() {
+        std::fs::remove_file(segment.path).unwrap();
+    }
+    assert_eq!(take_all(&mut spool, "a"), [0; 0]);
+    spool.append(blocked(300..301), 1).1.unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [300]);
+    let kinds: BTreeSet<_> = spool.places.keys().cloned().collect();
+    assert_eq!(kinds.len(), 1);
+}

@@ -1,0 +1,9 @@
+//! Events on their way to endpoints that are slow, broken, hostile or gone: real sockets on loopback, small servers
+//! written by hand.
+#![allow(clippy::unwrap_used)] // a test may
+
+mod faults;
+mod kill;
+mod peers;
+mod rig;
+mod safety;
