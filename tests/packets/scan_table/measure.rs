@@ -125,9 +125,9 @@ impl Ground {
         let before = evidence(engine);
         let bans = engine.bans().len();
         self.send(kind, &source);
-        // A copy or a ban may still be on its way.
-        let wants = !matches!(kind.speaks[0], Speaks::No);
-        within(if wants { ms(700) } else { ms(300) }, || {
+        // A copy or a ban may still be on its way: an offence waits `core::judge::HOLD` for handshakes.
+        let wants = kind.speaks.iter().any(|speaks| !matches!(speaks, Speaks::No));
+        within(if wants { ms(2500) } else { ms(1300) }, || {
             engine.ban_of(&banned_as).is_some()
         });
         let ban = engine.ban_of(&banned_as);
