@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::attack_lines::AttackLines;
 use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
 use super::handshakes::Word;
+use super::herald::Herald;
 use super::keeper::Errand;
 use super::protect::Protection;
 use super::storm::Storms;
@@ -29,6 +30,7 @@ use crate::kernel::sets::Change;
 use crate::notify::log::NOTICE;
 use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
+use crate::webhook::event::{self, Ended};
 
 /// Whom an operator means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,7 @@ pub struct Analyst {
     attack_lines: AttackLines,
     storms: Storms,
     watcher: Option<Sender<Word>>,
+    herald: Herald,
     keeper: Option<Sender<Errand>>,
     failures_told: Throttle,
 }
@@ -148,6 +151,7 @@ impl Analyst {
             attack_lines: AttackLines::default(),
             storms: Storms::default(),
             watcher: None,
+            herald: Herald::default(),
             keeper: None,
             failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
         }
@@ -159,6 +163,11 @@ impl Analyst {
             keeper: Some(keeper),
             ..self
         }
+    }
+
+    /// Tells other systems through `herald`.
+    pub fn with_herald(self, herald: Herald) -> Analyst {
+        Analyst { herald, ..self }
     }
 
     /// Tells `watcher`, who follows handshakes, of another policy and other addresses.
@@ -221,14 +230,18 @@ impl Analyst {
     /// What is due by time alone.
     fn tick(&mut self, now: Instant) {
         for ban in self.ledger.expire(now) {
-            self.announce_end(&ban, "expired");
+            self.announce_end(&ban, Ended::Timeout);
             self.release(ban.source);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry(now);
         }
         for attack in self.attacks.expire(&self.policy, now) {
-            self.attack_lines.ended(&attack, now);
+            if self.attack_lines.ended(&attack, now) {
+                let enforced = self.policy.enforce;
+                self.herald
+                    .tell(|now| event::distributed_attack_ended(now, &attack, enforced));
+            }
         }
         self.storms.tell_calm(now);
         self.count();
@@ -255,7 +268,8 @@ impl Analyst {
                         offence.source
                     );
                 }
-                self.enact(&ban, now, None);
+                self.herald.found(offence, &ban);
+                self.enact(&ban, Some(offence), now, None);
             }
             // The worker cannot know of it and the kernel let the packet through: say it again to both.
             Err(Refusal::AlreadyBanned) => {
@@ -267,13 +281,21 @@ impl Analyst {
             // minute, and then judges it anew.
             Err(Refusal::Storm) => {
                 self.stats.storm_refusals.add(1);
-                self.storms.refuse(self.policy.max_bans_per_minute, now);
+                let most = self.policy.max_bans_per_minute;
+                if self.storms.refuse(most, now) {
+                    self.herald.tell(|now| event::ban_storm(now, most, 1));
+                }
             }
         }
     }
 
     /// A new ban, told to people and to the kernel.
-    fn enact(&mut self, ban: &Ban, now: Instant, done: Option<Answer>) {
+    fn enact(&mut self, ban: &Ban, offence: Option<&Offence>, now: Instant, done: Option<Answer>) {
+        let port = offence
+            .and_then(|offence| offence.ports.first())
+            .map(|(_, port)| *port);
+        let attack = self.attacks.under_way().find(|attack| Some(attack.port) == port);
+        self.herald.blocked(ban, offence, attack);
         let length = ban
             .remaining(now)
             .map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
@@ -317,7 +339,11 @@ impl Analyst {
         for attempt in attempts {
             let outcome = self.attacks.count(attempt, &self.policy, now);
             if let Some(attack) = outcome.began {
-                self.attack_lines.began(&attack, now);
+                if self.attack_lines.began(&attack, now) {
+                    let enforced = self.policy.enforce;
+                    self.herald
+                        .tell(|now| event::distributed_attack_detected(now, &attack, enforced));
+                }
             }
             if let Some(offence) = outcome.offence {
                 self.judge(&offence, now);
@@ -385,7 +411,7 @@ impl Analyst {
         let ban = self.ledger.manual(target, length, note, &self.policy, now);
         let reply = Reply::Banned(Box::new(view(&ban, now)));
         self.save_soon();
-        self.enact(&ban, now, Some(Answer { to, reply }));
+        self.enact(&ban, None, now, Some(Answer { to, reply }));
     }
 
     /// What is banned when an operator says `target`: the same unit that an offender there is banned as.
@@ -415,7 +441,7 @@ impl Analyst {
         let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
         self.save_soon();
         for ban in &lifted {
-            self.announce_end(ban, "manual");
+            self.announce_end(ban, Ended::Manual);
             self.attacks.forget(ban.source);
             self.release(ban.source);
         }
@@ -444,7 +470,7 @@ impl Analyst {
         ));
         for ban in self.ledger.switch(self.policy.enforce, &self.policy, now) {
             match ban.enforced {
-                true => self.enact(&ban, now, None),
+                true => self.enact(&ban, None, now, None),
                 false => {
                     self.tell(&ban.source, || Order::Ban {
                         source: ban.source,
@@ -471,20 +497,22 @@ impl Analyst {
         }
         for source in freed {
             if let Some(ban) = self.ledger.lift(&source) {
-                self.lift_in_kernel(&ban, "protected");
+                self.lift_in_kernel(&ban, Ended::Protected);
                 self.release(source);
             }
         }
     }
 
-    fn lift_in_kernel(&mut self, ban: &Ban, why: &str) {
+    fn lift_in_kernel(&mut self, ban: &Ban, why: Ended) {
         self.announce_end(ban, why);
         if ban.enforced {
             self.submit(vec![Change::Remove { target: ban.source }], None);
         }
     }
 
-    fn announce_end(&self, ban: &Ban, why: &str) {
+    fn announce_end(&self, ban: &Ban, why: Ended) {
+        self.herald.unblocked(ban, why);
+        let why = why.word();
         if ban.enforced {
             info!(
                 target: NOTICE, event = "unban", source = %ban.source, reason = %ban.reason, step = ban.step,
@@ -509,12 +537,14 @@ impl Analyst {
                 "the kernel refused a change for {}: {} ({more} more since the last such line)",
                 failure.target, failure.error
             );
+            let ban = self.ledger.get(&failure.target);
+            self.herald.failed(failure.target, ban, &failure.error);
         }
         if failure.withdrawn
             && let Some(ban) = self.ledger.lift(&failure.target)
         {
             // Should the kernel hold an older one, that ends as well: ledger and kernel are to agree.
-            self.lift_in_kernel(&ban, "refused");
+            self.lift_in_kernel(&ban, Ended::Manual);
             self.release(ban.source);
             return;
         }
@@ -545,6 +575,8 @@ impl Analyst {
             "the sets of bans may be empty: {} bans go into them again",
             changes.len()
         );
+        let detail = format!("{} bans were put back", changes.len());
+        self.herald.tell(|now| event::ruleset_wiped(now, &detail, true));
         self.submit(changes, None);
     }
 

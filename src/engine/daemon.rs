@@ -5,9 +5,9 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
@@ -15,14 +15,15 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, flock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
 use super::enforcer::{Enforcer, Expected, Failure, Job, Report};
 use super::error::DaemonError;
 use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::handshakes::{self, Handshakes};
-use super::keeper::{Errand, Keeper};
+use super::herald::Herald;
+use super::keeper::{Errand, Health, Keeper};
 use super::lockout::{self};
 use super::notify::notify;
 use super::open::{Opened, open, put_in_place};
@@ -40,6 +41,7 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::{self, Backend, Layout, Ruleset, TableWatch};
 use crate::state::Place;
 use crate::stats::Stats;
+use crate::webhook::{Webhooks, event};
 
 /// How the engine is started.
 #[derive(Clone, Debug)]
@@ -141,7 +143,13 @@ struct Engine {
     errands: Sender<Errand>,
     followers: [JoinHandle<()>; 3],
     stop_followers: Arc<OwnedFd>,
+    webhooks: Couriers,
+    herald: Herald,
+    stats: Arc<Stats>,
 }
+
+/// The webhooks, for who asks how they are; none if they could not be started.
+pub type Couriers = Arc<Mutex<Option<Webhooks>>>;
 
 /// What the main thread waits for.
 pub enum Event {
@@ -192,6 +200,7 @@ impl Engine {
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
+        let (webhooks, herald) = couriers(config, &options.state_dir, &health);
         let layout = spec.layout;
         let (alarm, events) = unbounded();
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
@@ -262,7 +271,8 @@ impl Engine {
             Arc::clone(&stats),
         )
         .with_keeper(errands.clone())
-        .with_watcher(word_sender);
+        .with_watcher(word_sender)
+        .with_herald(herald.clone());
         analyst.restore(restored.ledger, restored.attacks);
         let inbox = Inbox {
             offences,
@@ -293,6 +303,7 @@ impl Engine {
             seed: layout.seed,
             counted: counted_sender,
             stats: Arc::clone(&stats),
+            herald: herald.clone(),
             policy: Arc::clone(&policy),
             own: protection.own(),
             local_ports: spec.ephemeral,
@@ -321,7 +332,8 @@ impl Engine {
             running: running.clone(),
             events: alarm.clone(),
             layout,
-            stats,
+            stats: Arc::clone(&stats),
+            webhooks: Arc::clone(&webhooks),
             commands: commands.clone(),
             workers: handles,
             expected,
@@ -339,6 +351,7 @@ impl Engine {
             &layout,
         );
         info!("control socket {}", server.path().display());
+        herald.tell(|now| event::firewall_started(now, &policy, &config.webhooks));
         Ok(Engine {
             running,
             layout,
@@ -355,6 +368,9 @@ impl Engine {
             errands,
             followers: [protector, reconciler, watcher],
             stop_followers,
+            webhooks,
+            herald,
+            stats,
         })
     }
 
@@ -393,6 +409,7 @@ impl Engine {
         match reloader.reload() {
             Ok(changes) => {
                 self.reporter.look();
+                self.reload_webhooks();
                 for change in &changes {
                     info!("reload: {change}");
                 }
@@ -407,8 +424,22 @@ impl Engine {
         }
     }
 
+    /// Webhooks that cannot be changed go on as they were: protection has been changed already.
+    fn reload_webhooks(&self) {
+        let config = &self.running.get().config.webhooks;
+        let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(webhooks) = webhooks.as_mut()
+            && let Err(error) = webhooks.reload(config)
+        {
+            error!("webhooks stay as they were: {error}");
+        }
+    }
+
     /// Stops in reverse order of the flow and goes on past errors.
     fn stop(self, ephemeral: bool) {
+        let bans = usize::try_from(self.stats.bans_active.get()).unwrap_or(usize::MAX);
+        self.herald
+            .tell(|now| event::firewall_stopped(now, "stopped", bans));
         self.server.stop();
         // The last snapshot, while all who hold something can still tell.
         let _ = self.errands.send(Errand::Stop);
@@ -427,12 +458,34 @@ impl Engine {
         }
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
+        let webhooks = self
+            .webhooks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(webhooks) = webhooks {
+            // What is not sent by then is in the spool, and sent at the next start.
+            let left = webhooks.stop(Instant::now() + LAST_SENDING);
+            debug!(?left, "webhooks");
+        }
         let _ = self.jobs.send(Job::Stop);
         let Some(mut netlink) = join(self.enforcer) else {
             return;
         };
         if ephemeral && let Err(error) = ruleset::delete(&mut netlink) {
             error!("table inet verdictd stays behind: {error}");
+        }
+    }
+}
+
+/// Starts the webhooks; without them everything else goes on, and `status` says so.
+fn couriers(config: &Config, state_dir: &Path, health: &Health) -> (Couriers, Herald) {
+    match Webhooks::start(&config.webhooks, &state_dir.join("webhooks")) {
+        Ok((webhooks, outbox)) => (Arc::new(Mutex::new(Some(webhooks))), Herald::new(Some(outbox))),
+        Err(error) => {
+            error!("no webhooks: {error}");
+            health.trouble(format!("no webhooks: {error}"));
+            (Arc::default(), Herald::default())
         }
     }
 }
@@ -511,5 +564,7 @@ fn introduce(
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
 /// packet carries the offence again.
 const OFFENCE_CHANNEL: usize = 4096;
+/// How long a stop waits for webhooks that are on their way.
+const LAST_SENDING: Duration = Duration::from_secs(2);
 /// Errands of the snapshot thread that wait for the one it is at.
 const ERRANDS: usize = 16;

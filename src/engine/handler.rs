@@ -8,7 +8,7 @@ use crossbeam_channel::{Sender, bounded};
 use tracing::info;
 
 use super::analyst::{Command, Target};
-use super::daemon::Event;
+use super::daemon::{Couriers, Event};
 use super::enforcer::{Expected, RETRY};
 use super::keeper::{Errand, Health};
 use super::protect::Protection;
@@ -39,6 +39,8 @@ pub struct EngineHandler {
     pub layout: Layout,
     /// Counters.
     pub stats: Arc<Stats>,
+    /// The webhooks.
+    pub webhooks: Couriers,
     /// The analyst.
     pub commands: Sender<Command>,
     /// The workers.

@@ -37,7 +37,7 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct Words {
     /// Found at start; it stays true until the next one.
-    loading: Vec<String>,
+    starting: Vec<String>,
     /// Of the last snapshot.
     saving: Option<String>,
     missing: Option<String>,
@@ -47,15 +47,20 @@ impl Health {
     /// With what loading the state told.
     pub fn new(loading: Vec<String>) -> Health {
         let health = Health::default();
-        health.words().loading = loading;
+        health.words().starting = loading;
         health
+    }
+
+    /// Something else was not well at the start.
+    pub fn trouble(&self, words: String) {
+        self.words().starting.push(words);
     }
 
     /// Everything that is wrong, one sentence each.
     pub fn degraded(&self) -> Vec<String> {
         let words = self.words();
         let saving = words.saving.iter().chain(&words.missing);
-        words.loading.iter().chain(saving).cloned().collect()
+        words.starting.iter().chain(saving).cloned().collect()
     }
 
     fn words(&self) -> std::sync::MutexGuard<'_, Words> {

@@ -19,6 +19,7 @@ pub mod enforcer;
 pub mod error;
 pub mod handler;
 pub mod handshakes;
+pub mod herald;
 pub mod keeper;
 pub mod lockout;
 pub mod notify;

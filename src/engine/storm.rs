@@ -17,12 +17,12 @@ struct Storm {
 }
 
 impl Storms {
-    /// One more offence was not turned into a ban, with so many allowed a minute.
-    pub fn refuse(&mut self, allowed: u32, now: Instant) {
+    /// One more offence was not turned into a ban, with so many allowed a minute; whether a storm begins with it.
+    pub fn refuse(&mut self, allowed: u32, now: Instant) -> bool {
         if let Some(storm) = &mut self.now {
             storm.last = now;
             storm.refused += 1;
-            return;
+            return false;
         }
         self.now = Some(Storm {
             last: now,
@@ -33,6 +33,7 @@ impl Storms {
             "ban storm: more offences than bans.max_bans_per_minute = {allowed} allows (or than one neighbourhood \
              may cause); offenders are dropped packet by packet, no ban is added for them"
         );
+        true
     }
 
     /// Says so if it is over; how many offences it was.

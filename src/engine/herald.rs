@@ -1,0 +1,79 @@
+//! Tells other systems what happened: builds the events of what the analyst did and hands them to the webhooks, if
+//! there are any. It never waits, and decides nothing.
+
+use std::time::Instant;
+
+use time::OffsetDateTime;
+
+use crate::core::attack::Attack;
+use crate::core::prefix::Prefix;
+use crate::core::verdict::{Ban, BanReason, Offence};
+use crate::webhook::Outbox;
+use crate::webhook::event::{self, Ended, Now};
+use crate::webhook::wire::{Event, EventType};
+
+/// Where events go; nowhere, if webhooks are off.
+#[derive(Clone, Debug, Default)]
+pub struct Herald {
+    outbox: Option<Outbox>,
+}
+
+impl Herald {
+    /// One that hands events to `outbox`.
+    pub fn new(outbox: Option<Outbox>) -> Herald {
+        Herald { outbox }
+    }
+
+    /// Hands over what `event` makes of this moment; it is not made if nobody would get it.
+    pub fn tell(&self, event: impl FnOnce(Now) -> Event) {
+        if let Some(outbox) = &self.outbox {
+            outbox.publish(event(now()));
+        }
+    }
+
+    /// Whether anybody gets events of this kind: what comes with every packet is not even built for nobody.
+    pub fn wants(&self, kind: EventType) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.wants(kind))
+    }
+
+    /// A source was found out, and a ban recorded for it.
+    pub fn found(&self, offence: &Offence, ban: &Ban) {
+        match offence.reason {
+            BanReason::PortScanning => self.tell(|now| event::port_scanning_detected(now, offence, ban)),
+            BanReason::SuspiciousScanning => {
+                self.tell(|now| event::suspicious_scanning_detected(now, offence, ban));
+            }
+            // Of an attack it is told that it began; its sources are told as they are blocked.
+            BanReason::DistributedAttack | BanReason::Manual | BanReason::Prefix => {}
+        }
+    }
+
+    /// The kernel is to drop a source from now on.
+    pub fn blocked(&self, ban: &Ban, offence: Option<&Offence>, attack: Option<&Attack>) {
+        if ban.enforced {
+            self.tell(|now| event::ip_blocked(now, ban, None, offence, attack));
+        }
+    }
+
+    /// The kernel drops it no longer.
+    pub fn unblocked(&self, ban: &Ban, why: Ended) {
+        if ban.enforced {
+            self.tell(|now| event::ip_unblocked(now, ban, why));
+        }
+    }
+
+    /// The kernel refused to begin a ban, or to end one.
+    pub fn failed(&self, target: Prefix, ban: Option<&Ban>, error: &str) {
+        match ban {
+            Some(ban) => self.tell(|now| event::block_error(now, target, ban.reason, &error)),
+            None => self.tell(|now| event::unblock_error(now, target, Ended::Manual, &error)),
+        }
+    }
+}
+
+fn now() -> Now {
+    Now {
+        at: Instant::now(),
+        wall: OffsetDateTime::now_utc(),
+    }
+}
