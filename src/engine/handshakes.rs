@@ -19,7 +19,6 @@ use super::worker::{Handle, Order};
 use crate::core::attack::{Attempt, Pending, Wants};
 use crate::core::policy::Policy;
 use crate::core::prefix::PrefixSet;
-use crate::core::recent::Recent;
 use crate::core::services::Services;
 use crate::core::shard::shard_of;
 use crate::core::verdict::Proto;
@@ -99,8 +98,6 @@ struct Following {
     /// More is to be asked about than was.
     behind: bool,
     failures: Throttle,
-    /// Handshakes that were told a moment ago.
-    known: Recent,
     /// Ports on which somebody completed a handshake.
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
@@ -118,7 +115,6 @@ impl Handshakes {
         let following = Following {
             pending: Pending::new(PENDING, self.policy.v6_prefix),
             unheard: 0,
-            known: Recent::new(PENDING, now),
             behind: true, // there is all to learn
             failures: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             served: BTreeSet::new(),
@@ -245,15 +241,10 @@ impl Following {
         self.learn_at.get_or_insert(now + LEARN_AFTER);
     }
 
-    /// Tells each worker of those whose sources it has. What is announced and learned is one handshake.
+    /// Tells each worker of those whose sources it has.
     fn complete(&mut self, completed: &[Completed], now: Instant) {
-        let mut fresh = 0;
         let mut told: Vec<Vec<(IpAddr, u16)>> = vec![Vec::new(); self.context.workers.len()];
         for claim in completed {
-            if self.known.seen(claim.flow(), now) {
-                continue;
-            }
-            fresh += 1;
             let source = self.context.policy.source_of(claim.client);
             self.pending
                 .complete(claim.client, claim.client_port, claim.server, claim.port, now);
@@ -263,7 +254,7 @@ impl Following {
                 told.push((claim.client, claim.port));
             }
         }
-        self.context.stats.completions.add(fresh);
+        self.context.stats.completions.add(completed.len() as u64);
         for (worker, told) in self.context.workers.iter().zip(told) {
             if !told.is_empty() {
                 worker.order(Order::Completed(told));

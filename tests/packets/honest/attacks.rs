@@ -207,7 +207,8 @@ fn forged_scans_in_the_name_of_a_guest_never_get_past_the_first_step() {
         .attacker
         .inside(|| visit(GUEST, 80))
         .expect("nothing in the way");
-    let known = || engine.json("stats")["handshakes"]["completed"] == 1;
+    // Twice, if it was announced while what is open was learned.
+    let known = || engine.json("stats")["handshakes"]["completed"].as_u64() >= Some(1);
     assert!(within(secs(3), known), "{}", engine.json("stats"));
     drop(guest);
 
