@@ -154,7 +154,7 @@ pub struct Stats {
     pub enforcement_errors: Tally,
     /// Offences that were not turned into bans because of `max_bans_per_minute`.
     pub storm_refusals: Tally,
-    /// Handshakes that strangers completed; those learned from conntrack at the start and after a gap count again.
+    /// Handshakes that strangers completed.
     pub completions: Tally,
     /// Times that completed handshakes were lost; they are learned from conntrack afterwards.
     pub completions_lost: Tally,
