@@ -309,6 +309,7 @@ impl Engine {
             local_ports: spec.ephemeral,
             stop: Arc::clone(&stop_followers),
         };
+        let watcher = watcher.begin();
         let watcher = spawn("handshakes", &alarm, move || watcher.run())?;
         let running = Shared::new(Running {
             path: options.config.clone(),

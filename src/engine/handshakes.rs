@@ -20,6 +20,7 @@ use super::worker::{Handle, Order};
 use crate::core::attack::{Attempt, Pending, Wants};
 use crate::core::policy::Policy;
 use crate::core::prefix::PrefixSet;
+use crate::core::recent::Recent;
 use crate::core::services::Services;
 use crate::core::shard::shard_of;
 use crate::core::verdict::Proto;
@@ -65,7 +66,7 @@ impl Eyes {
     }
 }
 
-/// The thread before it runs; see [`Handshakes::run`].
+/// What the thread is made of; see [`Handshakes::begin`].
 pub struct Handshakes {
     /// Its sockets; without them handshakes are unknown, and only attempts that count whatever becomes of them do.
     pub eyes: Option<Eyes>,
@@ -93,8 +94,8 @@ pub struct Handshakes {
     pub stop: Arc<OwnedFd>,
 }
 
-/// What it keeps while it runs.
-struct Following {
+/// The thread before it runs, and what it keeps while it does; see [`Following::run`].
+pub struct Following {
     context: Handshakes,
     /// Attempts that nobody completed yet.
     pending: Pending,
@@ -103,6 +104,8 @@ struct Following {
     /// More is to be asked about than was.
     behind: bool,
     failures: Throttle,
+    /// Connections that were announced or learned a moment ago.
+    known: Recent,
     /// Ports on which somebody completed a handshake.
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
@@ -114,37 +117,38 @@ struct Following {
 }
 
 impl Handshakes {
-    /// Follows until told to stop.
-    pub fn run(self) {
-        let now = Instant::now();
-        let following = Following {
+    /// Takes over what is open already. That takes some 20 ms, in which the thread would be deaf to the first clients.
+    pub fn begin(self) -> Following {
+        let mut following = Following {
             pending: Pending::new(PENDING, self.policy.v6_prefix),
             unheard: 0,
-            behind: true, // there is all to learn
+            known: Recent::new(PENDING, Instant::now()),
+            behind: false,
             failures: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
             asleep: conntrack::sleeps(),
             started: self.stats.started,
-            look_at: now,
+            look_at: Instant::now() + LOOK_EVERY, // workers know what `services` told
             learn_at: None,
             context: self,
         };
-        following.run();
+        following.learn(Instant::now());
+        following
     }
 }
 
 impl Following {
-    fn run(mut self) {
-        self.learn();
-        while self.wait() {
+    /// Follows until told to stop.
+    pub fn run(mut self) {
+        loop {
             let now = Instant::now();
             self.listen();
             // Attempts first: an attempt was told before its handshake could be completed.
             let counted = self.take_attempts(now);
             self.tell(counted);
             if self.learn_at.is_some_and(|at| at <= now) {
-                self.learn();
+                self.learn(now);
             }
             self.take_completions(now);
             let incomplete = self.ask(now);
@@ -254,6 +258,7 @@ impl Following {
     fn complete(&mut self, completed: &[Completed], now: Instant) {
         let mut told: Vec<Vec<(IpAddr, u16)>> = vec![Vec::new(); self.context.workers.len()];
         for claim in completed {
+            let _ = self.known.seen(claim.flow(), now);
             let source = self.context.policy.source_of(claim.client);
             self.pending
                 .complete(claim.client, claim.client_port, claim.server, claim.port, now);
@@ -272,13 +277,17 @@ impl Following {
     }
 
     /// Puts forward what was completed before this thread listened, or while it could not.
-    fn learn(&mut self) {
+    fn learn(&mut self, now: Instant) {
         self.learn_at = None;
         let Some(eyes) = &mut self.context.eyes else {
             return;
         };
         match completed_flows(LEARNED) {
-            Ok(claims) => eyes.door.claim(claims),
+            Ok(mut claims) => {
+                // What was announced a moment ago is not counted twice. (A client may well use its port again so soon.)
+                claims.retain(|claim| !self.known.seen(claim.flow(), now));
+                eyes.door.claim(claims);
+            }
             Err(error) => debug!("conntrack does not tell what is open: {error}"),
         }
     }

@@ -64,6 +64,7 @@ impl Crowd {
         crowd.scanners(random);
         for n in 0..count as u32 {
             let src = address(n);
+            crowd.sources.insert(src);
             match n % 1000 {
                 0..=3 => crowd.crawler(src, random),
                 4..=5 => crowd.office(src, random),
@@ -77,12 +78,12 @@ impl Crowd {
             }
         }
         (0..4).for_each(|n| crowd.health_checker(address(0x00f0_0000 + n), random));
+        crowd.sources.extend(&crowd.scanners);
         crowd.plan.sort_by_key(|(at, _)| *at);
         crowd
     }
 
     fn put(&mut self, at: Duration, act: Act) {
-        self.sources.insert(act.src);
         self.plan.push((self.start + at, act));
     }
 

@@ -15,7 +15,7 @@ use verdictd::core::prefix::Prefix;
 use verdictd::core::probe::{Probe, TcpFlags, Transport};
 use verdictd::core::services::Services;
 use verdictd::core::shard::shard_of;
-use verdictd::core::verdict::{Ban, Class, Offence, Verdict};
+use verdictd::core::verdict::{Ban, Class, Offence, Reason, Verdict};
 
 use crate::crowd::{Act, Fate, OPEN, Random};
 
@@ -55,8 +55,8 @@ pub(crate) struct Host {
     pub(crate) abandoned: u64,
     pub(crate) judged: u64,
     pub(crate) dropped: u64,
-    /// Packets that were dropped while handshakes were waited for, by who sent them.
-    pub(crate) held: BTreeMap<IpAddr, u32>,
+    /// Packets dropped of sources that are not banned: what is on its way may be completed; by who sent them.
+    pub(crate) waited: BTreeMap<IpAddr, u32>,
     pub(crate) begun: u32,
     pub(crate) ended: u32,
 }
@@ -88,7 +88,7 @@ impl Host {
             abandoned: 0,
             judged: 0,
             dropped: 0,
-            held: BTreeMap::new(),
+            waited: BTreeMap::new(),
             begun: 0,
             ended: 0,
             policy,
@@ -155,15 +155,14 @@ impl Host {
         let shard = self.shard_of(src);
         let decision = self.judges[shard].judge(&Ok(probe), class, now);
         self.judged += 1;
-        let banned = self.ledger.covering(src).is_some() || decision.offence.is_some();
-        if decision.verdict == Verdict::Drop && !banned {
-            *self.held.entry(src).or_default() += 1;
+        if matches!(decision.reason, Reason::Offence | Reason::Banned) {
+            *self.waited.entry(src).or_default() += 1;
         }
         let passes = decision.verdict == Verdict::Accept;
         if class != Class::Refused {
             self.dropped += u64::from(!passes);
         }
-        if self.judges[shard].next_due().is_some() {
+        if decision.reason == Reason::Offence && decision.offence.is_none() {
             self.after(now + HOLD, Later::Tick);
         }
         let served = passes && class != Class::Refused && port.is_some_and(|port| OPEN.contains(&port));

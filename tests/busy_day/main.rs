@@ -65,7 +65,7 @@ fn judged_rightly(crowd: &Crowd, host: &Host) -> usize {
 
 fn tell(name: &str, crowd: &Crowd, host: &Host, others: usize, took: Duration) {
     let guests = || {
-        host.held
+        host.waited
             .iter()
             .filter(|(addr, _)| !crowd.scanners.contains(addr))
     };
@@ -73,7 +73,7 @@ fn tell(name: &str, crowd: &Crowd, host: &Host, others: usize, took: Duration) {
     println!(
         "{name}: {} sources, {} packets judged in {took:?}; {} handshakes completed, {} abandoned; {} bans ({} port \
          scans, {} stealth, {} distributed), {} of {} scanners among them, {others} others; {} guests had {} \
-         packets held back; {} attacks began, {} ended",
+         packets dropped until their handshakes were known; {} attacks began, {} ended",
         crowd.sources.len(),
         host.judged,
         host.completions,
@@ -93,7 +93,7 @@ fn tell(name: &str, crowd: &Crowd, host: &Host, others: usize, took: Duration) {
 
 /// Of 50,000 sources at most so many that never completed anything are banned: whose path to the host works one way
 /// only, so that they fail again and again while a port is under attack.
-const OTHERS: usize = 25;
+const OTHERS: usize = 10;
 
 #[test]
 fn a_busy_day_of_a_public_web_server() {
@@ -128,7 +128,7 @@ fn the_same_behind_a_port_filter() {
 
 #[test]
 fn who_only_observes_accepts_whatever_comes_and_enforces_nothing() {
-    for seed in 10..14 {
+    for seed in 10..13 {
         let began = Instant::now();
         let (crowd, host) = live(standard("[bans]\nenforce = false\n"), 3000, seed);
         let others = judged_rightly(&crowd, &host);
@@ -140,7 +140,7 @@ fn who_only_observes_accepts_whatever_comes_and_enforces_nothing() {
 
 #[test]
 fn other_days_end_the_same() {
-    for seed in 20..26 {
+    for seed in 20..24 {
         let (crowd, host) = live(standard(""), 3000, seed);
         let others = judged_rightly(&crowd, &host);
         assert!(

@@ -480,11 +480,18 @@ impl Judge {
 
     /// Whether handshakes may be on their way that take a port out of this offence: to be told of one takes a round
     /// trip and some milliseconds, and whoever opens eight services at once is no scanner.
+    ///
+    /// Who is served already may be on the way to any port: passive FTP opens one for each file, and listens on it for a
+    /// moment.
     fn may_have_come(&self, offence: &Offence) -> bool {
-        let answers = |(proto, port): &(Proto, u16)| *proto == Proto::Tcp && self.services.answers(*port);
+        let filters = self.policy.mode.filters_ports();
+        let refused = |port| filters && !self.policy.tcp_allowed.contains(port);
+        let answers = |port| offence.proven || self.services.answers(port);
+        let may_come =
+            |(proto, port): &(Proto, u16)| *proto == Proto::Tcp && !refused(*port) && answers(*port);
         offence.reason == BanReason::PortScanning
             && !self.policy.count_completed
-            && offence.ports.iter().any(answers)
+            && offence.ports.iter().any(may_come)
     }
 
     /// How long a source of some rank is remembered after its last sign of life.

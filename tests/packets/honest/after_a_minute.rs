@@ -7,7 +7,7 @@ use std::thread;
 
 use rustix::net::sockopt::set_socket_linger;
 
-use super::{in_both_modes, spotless, visit};
+use super::{in_both_modes, unbanned, visit};
 use crate::common::engine::Engine;
 use crate::common::flow::{echoes, talks};
 use crate::common::lab::{ATTACKER, CLIENT, HOST, Lab};
@@ -34,7 +34,7 @@ fn late_segments_of_honest_clients_are_no_evidence() {
         let _again = Echo::tcp(&lab.host, &PORTS[..8]);
         stray(lab);
         thread::sleep(ms(500));
-        spotless(engine);
+        unbanned(engine);
         assert!(talks(lab.client(), HOST, 80));
 
         // The same flags toward ports where nobody answers: an ACK scan.

@@ -108,7 +108,7 @@ fn with_the_default_counting_completed_connections_are_no_attack() {
     let _echo = Echo::tcp(&lab.host, &[22]);
     let engine = Engine::start(&lab.host, DETECTION);
     let open = crowd(&lab.attacker, &strangers(), 22, 2);
-    let completed = || engine.json("stats")["handshakes"]["completed"] == 400;
+    let completed = || engine.json("stats")["handshakes"]["completed"].as_u64() >= Some(400);
     assert!(within(secs(5), completed), "{}", engine.json("stats"));
     thread::sleep(ms(11_500)); // by now conntrack would have been asked
     nobody_banned(&engine);
@@ -207,7 +207,8 @@ fn forged_scans_in_the_name_of_a_guest_never_get_past_the_first_step() {
         .attacker
         .inside(|| visit(GUEST, 80))
         .expect("nothing in the way");
-    let known = || engine.json("stats")["handshakes"]["completed"] == 1;
+    // Twice, if it was announced while what is open was learned.
+    let known = || engine.json("stats")["handshakes"]["completed"].as_u64() >= Some(1);
     assert!(within(secs(3), known), "{}", engine.json("stats"));
     drop(guest);
 

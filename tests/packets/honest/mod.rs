@@ -53,11 +53,17 @@ fn nobody_banned(engine: &Engine<'_>) {
     assert!(!engine.log().contains("] Ban "), "{}", engine.log());
 }
 
-/// Nobody is banned, no port is under attack, and not one packet was held back.
+/// Nobody is banned, no port is under attack, and not one packet was dropped.
 fn spotless(engine: &Engine<'_>) {
-    nobody_banned(engine);
+    unbanned(engine);
     let stats = engine.json("stats");
     assert_eq!(stats["verdicts"]["drop"], 0, "{stats}\n{}", engine.log());
+}
+
+/// Nobody is banned, and no port is under attack. A SYN may have been dropped to wait for handshakes on their way: it
+/// comes again a second later.
+fn unbanned(engine: &Engine<'_>) {
+    nobody_banned(engine);
     no_attack(engine);
 }
 

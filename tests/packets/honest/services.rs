@@ -9,7 +9,7 @@ use std::thread;
 use rustix::net::sockopt::set_socket_linger;
 use tempfile::TempDir;
 
-use super::{in_both_modes, no_attack, nobody_banned, spotless, visit};
+use super::{in_both_modes, spotless, unbanned, visit};
 use crate::common::command::Running;
 use crate::common::engine::{DETECTION, Engine, FIREWALL};
 use crate::common::flow::{talks, udp, udp_echoes};
@@ -37,7 +37,7 @@ fn passive_ftp_uses_a_new_port_for_each_file() {
         ] {
             server.fetch(lab.client(), how, files);
         }
-        spotless(&engine);
+        unbanned(&engine);
         assert!(engine.json("stats")["handshakes"]["completed"].as_u64() > Some(60));
     }
 }
@@ -213,8 +213,7 @@ fn a_path_is_traced_to_the_host() {
             assert!(output.status.success(), "traceroute {how}: {}", output.text());
         }
         assert!(talks(lab.client(), HOST, 80));
-        nobody_banned(engine);
-        no_attack(engine);
+        unbanned(engine);
     });
 }
 

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Barrier;
 use std::thread;
 
-use super::{carries, in_both_modes, nobody_banned, spotless, visit};
+use super::{carries, in_both_modes, spotless, unbanned, visit};
 use crate::common::engine::{DETECTION, Engine};
 use crate::common::flow::echoes;
 use crate::common::lab::{CLIENT, HOST, Lab};
@@ -70,7 +70,7 @@ fn an_office_uses_nine_ports_one_after_another() {
                 assert!(lab.client().inside(works), "port {port}\n{}", engine.log());
             }
         }
-        spotless(engine);
+        unbanned(engine);
     });
 }
 
@@ -78,7 +78,6 @@ fn an_office_uses_nine_ports_one_after_another() {
 #[test]
 fn the_users_of_an_office_come_at_the_same_moment() {
     in_both_modes(&OFFICE, |lab, engine, _services| {
-        thread::sleep(ms(500)); // until the engine has looked who listens
         for office in ["10.88.1.1", "10.88.2.2", "10.88.3.3", "10.88.4.4", "10.88.5.5"] {
             for _ in 0..2 {
                 let mut open = at_once(&lab.attacker, office, &OFFICE);
@@ -86,7 +85,7 @@ fn the_users_of_an_office_come_at_the_same_moment() {
             }
         }
         thread::sleep(secs(1));
-        nobody_banned(engine);
+        unbanned(engine);
     });
 }
 
