@@ -16,6 +16,7 @@ mod snapshot;
 mod span;
 mod stats;
 mod status;
+mod webhook;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -25,6 +26,7 @@ use clap::Parser;
 
 pub use self::client::{Client, ClientError, DEFAULT_SOCKET, SOCKET_VARIABLE};
 pub use self::print::{Style, plain};
+pub use self::webhook::ask::{Ask, AskError};
 
 use self::args::{Args, Verb};
 use crate::control::wire::Reply;
@@ -61,16 +63,16 @@ pub struct Screen<'a> {
     pub style: Style,
 }
 
-/// Runs `verdictctl` with `args` (its own name first) and says how it ended.
-pub fn run(args: impl IntoIterator<Item = OsString>, mut screen: Screen<'_>) -> Exit {
+/// Runs `verdictctl` with `args` (its own name first) and says how it ended. `ask` is for the one verb that asks.
+pub fn run(args: impl IntoIterator<Item = OsString>, mut screen: Screen<'_>, ask: &mut dyn Ask) -> Exit {
     let ended = match Args::try_parse_from(args) {
-        Ok(args) => obey(args, &mut screen).and_then(|exit| Ok(screen.out.flush().map(|()| exit)?)),
+        Ok(args) => obey(args, &mut screen, ask).and_then(|exit| Ok(screen.out.flush().map(|()| exit)?)),
         Err(error) => return explain_usage(&error, screen),
     };
     ended.unwrap_or_else(|error| report(&error, screen.err))
 }
 
-fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
+fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, CliError> {
     let client = Client::find(args.socket);
     match args.verb {
         Verb::Status { json } => status::run(&client, json, screen),
@@ -84,6 +86,7 @@ fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
         Verb::Reload => reload::run(&client, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
+        Verb::Webhook(verb) => webhook::run(&client, verb, screen, ask),
     }
 }
 
