@@ -29,6 +29,7 @@ pub use self::print::{Style, plain};
 pub use self::webhook::ask::{Ask, AskError};
 
 use self::args::{Args, Verb};
+use crate::config::ConfigError;
 use crate::control::wire::Reply;
 
 /// How `verdictctl` ends. A contract: no number changes its meaning.
@@ -122,7 +123,13 @@ fn report(error: &CliError, err: &mut dyn Write) -> Exit {
     if matches!(error, CliError::Output(error) if error.kind() == ErrorKind::BrokenPipe) {
         return Exit::Fine;
     }
-    let _ = writeln!(err, "verdictctl: {}", plain(&error.to_string()));
+    let lines = match error {
+        CliError::Config(error) => error.to_string(),
+        other => plain(&other.to_string()),
+    };
+    for line in lines.lines() {
+        let _ = writeln!(err, "verdictctl: {}", plain(line));
+    }
     error.exit()
 }
 
@@ -131,6 +138,12 @@ fn report(error: &CliError, err: &mut dyn Write) -> Exit {
 enum CliError {
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Config(ConfigError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("{0}")]
+    Failed(String),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("refused: {0}")]
@@ -144,7 +157,7 @@ enum CliError {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            CliError::Usage(_) => Exit::Usage,
+            CliError::Usage(_) | CliError::Config(_) | CliError::Ask(AskError::NoTerminal) => Exit::Usage,
             CliError::Client(ClientError::NotRunning { .. }) => Exit::NotRunning,
             _ => Exit::Failed,
         }

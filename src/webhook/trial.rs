@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use time::OffsetDateTime;
+use ureq::http::StatusCode;
 
 use super::config::{EndpointConfig, WebhookConfig};
 use super::http::{Client, SystemLookup};
@@ -26,6 +27,16 @@ impl Trial {
     /// Whether the event was taken.
     pub fn accepted(&self) -> bool {
         matches!(self.answer, Ok(200..300))
+    }
+
+    /// The answer's status with its usual words, `401 Unauthorized`; empty without an answer.
+    pub fn status_line(&self) -> String {
+        let Ok(status) = self.answer else {
+            return String::new();
+        };
+        let known = StatusCode::from_u16(status).ok();
+        let words = known.and_then(|status| status.canonical_reason()).unwrap_or_default();
+        format!("{status} {words}").trim_end().to_owned()
     }
 }
 

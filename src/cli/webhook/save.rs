@@ -91,6 +91,11 @@ pub(super) fn write_secret(path: &Path, secret: &str, config: &Path) -> io::Resu
     written
 }
 
+/// Whether every user may read the file.
+pub(super) fn open_to_all(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
+}
+
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
