@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::webhook::WebhookVerb;
+
 /// Ask and command the running verdictd.
 #[derive(Debug, Parser)]
 #[command(name = "verdictctl", version, after_help = EXIT_CODES, arg_required_else_help = true)]
@@ -51,6 +53,9 @@ pub(super) enum Verb {
         #[arg(value_name = "ADDR|PREFIX")]
         target: String,
     },
+    /// Set up, try out and watch the sending of events
+    #[command(subcommand, arg_required_else_help = true)]
+    Webhook(WebhookVerb),
     /// Save the state now, and say where and how much of it
     Snapshot {
         /// Print JSON

@@ -16,6 +16,7 @@ mod snapshot;
 mod span;
 mod stats;
 mod status;
+mod webhook;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -25,8 +26,10 @@ use clap::Parser;
 
 pub use self::client::{Client, ClientError, DEFAULT_SOCKET, SOCKET_VARIABLE};
 pub use self::print::{Style, plain};
+pub use self::webhook::ask::{Ask, AskError};
 
 use self::args::{Args, Verb};
+use crate::config::ConfigError;
 use crate::control::wire::Reply;
 
 /// How `verdictctl` ends. A contract: no number changes its meaning.
@@ -61,16 +64,16 @@ pub struct Screen<'a> {
     pub style: Style,
 }
 
-/// Runs `verdictctl` with `args` (its own name first) and says how it ended.
-pub fn run(args: impl IntoIterator<Item = OsString>, mut screen: Screen<'_>) -> Exit {
+/// Runs `verdictctl` with `args` (its own name first) and says how it ended. `ask` is for the one verb that asks.
+pub fn run(args: impl IntoIterator<Item = OsString>, mut screen: Screen<'_>, ask: &mut dyn Ask) -> Exit {
     let ended = match Args::try_parse_from(args) {
-        Ok(args) => obey(args, &mut screen).and_then(|exit| Ok(screen.out.flush().map(|()| exit)?)),
+        Ok(args) => obey(args, &mut screen, ask).and_then(|exit| Ok(screen.out.flush().map(|()| exit)?)),
         Err(error) => return explain_usage(&error, screen),
     };
     ended.unwrap_or_else(|error| report(&error, screen.err))
 }
 
-fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
+fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, CliError> {
     let client = Client::find(args.socket);
     match args.verb {
         Verb::Status { json } => status::run(&client, json, screen),
@@ -84,6 +87,7 @@ fn obey(args: Args, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
         Verb::Reload => reload::run(&client, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
+        Verb::Webhook(verb) => webhook::run(&client, verb, screen, ask),
     }
 }
 
@@ -119,7 +123,13 @@ fn report(error: &CliError, err: &mut dyn Write) -> Exit {
     if matches!(error, CliError::Output(error) if error.kind() == ErrorKind::BrokenPipe) {
         return Exit::Fine;
     }
-    let _ = writeln!(err, "verdictctl: {}", plain(&error.to_string()));
+    let lines = match error {
+        CliError::Config(error) => error.to_string(),
+        other => plain(&other.to_string()),
+    };
+    for line in lines.lines() {
+        let _ = writeln!(err, "verdictctl: {}", plain(line));
+    }
     error.exit()
 }
 
@@ -128,6 +138,12 @@ fn report(error: &CliError, err: &mut dyn Write) -> Exit {
 enum CliError {
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Config(ConfigError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("{0}")]
+    Failed(String),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("refused: {0}")]
@@ -141,7 +157,7 @@ enum CliError {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            CliError::Usage(_) => Exit::Usage,
+            CliError::Usage(_) | CliError::Config(_) | CliError::Ask(AskError::NoTerminal) => Exit::Usage,
             CliError::Client(ClientError::NotRunning { .. }) => Exit::NotRunning,
             _ => Exit::Failed,
         }

@@ -6,4 +6,5 @@
 pub mod server;
 mod socket;
 pub mod views;
+pub mod webhook_view;
 pub mod wire;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::views::*;
+pub use super::webhook_view::*;
 
 /// The longest request, its newline included.
 pub const MAX_REQUEST_BYTES: usize = 4096;
@@ -16,6 +17,8 @@ pub const MAX_REQUEST_BYTES: usize = 4096;
 pub const MAX_REASON_CHARS: usize = 200;
 /// The longest address or prefix: 39 characters for IPv6, 4 for the length, and room for a teaching error.
 pub const MAX_TARGET_CHARS: usize = 64;
+/// The longest name of an endpoint, as in the config.
+pub const MAX_ENDPOINT_CHARS: usize = 100;
 /// The most sources that `stats` lists.
 pub const MAX_TOP: usize = 1000;
 /// The longest ban an operator may ask for: a year, as for a step of the ladder.
@@ -56,6 +59,14 @@ pub enum Request {
     },
     /// Save the state now.
     Snapshot {},
+    /// How the sending of events goes.
+    Webhooks {},
+    /// Try waiting events again at once, and dead letters once more.
+    WebhookRetry {
+        /// The endpoint's name; absent: every one.
+        #[serde(default)]
+        endpoint: Option<String>,
+    },
 }
 
 /// Why a request is not answered.
@@ -103,7 +114,14 @@ impl Request {
 
     fn bounds(&self) -> Result<(), String> {
         match self {
-            Request::Status {} | Request::List {} | Request::Reload {} | Request::Snapshot {} => Ok(()),
+            Request::Status {}
+            | Request::List {}
+            | Request::Reload {}
+            | Request::Snapshot {}
+            | Request::Webhooks {} => Ok(()),
+            Request::WebhookRetry { endpoint } => endpoint
+                .as_deref()
+                .map_or(Ok(()), |name| check_text("endpoint", name, MAX_ENDPOINT_CHARS)),
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),
             Request::Ban {
@@ -171,6 +189,10 @@ pub enum Reply {
     Reloaded(Vec<String>),
     /// To [`Request::Snapshot`], once it is on the disk.
     Snapshot(Box<SnapshotView>),
+    /// To [`Request::Webhooks`].
+    Webhooks(Box<WebhookView>),
+    /// To [`Request::WebhookRetry`]: how many endpoints were told to try.
+    WebhooksRetried(u64),
     /// To anything: it was not done, and why.
     Refused {
         /// One sentence, lower case, no full stop.
@@ -229,6 +251,11 @@ mod tests {
             ban(Some(7200), Some("said \"no\" — twice")),
             Request::Unban {
                 target: "2001:db8::/64".into(),
+            },
+            Request::Webhooks {},
+            Request::WebhookRetry { endpoint: None },
+            Request::WebhookRetry {
+                endpoint: Some("Security Operations Center".into()),
             },
         ];
         for request in requests {
@@ -313,6 +340,8 @@ mod tests {
         assert!(
             refusal(r#"{"request":"ban","target":"192.0.2.1","duration_seconds":31536001}"#).contains("365")
         );
+        let name = format!(r#"{{"request":"webhook_retry","endpoint":"{}"}}"#, "x".repeat(101));
+        assert!(refusal(&name).contains("endpoint has 101 characters"));
         assert!(refusal(r#"{"request":"stats","top":1001}"#).contains("at most 1000"));
         assert_eq!(
             Request::decode(&vec![b' '; MAX_REQUEST_BYTES + 1]),

@@ -123,6 +123,7 @@ impl Handler for EngineHandler {
                 self.ask(|to| Command::Unban { target, to })
             }),
             Request::Snapshot {} => self.snapshot(),
+            Request::Webhooks {} | Request::WebhookRetry { .. } => Reply::refused("webhooks are not running"),
         }
     }
 }

@@ -22,6 +22,7 @@ use ureq::{Agent, Timeout};
 use super::address::{self, Place, Refused};
 use super::config::{EndpointConfig, SecretSource, WebhookConfig};
 use super::signature::{SIGNATURE_V2, Secret, sign_v1, sign_v2};
+use super::trial::{Trouble, Why};
 use super::wire::USER_AGENT;
 
 /// How names become addresses.
@@ -103,10 +104,22 @@ impl Client {
 
     /// Sends `body`, signed at `now`.
     pub(super) fn send(&self, body: &[u8], now: OffsetDateTime) -> Outcome {
-        let secret = match self.secret.read() {
-            Ok(secret) => secret,
-            Err(error) => return Outcome::Later(error.to_string(), None),
-        };
+        match self.exchange(body, now) {
+            Ok((status, wish)) => judged(status, wish),
+            Err(trouble) => Outcome::Later(trouble.text, None),
+        }
+    }
+
+    /// The same: what was answered, and the pause that the peer wishes for.
+    pub(super) fn exchange(
+        &self,
+        body: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<(StatusCode, Option<Duration>), Trouble> {
+        let secret = self.secret.read().map_err(|error| Trouble {
+            why: Why::Secret,
+            text: error.to_string(),
+        })?;
         let seconds = now.unix_timestamp();
         let mut request = self
             .agent
@@ -128,12 +141,15 @@ impl Client {
                 let mut rest = answer.body_mut().with_config().limit(LARGEST_BODY).reader();
                 let _ = io::copy(&mut rest.by_ref().take(LARGEST_BODY), &mut io::sink());
                 let wish = answer.headers().get("retry-after");
-                judged(
+                Ok((
                     answer.status(),
                     wish.and_then(|wish| pause(wish.to_str().ok()?, now)),
-                )
+                ))
             }
-            Err(error) => Outcome::Later(self.told(error), None),
+            Err(error) => Err(Trouble {
+                why: why(&error),
+                text: self.told(error),
+            }),
         }
     }
 
@@ -154,6 +170,19 @@ impl Client {
             ureq::Error::ConnectionFailed => "no connection".to_owned(),
             _ => "its answer is not HTTP".to_owned(),
         }
+    }
+}
+
+fn why(error: &ureq::Error) -> Why {
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::Timeout(Timeout::Resolve) => Why::Name,
+        ureq::Error::Timeout(_) => Why::Late,
+        ureq::Error::Rustls(_) => Why::Tls,
+        // What rustls finds wrong while it reads comes so: a certificate, or no TLS at all.
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Why::Tls,
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => Why::Connection,
+        ureq::Error::Other(error) if error.is::<Unreachable>() => Why::Address,
+        _ => Why::NotHttp,
     }
 }
 

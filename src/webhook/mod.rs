@@ -23,6 +23,7 @@ mod sender;
 pub mod signature;
 mod spool;
 pub mod status;
+pub mod trial;
 pub mod wire;
 
 pub use self::http::Lookup;

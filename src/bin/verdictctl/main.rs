@@ -1,10 +1,16 @@
 //! `verdictctl`: argv in, exit code out; the work is in [`verdictd::cli`].
+//!
+//! Only the questions of `webhook setup` are asked here, so that what asks them is linked into no other program.
+
+mod questions;
 
 use std::env;
 use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 
 use verdictd::cli::{self, Screen, Style};
+
+use crate::questions::Terminal;
 
 fn main() -> ExitCode {
     let stdout = io::stdout();
@@ -16,5 +22,8 @@ fn main() -> ExitCode {
         err: &mut io::stderr(),
         style,
     };
-    cli::run(env::args_os(), screen).into()
+    let mut terminal = Terminal {
+        colour: style.colour,
+    };
+    cli::run(env::args_os(), screen, &mut terminal).into()
 }
