@@ -338,12 +338,12 @@ impl Analyst {
     fn count_attempts(&mut self, attempts: &[Attempt], now: Instant) {
         for attempt in attempts {
             let outcome = self.attacks.count(attempt, &self.policy, now);
-            if let Some(attack) = outcome.began {
-                if self.attack_lines.began(&attack, now) {
-                    let enforced = self.policy.enforce;
-                    self.herald
-                        .tell(|now| event::distributed_attack_detected(now, &attack, enforced));
-                }
+            if let Some(attack) = outcome.began
+                && self.attack_lines.began(&attack, now)
+            {
+                let enforced = self.policy.enforce;
+                self.herald
+                    .tell(|now| event::distributed_attack_detected(now, &attack, enforced));
             }
             if let Some(offence) = outcome.offence {
                 self.judge(&offence, now);

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
     AttackView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView,
-    StatusReport,
+    StatusReport, WebhookView,
 };
 use crate::core::judge::SourceView;
 use crate::core::policy::OnLoss;
@@ -28,6 +28,7 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
 use crate::kernel::ruleset::{self, Backend, Layout};
 use crate::stats::Stats;
+use crate::webhook::Webhooks;
 
 /// Everything an answer may need.
 pub struct EngineHandler {
@@ -123,7 +124,14 @@ impl Handler for EngineHandler {
                 self.ask(|to| Command::Unban { target, to })
             }),
             Request::Snapshot {} => self.snapshot(),
-            Request::Webhooks {} | Request::WebhookRetry { .. } => Reply::refused("webhooks are not running"),
+            Request::Webhooks {} => self.couriers(|webhooks| {
+                Reply::Webhooks(Box::new(WebhookView::of(
+                    &webhooks.status(),
+                )))
+            }),
+            Request::WebhookRetry { endpoint } => {
+                self.couriers(|webhooks| Reply::WebhooksRetried(webhooks.retry(endpoint.as_deref()) as u64))
+            }
         }
     }
 }
@@ -145,6 +153,13 @@ impl EngineHandler {
         let (to, protection) = bounded(1);
         self.commands.send(Command::Protected { to }).ok()?;
         protection.recv_timeout(PATIENCE).ok()
+    }
+
+    fn couriers(&self, ask: impl FnOnce(&Webhooks) -> Reply) -> Reply {
+        match &*self.webhooks.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(webhooks) => ask(webhooks),
+            None => Reply::refused("webhooks could not be started: see verdictctl status"),
+        }
     }
 
     fn attacks(&self) -> Vec<AttackView> {

@@ -27,3 +27,4 @@ mod scans;
 mod state;
 mod traffic;
 mod under_attack;
+mod webhooks;

@@ -1,0 +1,135 @@
+//! What other systems hear of an engine on real packets: from its start to its end, and through a crash.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::common::engine::{DETECTION, Engine};
+use crate::common::lab::{ATTACKER, HOST, Lab};
+use crate::common::namespace::Namespace;
+use crate::common::wire::{Gun, NULL};
+use crate::common::{secs, within};
+
+/// A receiver on port 9999 of a namespace's loopback, that takes everything.
+struct Receiver(Arc<Mutex<Vec<Value>>>);
+
+impl Receiver {
+    fn start(ns: &Namespace) -> Receiver {
+        let listener = ns
+            .inside(|| TcpListener::bind("127.0.0.1:9999"))
+            .expect("a free port");
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&events);
+        // Ends with the test program: nobody can close a listener that somebody waits on.
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let batch = take(stream).unwrap_or_default();
+                let more = batch["events"].as_array().cloned().unwrap_or_default();
+                taken.lock().unwrap_or_else(PoisonError::into_inner).extend(more);
+            }
+        });
+        Receiver(events)
+    }
+
+    /// The data of every event of that type, oldest first.
+    fn heard(&self, kind: &str) -> Vec<Value> {
+        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = events.iter().filter(|event| event["event_type"] == kind);
+        of_kind.map(|event| event["data"].clone()).collect()
+    }
+
+    fn hears(&self, kind: &str, count: usize) -> Vec<Value> {
+        within(secs(10), || self.heard(kind).len() >= count);
+        let heard = self.heard(kind);
+        assert_eq!(heard.len(), count, "{kind}: {:?}", self.0);
+        heard
+    }
+}
+
+fn take(stream: TcpStream) -> Option<Value> {
+    let mut reader = BufReader::new(&stream);
+    let (mut line, mut length) = (String::new(), 0);
+    while reader.read_line(&mut line).ok()? > 2 {
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    (&stream)
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        .ok()?;
+    serde_json::from_slice(&body).ok()
+}
+
+fn config() -> String {
+    format!(
+        "{DETECTION}[webhooks]\nenabled = true\nbatch_timeout = 1\n[[webhooks.endpoints]]\nname = \"soc\"\n\
+         url = \"http://127.0.0.1:9999/webhook\"\nsecret = \"a secret of this test\"\n\
+         [webhooks.endpoints.events]\nexclude = [\"connection_attempt\"]\n"
+    )
+}
+
+#[test]
+fn others_hear_what_happens_from_the_start_to_the_end() {
+    let lab = Lab::new();
+    let receiver = Receiver::start(&lab.host);
+    let engine = Engine::start(&lab.host, &config());
+    let started = receiver.hears("firewall_started", 1);
+    assert_eq!(
+        (&started[0]["mode"], &started[0]["webhook_endpoints_count"]),
+        (&"detection_only".into(), &1.into())
+    );
+
+    let mut gun = Gun::new(&lab.attacker, ATTACKER, HOST);
+    gun.syns(5001..=5008);
+    let scan = &receiver.hears("port_scanning_detected", 1)[0];
+    assert_eq!((&scan["ip"], &scan["threshold"]), (&ATTACKER.into(), &7.into()));
+    let blocked = &receiver.hears("ip_blocked", 1)[0];
+    assert_eq!(
+        (
+            &blocked["ip"],
+            &blocked["reason"],
+            &blocked["block_duration_seconds"]
+        ),
+        (&ATTACKER.into(), &"port_scanning".into(), &600.into())
+    );
+
+    engine.must(&["unban", ATTACKER]);
+    let unblocked = &receiver.hears("ip_unblocked", 1)[0];
+    assert_eq!(
+        (&unblocked["ip"], &unblocked["reason"]),
+        (&ATTACKER.into(), &"manual".into())
+    );
+    (0..4).for_each(|_| gun.tcp(80, NULL));
+    let stealth = &receiver.hears("suspicious_scanning_detected", 1)[0];
+    assert_eq!(stealth["scan_type"], "NULL_SCAN");
+    assert_eq!(
+        receiver.hears("ip_blocked", 2)[1]["reason"],
+        "suspicious_scanning"
+    );
+
+    assert!(!engine.log().contains("a secret of this test"));
+    engine.stop();
+    receiver.hears("firewall_stopped", 1);
+}
+
+/// Killed before it could send: the next engine sends it, once.
+#[test]
+fn what_happened_before_a_crash_is_heard_after_it() {
+    let lab = Lab::new();
+    let engine = Engine::start(&lab.host, &config());
+    Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5008);
+    engine.wait_ban(ATTACKER);
+    thread::sleep(secs(1)); // it is on the disk
+    let home = engine.kill9();
+    let receiver = Receiver::start(&lab.host);
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    receiver.hears("ip_blocked", 1);
+    receiver.hears("firewall_started", 2);
+    engine.stop();
+}
