@@ -340,7 +340,10 @@ mod tests {
         assert!(
             refusal(r#"{"request":"ban","target":"192.0.2.1","duration_seconds":31536001}"#).contains("365")
         );
-        let name = format!(r#"{{"request":"webhook_retry","endpoint":"{}"}}"#, "x".repeat(101));
+        let name = format!(
+            r#"{{"request":"webhook_retry","endpoint":"{}"}}"#,
+            "x".repeat(101)
+        );
         assert!(refusal(&name).contains("endpoint has 101 characters"));
         assert!(refusal(r#"{"request":"stats","top":1001}"#).contains("at most 1000"));
         assert_eq!(

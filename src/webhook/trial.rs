@@ -35,7 +35,9 @@ impl Trial {
             return String::new();
         };
         let known = StatusCode::from_u16(status).ok();
-        let words = known.and_then(|status| status.canonical_reason()).unwrap_or_default();
+        let words = known
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or_default();
         format!("{status} {words}").trim_end().to_owned()
     }
 }

@@ -22,8 +22,6 @@ fn main() -> ExitCode {
         err: &mut io::stderr(),
         style,
     };
-    let mut terminal = Terminal {
-        colour: style.colour,
-    };
+    let mut terminal = Terminal { colour: style.colour };
     cli::run(env::args_os(), screen, &mut terminal).into()
 }

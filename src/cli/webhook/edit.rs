@@ -20,7 +20,9 @@ pub(super) struct Book {
 pub(super) enum EditError {
     #[error("it is not TOML")]
     NotToml,
-    #[error("it cannot be edited without changing other lines (mixed line ends?), write the endpoint by hand")]
+    #[error(
+        "it cannot be edited without changing other lines (mixed line ends?), write the endpoint by hand"
+    )]
     Unfaithful,
     #[error("webhooks.endpoints is not a list of tables")]
     Form,
@@ -51,19 +53,28 @@ impl Book {
     /// Reads `text`.
     pub(super) fn open(text: &str) -> Result<Book, EditError> {
         let crlf = text.contains("\r\n");
-        let plain = if crlf { text.replace("\r\n", "\n") } else { text.to_owned() };
+        let plain = if crlf {
+            text.replace("\r\n", "\n")
+        } else {
+            text.to_owned()
+        };
         let document: DocumentMut = plain.parse().map_err(|_| EditError::NotToml)?;
         let book = Book { document, crlf };
         let same = book.text();
         // A last line without its end gets one.
-        let faithful = same == text || same.trim_end_matches(['\r', '\n']) == text.trim_end_matches(['\r', '\n']);
+        let faithful =
+            same == text || same.trim_end_matches(['\r', '\n']) == text.trim_end_matches(['\r', '\n']);
         faithful.then_some(book).ok_or(EditError::Unfaithful)
     }
 
     /// The text as it is now.
     pub(super) fn text(&self) -> String {
         let text = self.document.to_string();
-        if self.crlf { text.replace('\n', "\r\n") } else { text }
+        if self.crlf {
+            text.replace('\n', "\r\n")
+        } else {
+            text
+        }
     }
 
     /// Makes `[webhooks]` say `enabled = true`.
@@ -117,8 +128,13 @@ impl Book {
         self.put_last(&mut endpoint, last);
         match self.document.get_mut("webhooks") {
             Some(Item::Table(webhooks)) => {
-                let endpoints = webhooks.entry("endpoints").or_insert(Item::ArrayOfTables(Default::default()));
-                endpoints.as_array_of_tables_mut().ok_or(EditError::Form)?.push(endpoint);
+                let endpoints = webhooks
+                    .entry("endpoints")
+                    .or_insert(Item::ArrayOfTables(Default::default()));
+                endpoints
+                    .as_array_of_tables_mut()
+                    .ok_or(EditError::Form)?
+                    .push(endpoint);
                 Ok(())
             }
             Some(Item::Value(Value::InlineTable(webhooks))) => {
@@ -133,10 +149,14 @@ impl Book {
     /// Takes an endpoint out. Comments above it stay: nobody can tell whether they are about it alone.
     pub(super) fn remove(&mut self, name: &str) -> Result<(), EditError> {
         let missing = || EditError::NoEndpoint(name.to_owned());
-        let endpoints = self.webhooks_mut().and_then(|webhooks| webhooks.get_mut("endpoints"));
+        let endpoints = self
+            .webhooks_mut()
+            .and_then(|webhooks| webhooks.get_mut("endpoints"));
         match endpoints.ok_or_else(missing)? {
             Item::Value(Value::Array(array)) => {
-                let at = array.iter().position(|one| has_name(one.as_inline_table().map(|t| t as &dyn TableLike), name));
+                let at = array
+                    .iter()
+                    .position(|one| has_name(one.as_inline_table().map(|t| t as &dyn TableLike), name));
                 array.remove(at.ok_or_else(missing)?);
             }
             Item::ArrayOfTables(array) => {
@@ -170,7 +190,11 @@ impl Book {
     fn put_last(&mut self, table: &mut Table, position: isize) {
         table.set_position(Some(position));
         let before = text_of(self.document.trailing().as_str());
-        let gap = if before.ends_with("\n\n") || self.is_empty(&before) { "" } else { "\n" };
+        let gap = if before.ends_with("\n\n") || self.is_empty(&before) {
+            ""
+        } else {
+            "\n"
+        };
         table.decor_mut().set_prefix(before + gap);
         self.document.set_trailing("");
     }
@@ -222,9 +246,14 @@ fn apply(endpoint: &mut dyn TableLike, form: Form, change: &Change) {
         put_secret(endpoint, secret);
     }
     // What is the default is written only where something else stands.
-    for (key, wanted, default) in [("enabled", change.enabled, true), ("allow_http", change.allow_http, false)] {
+    for (key, wanted, default) in [
+        ("enabled", change.enabled, true),
+        ("allow_http", change.allow_http, false),
+    ] {
         match wanted {
-            Some(wanted) if wanted != default || endpoint.contains_key(key) => set(endpoint, key, wanted.into()),
+            Some(wanted) if wanted != default || endpoint.contains_key(key) => {
+                set(endpoint, key, wanted.into())
+            }
             _ => {}
         }
     }
@@ -392,7 +421,8 @@ enforce = true
             book.switch_on().unwrap();
             book.add("c", &change("https://c/")).unwrap();
         };
-        let all = "[webhooks]\nenabled = true\n\n[[webhooks.endpoints]]\nname = \"c\"\nurl = \"https://c/\"\n";
+        let all =
+            "[webhooks]\nenabled = true\n\n[[webhooks.endpoints]]\nname = \"c\"\nurl = \"https://c/\"\n";
         assert_eq!(edited("", add), all);
         assert_eq!(edited("# only words\n", add), format!("# only words\n\n{all}"));
         let off = "[webhooks]\nenabled = false # for now\n# more\n";
@@ -408,9 +438,15 @@ enforce = true
         let text = edited(FULL, |book| book.change("a", &new).unwrap());
         let wanted = FULL
             .replace("\"https://a.example.com/x\"  # its", "\"https://new/\"  # its")
-            .replace("secret = \"hush\" # to be changed\n", "secret_file = \"/f\"\nenabled = false\n");
+            .replace(
+                "secret = \"hush\" # to be changed\n",
+                "secret_file = \"/f\"\nenabled = false\n",
+            );
         assert_eq!(text, wanted);
-        assert_eq!(edited(FULL, |book| book.change("b", &Change::default()).unwrap()), FULL);
+        assert_eq!(
+            edited(FULL, |book| book.change("b", &Change::default()).unwrap()),
+            FULL
+        );
         let mut book = Book::open(FULL).unwrap();
         assert_eq!(book.change("x", &new), Err(EditError::NoEndpoint("x".into())));
     }
@@ -418,7 +454,10 @@ enforce = true
     #[test]
     fn who_is_removed_leaves_the_comments_around() {
         let first = edited(FULL, |book| book.remove("a").unwrap());
-        let (from, to) = (FULL.find("[[webhooks").unwrap(), FULL.find("\n# the second").unwrap());
+        let (from, to) = (
+            FULL.find("[[webhooks").unwrap(),
+            FULL.find("\n# the second").unwrap(),
+        );
         assert_eq!(first, format!("{}{}", &FULL[..from], &FULL[to..]));
         let second = edited(FULL, |book| book.remove("b").unwrap());
         let (from, to) = (FULL.rfind("[[webhooks").unwrap(), FULL.find("\n[bans]").unwrap());
@@ -431,16 +470,32 @@ enforce = true
         let mut new = change("https://b/");
         new.events = Some([vec![], vec![EventType::BanStorm]]);
         let text = edited(inline, |book| book.add("b", &new).unwrap());
-        assert!(text.contains("name = \"b\", url = \"https://b/\", events = { exclude = [\"ban_storm\"] } }] # short\n"), "{text}");
+        assert!(
+            text.contains(
+                "name = \"b\", url = \"https://b/\", events = { exclude = [\"ban_storm\"] } }] # short\n"
+            ),
+            "{text}"
+        );
         let text = edited(inline, |book| book.change("a", &new).unwrap());
-        assert!(text.contains("{ name = \"a\", url = \"https://b/\", events = {"), "{text}");
+        assert!(
+            text.contains("{ name = \"a\", url = \"https://b/\", events = {"),
+            "{text}"
+        );
         let text = edited(inline, |book| book.remove("a").unwrap());
         assert!(text.contains("endpoints = [] # short\n"), "{text}");
         let alone = "# x\n[[webhooks.endpoints]]\nname = \"a\"\nurl = \"https://a/\"\n";
-        assert_eq!(edited(alone, |book| book.switch_on().unwrap()).matches("[webhooks]\nenabled = true\n").count(), 1);
+        assert_eq!(
+            edited(alone, |book| book.switch_on().unwrap())
+                .matches("[webhooks]\nenabled = true\n")
+                .count(),
+            1
+        );
         let windows = FULL.replace('\n', "\r\n");
         let text = edited(&windows, |book| book.add("c", &change("https://c/")).unwrap());
-        assert!(text.starts_with(&windows) && text.ends_with("url = \"https://c/\"\r\n"), "{text}");
+        assert!(
+            text.starts_with(&windows) && text.ends_with("url = \"https://c/\"\r\n"),
+            "{text}"
+        );
     }
 
     #[test]

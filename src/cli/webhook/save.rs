@@ -97,11 +97,16 @@ pub(super) fn open_to_all(path: &Path) -> bool {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -125,11 +130,17 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let kept = Original::read(&link).unwrap().replace("new").unwrap();
         assert_eq!(
-            (fs::read_to_string(&path).unwrap(), fs::read_to_string(kept).unwrap()),
+            (
+                fs::read_to_string(&path).unwrap(),
+                fs::read_to_string(kept).unwrap()
+            ),
             ("new".into(), "old".into())
         );
         let now = fs::metadata(&path).unwrap();
-        assert_eq!((now.mode() & 0o7777, now.uid(), now.gid()), (0o640, 65_534, 65_534));
+        assert_eq!(
+            (now.mode() & 0o7777, now.uid(), now.gid()),
+            (0o640, 65_534, 65_534)
+        );
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
@@ -162,6 +173,9 @@ mod tests {
         assert_eq!(mode("b"), 0o640);
         let again = write_secret(&folder.path().join("b"), "x", &config);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read_to_string(folder.path().join("b")).unwrap(), secret + "\n");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("b")).unwrap(),
+            secret + "\n"
+        );
     }
 }

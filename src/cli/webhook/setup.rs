@@ -85,7 +85,10 @@ impl Session {
     }
 
     /// Makes a change, unless the parser refuses what comes of it.
-    pub(super) fn edit(&mut self, edit: impl FnOnce(&mut Book) -> Result<(), EditError>) -> Result<(), CliError> {
+    pub(super) fn edit(
+        &mut self,
+        edit: impl FnOnce(&mut Book) -> Result<(), EditError>,
+    ) -> Result<(), CliError> {
         let failed = |error: EditError| CliError::Failed(format!("{:?}: {error}", self.original.path));
         let mut book = Book::open(&self.text).map_err(failed)?;
         edit(&mut book).map_err(failed)?;
@@ -129,7 +132,13 @@ impl Session {
     /// A file beside the configuration that is not there yet, for the secret of `name`.
     pub(super) fn secret_file(&self, name: &str) -> PathBuf {
         let folder = self.original.path.parent().unwrap_or(Path::new("/"));
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let plain = |c: char| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        };
         let stem: String = name.chars().map(plain).collect();
         let stem = stem.trim_matches('-');
         let stem = if stem.is_empty() { "webhook" } else { stem };
@@ -148,12 +157,17 @@ impl Session {
     pub(super) fn save(&mut self, screen: &mut Screen<'_>) -> Result<(), CliError> {
         let path = &self.original.path;
         if !self.is_changed() {
-            writeln!(screen.out, "{} is as it should be, nothing was changed", plain(&path.display().to_string()))?;
+            writeln!(
+                screen.out,
+                "{} is as it should be, nothing was changed",
+                plain(&path.display().to_string())
+            )?;
             return Ok(());
         }
         // One that no endpoint uses any more is not written.
         let text = &self.text;
-        self.files.retain(|(path, _)| path.to_str().is_some_and(|path| text.contains(path)));
+        self.files
+            .retain(|(path, _)| path.to_str().is_some_and(|path| text.contains(path)));
         self.inline.retain(|(_, secret)| text.contains(secret.as_str()));
         let mut made: Vec<&Path> = Vec::new();
         let written = self.files.iter().try_for_each(|(file, secret)| {
@@ -162,7 +176,8 @@ impl Session {
             made.push(file);
             Ok(())
         });
-        let failed = |error| CliError::Failed(format!("{path:?} cannot be replaced, it is unchanged: {error}"));
+        let failed =
+            |error| CliError::Failed(format!("{path:?} cannot be replaced, it is unchanged: {error}"));
         let kept = written.and_then(|()| self.original.replace(&self.text).map_err(failed));
         let kept = kept.inspect_err(|_| made.iter().for_each(|file| drop(fs::remove_file(file))))?;
         self.tell_saved(&kept, screen)?;
@@ -175,18 +190,30 @@ impl Session {
     fn tell_saved(&self, kept: &Path, screen: &mut Screen<'_>) -> Result<(), CliError> {
         let shown = |path: &Path| plain(&path.display().to_string());
         let path = &self.original.path;
-        writeln!(screen.out, "wrote {}; the old one is {}", shown(path), shown(kept))?;
+        writeln!(
+            screen.out,
+            "wrote {}; the old one is {}",
+            shown(path),
+            shown(kept)
+        )?;
         for (file, _) in &self.files {
             let file = shown(file);
-            writeln!(screen.out, "wrote a new secret to {file}: the receiver needs the same one")?;
+            writeln!(
+                screen.out,
+                "wrote a new secret to {file}: the receiver needs the same one"
+            )?;
         }
         for (name, secret) in &self.inline {
             let name = plain(name);
-            writeln!(screen.out, "the secret of {name}, shown this once; the receiver needs the same one:")?;
+            writeln!(
+                screen.out,
+                "the secret of {name}, shown this once; the receiver needs the same one:"
+            )?;
             writeln!(screen.out, "{secret}")?;
         }
         if !self.inline.is_empty() && save::open_to_all(path) {
-            let text = format!("every user of this machine can read {path:?}, which holds a secret: chmod o= it");
+            let text =
+                format!("every user of this machine can read {path:?}, which holds a secret: chmod o= it");
             note(screen, &text)?;
         }
         Ok(())
@@ -195,7 +222,9 @@ impl Session {
     fn put_as_told(&mut self, name: &str, args: &Setup) -> Result<(), CliError> {
         let known = self.find(name).is_some();
         if !known && args.url.is_none() {
-            return Err(CliError::Usage(format!("{name:?} is a new endpoint: give its --url")));
+            return Err(CliError::Usage(format!(
+                "{name:?} is a new endpoint: give its --url"
+            )));
         }
         let secret = match &args.secret_file {
             _ if args.no_secret => NewSecret::None,

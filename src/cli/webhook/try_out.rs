@@ -18,7 +18,8 @@ use crate::webhook::wire::{Event, EventType};
 
 pub(super) fn test(args: Test, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
     if args.secret.is_some() {
-        let text = "other users of this machine can read --secret in the list of processes; --secret-file keeps it";
+        let text =
+            "other users of this machine can read --secret in the list of processes; --secret-file keeps it";
         note(screen, text)?;
     }
     let config = match (&args.config, &args.url) {
@@ -50,18 +51,17 @@ pub(super) fn send(args: &Send, screen: &mut Screen<'_>) -> Result<Exit, CliErro
             .collect(),
     };
     if endpoints.is_empty() {
-        let text = format!("no enabled endpoint wants {}; --endpoint sends it all the same", args.event);
+        let text = format!(
+            "no enabled endpoint wants {}; --endpoint sends it all the same",
+            args.event
+        );
         return Err(CliError::Refused(text));
     }
     post_all(&config, &endpoints, args.event, screen)
 }
 
 /// A test of one endpoint, for `setup`.
-pub(super) fn one(
-    config: &WebhookConfig,
-    name: &str,
-    screen: &mut Screen<'_>,
-) -> Result<Exit, CliError> {
+pub(super) fn one(config: &WebhookConfig, name: &str, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
     let endpoint = named(config, name)?.clone();
     post_all(config, &[endpoint], EventType::FirewallStarted, screen)
 }
@@ -88,8 +88,15 @@ fn post_all(
             exit = Exit::Failed;
         }
     }
-    if !config.enabled && endpoints.iter().any(|endpoint| config.endpoints.contains(endpoint)) {
-        note(screen, "webhooks.enabled is not true in the configuration: the engine itself sends nothing")?;
+    if !config.enabled
+        && endpoints
+            .iter()
+            .any(|endpoint| config.endpoints.contains(endpoint))
+    {
+        note(
+            screen,
+            "webhooks.enabled is not true in the configuration: the engine itself sends nothing",
+        )?;
     }
     Ok(exit)
 }
@@ -105,15 +112,25 @@ fn tell(
         _ => "signed",
     };
     let went = match &trial.answer {
-        Err(Trouble { why: Why::Secret | Why::Address, .. }) => "not sent",
+        Err(Trouble {
+            why: Why::Secret | Why::Address,
+            ..
+        }) => "not sent",
         _ => "sent",
     };
-    let what = format!("{} {}, {} bytes, {signed}", event.event_type, event.id, trial.bytes);
+    let what = format!(
+        "{} {}, {} bytes, {signed}",
+        event.event_type, event.id, trial.bytes
+    );
     writeln!(screen.out, "  {went}: {what}")?;
     let took = trial.took.as_millis();
     match &trial.answer {
         Ok(_) => writeln!(screen.out, "  answer: {}, after {took} ms", trial.status_line())?,
-        Err(trouble) => writeln!(screen.out, "  no answer after {took} ms: {}", plain(&trouble.text))?,
+        Err(trouble) => writeln!(
+            screen.out,
+            "  no answer after {took} ms: {}",
+            plain(&trouble.text)
+        )?,
     }
     let (paint, verdict) = match help(endpoint, trial) {
         None => (Paint::Green, "good: the event was taken".to_owned()),
@@ -133,7 +150,9 @@ fn help(endpoint: &EndpointConfig, trial: &Trial) -> Option<&'static str> {
 fn help_with_status(status: u16, signed: bool) -> Option<&'static str> {
     Some(match status {
         200..300 => return None,
-        300..400 => "it points to another address, and redirects are never followed: write that address as url",
+        300..400 => {
+            "it points to another address, and redirects are never followed: write that address as url"
+        }
         401 | 403 if signed => {
             "it does not accept the signature: the secrets of the two sides differ, or their clocks do by more than \
              300 s; or it wants a header of its own (headers)"
@@ -143,7 +162,9 @@ fn help_with_status(status: u16, signed: bool) -> Option<&'static str> {
         400 | 415 | 422 => "it does not understand the event: is it a receiver of these webhooks?",
         408 | 429 => "it has too much to do; the engine would try again later",
         413 | 431 => "the request is too large for it",
-        500..600 => "the receiver, or a proxy before it, has trouble of its own: see its log; the engine would try again",
+        500..600 => {
+            "the receiver, or a proxy before it, has trouble of its own: see its log; the engine would try again"
+        }
         _ => "it does not take the event",
     })
 }
@@ -181,7 +202,10 @@ fn named<'c>(config: &'c WebhookConfig, name: &str) -> Result<&'c EndpointConfig
             None if config.endpoints.is_empty() => "the configuration has no endpoint".into(),
             None => format!(
                 "there is no endpoint {name:?}; there are {}",
-                names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+                names()
+                    .map(|name| format!("{name:?}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ),
         })
     })
@@ -229,7 +253,9 @@ mod tests {
             let good = (200..300).contains(&status);
             assert_eq!(help_with_status(status, true).is_none(), good, "{status}");
         }
-        assert!(help_with_status(401, true).is_some_and(|help| help.contains("secrets of the two sides differ")));
+        assert!(
+            help_with_status(401, true).is_some_and(|help| help.contains("secrets of the two sides differ"))
+        );
         assert!(help_with_status(401, false).is_some_and(|help| help.contains("no secret")));
     }
 }

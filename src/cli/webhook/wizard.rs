@@ -23,8 +23,16 @@ pub(super) fn run(
     loop {
         show(session, screen)?;
         let mut options = vec!["Add an endpoint".to_owned()];
-        options.extend(session.endpoints().iter().map(|endpoint| format!("Change {}", plain(&endpoint.name))));
-        options.extend(["Save and finish".to_owned(), "Leave, and change nothing".to_owned()]);
+        options.extend(
+            session
+                .endpoints()
+                .iter()
+                .map(|endpoint| format!("Change {}", plain(&endpoint.name))),
+        );
+        options.extend([
+            "Save and finish".to_owned(),
+            "Leave, and change nothing".to_owned(),
+        ]);
         let chosen = ask.one("What shall be done?", &options)?;
         let known = session.endpoints().len();
         let done = match chosen {
@@ -67,7 +75,12 @@ fn show(session: &Session, screen: &mut Screen<'_>) -> Result<(), CliError> {
     for endpoint in session.endpoints() {
         let state = if endpoint.enabled { "" } else { ", disabled" };
         let (name, url) = (plain(&endpoint.name), &endpoint.url);
-        writeln!(out, "{name}: {url}, {}, {}{state}", signed(&endpoint.secret), events(endpoint.filter))?;
+        writeln!(
+            out,
+            "{name}: {url}, {}, {}{state}",
+            signed(&endpoint.secret),
+            events(endpoint.filter)
+        )?;
     }
     if !session.config.webhooks.enabled && !session.endpoints().is_empty() {
         writeln!(out, "webhooks.enabled is not true: nothing is sent")?;
@@ -98,7 +111,10 @@ type Touched = Result<Option<String>, CliError>;
 
 fn add(session: &mut Session, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Touched {
     let name = loop {
-        let name = ask.text("Name (as in \"Security Operations Center\")", "")?.trim().to_owned();
+        let name = ask
+            .text("Name (as in \"Security Operations Center\")", "")?
+            .trim()
+            .to_owned();
         match session.find(&name) {
             None if !name.is_empty() => break name,
             None => writeln!(screen.err, "an endpoint needs a name")?,
@@ -120,8 +136,19 @@ fn add(session: &mut Session, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Tou
 
 fn change(session: &mut Session, at: usize, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Touched {
     let endpoint = session.endpoints()[at].clone();
-    let switch = if endpoint.enabled { "Disable it" } else { "Enable it" };
-    let options = ["Its address", "Its secret", "Its events", switch, "Remove it", "Back"];
+    let switch = if endpoint.enabled {
+        "Disable it"
+    } else {
+        "Enable it"
+    };
+    let options = [
+        "Its address",
+        "Its secret",
+        "Its events",
+        switch,
+        "Remove it",
+        "Back",
+    ];
     let title = format!("{}:", plain(&endpoint.name));
     let mut change = Change::default();
     let mut secret = NewSecret::Keep;
@@ -157,7 +184,10 @@ fn address(
     screen: &mut Screen<'_>,
     ask: &mut dyn Ask,
 ) -> Result<(String, bool), CliError> {
-    let shown = before.map_or_else(|| "https://".to_owned(), |endpoint| endpoint.url.uri().to_string());
+    let shown = before.map_or_else(
+        || "https://".to_owned(),
+        |endpoint| endpoint.url.uri().to_string(),
+    );
     loop {
         let text = ask.text("Address that takes events", &shown)?.trim().to_owned();
         let target = match Target::parse(&text) {
@@ -180,10 +210,15 @@ fn address(
         let question = match place {
             Some(Place::Loopback) => return Ok((text, false)),
             Some(Place::Private) => {
-                writeln!(screen.err, "http: whoever is on the way can read and change what is sent")?;
+                writeln!(
+                    screen.err,
+                    "http: whoever is on the way can read and change what is sent"
+                )?;
                 return Ok((text, false));
             }
-            Some(Place::Public) => "This http:// address is public: everybody on the way can read along. Send all the same?",
+            Some(Place::Public) => {
+                "This http:// address is public: everybody on the way can read along. Send all the same?"
+            }
             None => "http:// is readable on the way. Send even if this name leads to a public address?",
         };
         let allowed = ask.yes(question, false)?;
@@ -201,7 +236,10 @@ fn secret(
 ) -> Result<NewSecret, CliError> {
     let file = session.secret_file(name);
     let mut options = vec![
-        format!("Make a secret, in {} (recommended)", plain(&file.display().to_string())),
+        format!(
+            "Make a secret, in {} (recommended)",
+            plain(&file.display().to_string())
+        ),
         "Make a secret, in the configuration, and show it once".into(),
         "Use the secret in another file".into(),
         "None: requests are not signed".into(),
