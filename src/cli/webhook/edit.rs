@@ -62,8 +62,10 @@ impl Book {
         let book = Book { document, crlf };
         let same = book.text();
         // A last line without its end gets one.
-        let faithful =
-            same == text || same.trim_end_matches(['\r', '\n']) == text.trim_end_matches(['\r', '\n']);
+        let faithful = match text.ends_with('\n') || text.is_empty() {
+            true => same == text,
+            false => same.trim_end_matches(['\r', '\n']) == text,
+        };
         faithful.then_some(book).ok_or(EditError::Unfaithful)
     }
 
