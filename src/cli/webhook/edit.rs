@@ -62,8 +62,10 @@ impl Book {
         let book = Book { document, crlf };
         let same = book.text();
         // A last line without its end gets one.
-        let faithful =
-            same == text || same.trim_end_matches(['\r', '\n']) == text.trim_end_matches(['\r', '\n']);
+        let faithful = match text.ends_with('\n') || text.is_empty() {
+            true => same == text,
+            false => same.trim_end_matches(['\r', '\n']) == text,
+        };
         faithful.then_some(book).ok_or(EditError::Unfaithful)
     }
 
@@ -260,6 +262,10 @@ fn apply(endpoint: &mut dyn TableLike, form: Form, change: &Change) {
     if let Some(events) = &change.events {
         put_events(endpoint, form, events);
     }
+    // What is new stands in a list on one line, whose spaces were those of its old end.
+    if form == Form::Inline {
+        endpoint.fmt();
+    }
 }
 
 fn put_secret(endpoint: &mut dyn TableLike, secret: &SecretKey) {
@@ -361,7 +367,7 @@ mod tests {
 
     const FULL: &str = r#"# top
 [firewall]   # the filter
-mode = "detection_only"
+firewall_mode = "detection_only"
 
 [webhooks] # where events go
 enabled = true   # yes

@@ -1,7 +1,5 @@
 //! `verdictctl webhook status` and `retry`: how it goes by the engine's word, and another try.
 
-use std::io::Write;
-
 use super::super::print::{Column, Paint, Table, counted, grouped, json, plain};
 use super::super::{CliError, Client, Exit, Screen};
 use crate::control::wire::{Reply, Request, WebhookEndpointView, WebhookView};
