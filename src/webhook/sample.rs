@@ -38,20 +38,29 @@ fn made_up(kind: EventType, now: Now) -> Event {
             };
             event::suspicious_scanning_detected(now, &stealth, &ban)
         }
-        EventType::BlockError => {
-            event::block_error(now, ban.source, ban.reason, &"the set banned4 is full (1048576 elements)")
-        }
-        EventType::UnblockError => {
-            event::unblock_error(now, ban.source, Ended::Manual, &"netlink: no buffer space available")
-        }
+        EventType::BlockError => event::block_error(
+            now,
+            ban.source,
+            ban.reason,
+            &"the set banned4 is full (1048576 elements)",
+        ),
+        EventType::UnblockError => event::unblock_error(
+            now,
+            ban.source,
+            Ended::Manual,
+            &"netlink: no buffer space available",
+        ),
         EventType::DistributedAttackEnded => event::distributed_attack_ended(now, &attack(now), true),
         EventType::BanStorm => event::ban_storm(now, 600, 41),
-        EventType::IntegrityViolation => {
-            event::integrity_violation(now, "state", "the checksum of state.toml does not fit its content")
-        }
-        EventType::StateDegraded => {
-            event::state_degraded(now, &["the state cannot be saved: no space left on device".to_owned()])
-        }
+        EventType::IntegrityViolation => event::integrity_violation(
+            now,
+            "state",
+            "the checksum of state.toml does not fit its content",
+        ),
+        EventType::StateDegraded => event::state_degraded(
+            now,
+            &["the state cannot be saved: no space left on device".to_owned()],
+        ),
         EventType::RulesetWiped => {
             event::ruleset_wiped(now, "the table inet verdictd was deleted by process 4711", true)
         }

@@ -33,7 +33,7 @@ fn shown(at: usize, kind: EventType) -> Event {
         wall: datetime!(2026-03-01 12:00 UTC),
     };
     let mut event = sample(kind, now);
-    event.id = format!("019ca935-4a00-7000-8000-{at:012}");
+    event.id = format!("019ca945-0a00-7000-8000-{at:012}");
     event.data.remove("test");
     if let Some(version) = event.data.get_mut("engine_version") {
         *version = "0.1.0".into();

@@ -22,15 +22,29 @@ pub struct Headers<'a> {
 /// `now` (unix seconds). Check it before the body is parsed.
 pub fn is_genuine(headers: &Headers<'_>, body: &[u8], secret: &str, now: f64) -> bool {
     let dated = [headers.timestamp.as_bytes(), b".", body];
-    let signatures = [(headers.signature, &dated[2..]), (headers.signature_v2, &dated[..])];
-    let mut given = signatures.iter().filter_map(|(text, parts)| Some(((*text)?, *parts))).peekable();
-    let recent = headers.timestamp.parse::<f64>().is_ok_and(|sent| (now - sent).abs() <= WINDOW_SECONDS);
+    let signatures = [
+        (headers.signature, &dated[2..]),
+        (headers.signature_v2, &dated[..]),
+    ];
+    let mut given = signatures
+        .iter()
+        .filter_map(|(text, parts)| Some(((*text)?, *parts)))
+        .peekable();
+    let recent = headers
+        .timestamp
+        .parse::<f64>()
+        .is_ok_and(|sent| (now - sent).abs() <= WINDOW_SECONDS);
     recent && given.peek().is_some() && given.all(|(text, parts)| fits(text, parts, secret))
 }
 
 fn fits(text: &str, parts: &[&[u8]], secret: &str) -> bool {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
     parts.iter().for_each(|part| mac.update(part));
-    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256={hex}").as_bytes().ct_eq(text.as_bytes()).into()
 }
