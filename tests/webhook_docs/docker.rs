@@ -14,7 +14,10 @@ type Step = (String, String);
 
 /// The steps of each stage.
 fn stages(text: &str) -> Vec<Vec<Step>> {
-    let uncommented: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let uncommented: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect();
     let joined = uncommented.join("\n").replace("\\\n", " ");
     let mut stages: Vec<Vec<Step>> = Vec::new();
     for line in joined.lines().filter(|line| !line.trim().is_empty()) {
@@ -24,7 +27,11 @@ fn stages(text: &str) -> Vec<Vec<Step>> {
         }
         let words: Vec<&str> = rest.split_whitespace().collect();
         // Exec forms hold quoted blanks.
-        let rest = if rest.contains('[') { rest.trim().to_owned() } else { words.join(" ") };
+        let rest = if rest.contains('[') {
+            rest.trim().to_owned()
+        } else {
+            words.join(" ")
+        };
         stages.last_mut().unwrap().push((word.to_owned(), rest));
     }
     stages
@@ -37,7 +44,11 @@ fn quoted(text: &str) -> String {
 /// The words of an exec form, quoted for a shell.
 fn exec(text: &str) -> String {
     let words: Vec<String> = serde_json::from_str(&text[text.find('[').unwrap()..]).unwrap();
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    words
+        .iter()
+        .map(|word| quoted(word))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// What an image is: how to make it, and how it is run.
@@ -75,7 +86,12 @@ impl Image {
 
     /// As Docker runs a program: in the root, as the user, with nothing but the image's variables.
     fn inside(&self, variables: &str, command: &str) -> String {
-        let Image { user, folder, environment, .. } = self;
+        let Image {
+            user,
+            folder,
+            environment,
+            ..
+        } = self;
         format!(
             "chroot --userspec={user} --groups= \"$root\" /usr/bin/env --ignore-environment --chdir={folder} \
              PATH=/usr/bin:/bin{environment} {variables} {command}"
@@ -134,14 +150,21 @@ cat "$1/log"
 "#,
         build = image.build,
         health = image.inside("", &image.health),
-        serve = image.inside(&quoted(&format!("WEBHOOK_SECRET={KEY}")), &image.command.join(" ")),
+        serve = image.inside(
+            &quoted(&format!("WEBHOOK_SECRET={KEY}")),
+            &image.command.join(" ")
+        ),
     );
     fs::create_dir(folder.path().join("mount")).unwrap();
     fs::write(folder.path().join("script"), script).unwrap();
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--net", "bash", "-euo", "pipefail"])
-        .args([&folder.path().join("script"), &folder.path().join("mount"), folder.path()])
+        .args([
+            &folder.path().join("script"),
+            &folder.path().join("mount"),
+            folder.path(),
+        ])
         .args([request.v1.unwrap(), request.timestamp.unwrap()]);
     let (text, code) = run(&mut command);
     assert_eq!(code, 0, "{text}");
@@ -171,7 +194,11 @@ fn the_program_needs_no_library_that_the_slim_image_has_not() {
     let names = text.lines().filter_map(|line| line.split_whitespace().next());
     let known = ["linux-vdso", "libc.so", "libm.so", "libgcc_s.so", "ld-linux"];
     let strange: Vec<&str> = names
-        .filter(|name| !known.iter().any(|one| name.rsplit('/').next().unwrap().starts_with(one)))
+        .filter(|name| {
+            !known
+                .iter()
+                .any(|one| name.rsplit('/').next().unwrap().starts_with(one))
+        })
         .collect();
     assert!(strange.is_empty(), "{strange:?}");
 }
@@ -179,7 +206,11 @@ fn the_program_needs_no_library_that_the_slim_image_has_not() {
 #[test]
 fn the_build_stage_names_what_is_there() {
     let build = &dockerfile()[0];
-    let runs: Vec<&str> = build.iter().filter(|(word, _)| word == "RUN").map(|(_, rest)| &**rest).collect();
+    let runs: Vec<&str> = build
+        .iter()
+        .filter(|(word, _)| word == "RUN")
+        .map(|(_, rest)| &**rest)
+        .collect();
     let expected = "packaging/deps.sh build && cargo build --release --locked --bin verdict-receiver";
     assert_eq!(runs, [expected]);
     // Cargo wants every target of the manifest to be there, and the source includes files of other folders.
@@ -195,9 +226,15 @@ fn the_build_stage_names_what_is_there() {
     let from_elsewhere = text.lines().filter(|path| home(path).exists());
     for path in from_elsewhere {
         let top = path.split('/').next().unwrap();
-        assert!(sent.lines().any(|line| line == format!("!{top}")), "{path} is included and not sent");
+        assert!(
+            sent.lines().any(|line| line == format!("!{top}")),
+            "{path} is included and not sent"
+        );
     }
     let base = &build[0].1;
     let wanted = env!("CARGO_PKG_RUST_VERSION");
-    assert!(base.starts_with("rust:1-") && wanted.starts_with("1."), "{base} {wanted}");
+    assert!(
+        base.starts_with("rust:1-") && wanted.starts_with("1."),
+        "{base} {wanted}"
+    );
 }

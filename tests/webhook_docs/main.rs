@@ -13,7 +13,10 @@ mod pages;
 mod rig;
 mod stub;
 #[path = "../../docs/examples/webhooks/rust/verify.rs"]
-#[allow(unreachable_pub, reason = "an example is written for a module of its reader's own")]
+#[allow(
+    unreachable_pub,
+    reason = "an example is written for a module of its reader's own"
+)]
 mod verify;
 mod verifying;
 

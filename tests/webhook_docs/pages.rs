@@ -46,7 +46,9 @@ fn shown(at: usize, kind: EventType) -> Event {
 fn with_payloads(mut text: String) -> String {
     for (at, kind) in EventType::ALL.iter().enumerate() {
         let heading = format!("\n### `{kind}`");
-        let start = text.find(&heading).unwrap_or_else(|| panic!("{PAGE} has no {heading:?}"));
+        let start = text
+            .find(&heading)
+            .unwrap_or_else(|| panic!("{PAGE} has no {heading:?}"));
         let fence = start + text[start..].find("```json\n").unwrap() + "```json\n".len();
         let end = fence + text[fence..].find("```").unwrap();
         let between = &text[start + 1..fence];
@@ -81,7 +83,13 @@ fn each_event_says_what_it_always_has_and_no_event_is_made_up() {
         .collect();
     let names: Vec<&str> = EventType::ALL.iter().map(|kind| kind.name()).collect();
     assert_eq!(headings, names);
-    let table = page.split("\n## Events").nth(1).unwrap().split("\n### ").next().unwrap();
+    let table = page
+        .split("\n## Events")
+        .nth(1)
+        .unwrap()
+        .split("\n### ")
+        .next()
+        .unwrap();
     for kind in EventType::ALL {
         let severity = format!("{:?}", kind.severity()).to_lowercase();
         let technique = kind.mitre_technique().unwrap_or("");
@@ -96,7 +104,13 @@ fn examples() -> Vec<String> {
     let mut files: Vec<String> = folders
         .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
         .filter(|path| path.is_file())
-        .map(|path| path.strip_prefix(home("docs")).unwrap().to_str().unwrap().to_owned())
+        .map(|path| {
+            path.strip_prefix(home("docs"))
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     files.sort();
     files
@@ -106,9 +120,15 @@ fn examples() -> Vec<String> {
 fn every_example_is_linked_and_every_link_leads_somewhere() {
     let page = page();
     for file in examples() {
-        assert!(page.contains(&format!("]({file})")), "{PAGE} does not link {file}");
+        assert!(
+            page.contains(&format!("]({file})")),
+            "{PAGE} does not link {file}"
+        );
     }
-    let links = page.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
+    let links = page
+        .split("](")
+        .skip(1)
+        .map(|rest| rest.split([')', '#']).next().unwrap());
     for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
         assert!(home("docs").join(link).exists(), "{PAGE} links {link}");
     }
@@ -117,12 +137,20 @@ fn every_example_is_linked_and_every_link_leads_somewhere() {
 #[test]
 fn code_on_the_page_stands_in_an_example() {
     let page = page();
-    let files: Vec<String> =
-        examples().iter().map(|file| fs::read_to_string(home("docs").join(file)).unwrap()).collect();
-    let code: Vec<&str> = ["python", "js", "rust"].iter().flat_map(|language| blocks(&page, language)).collect();
+    let files: Vec<String> = examples()
+        .iter()
+        .map(|file| fs::read_to_string(home("docs").join(file)).unwrap())
+        .collect();
+    let code: Vec<&str> = ["python", "js", "rust"]
+        .iter()
+        .flat_map(|language| blocks(&page, language))
+        .collect();
     assert!(code.len() >= 3, "{}", code.len());
     for block in code {
-        assert!(files.iter().any(|file| file.contains(block)), "no example holds\n{block}");
+        assert!(
+            files.iter().any(|file| file.contains(block)),
+            "no example holds\n{block}"
+        );
     }
 }
 
@@ -150,7 +178,12 @@ fn the_places_where_an_event_type_is_added_are_there() {
         files.insert(file.to_owned());
     }
     // Whatever names every type by hand is listed.
-    for file in ["src/webhook/wire.rs", "src/webhook/event.rs", "src/webhook/sample.rs", PAGE] {
+    for file in [
+        "src/webhook/wire.rs",
+        "src/webhook/event.rs",
+        "src/webhook/sample.rs",
+        PAGE,
+    ] {
         assert!(files.contains(file), "{file} is not named");
     }
 }
@@ -164,7 +197,10 @@ fn the_signature_on_the_page_is_the_one_of_its_body() {
     let _: Value = serde_json::from_str(body).unwrap();
     for line in [
         format!("X-Firewall-Signature: {}", sign_v1(body.as_bytes(), &secret)),
-        format!("X-Firewall-Signature-V2: {}", sign_v2("1772366400", body.as_bytes(), &secret)),
+        format!(
+            "X-Firewall-Signature-V2: {}",
+            sign_v2("1772366400", body.as_bytes(), &secret)
+        ),
     ] {
         assert!(page.contains(&line), "{PAGE} has no\n{line}");
     }

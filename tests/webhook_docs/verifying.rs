@@ -26,17 +26,75 @@ fn bad() -> Vec<(&'static str, Post)> {
     let other = Post::signed(good.body.clone(), "another", unix_seconds());
     let longer = [good.body.clone(), b" ".to_vec()].concat();
     vec![
-        ("not signed", Post { v1: None, v2: None, ..good.clone() }),
+        (
+            "not signed",
+            Post {
+                v1: None,
+                v2: None,
+                ..good.clone()
+            },
+        ),
         ("another secret", other.clone()),
-        ("one signature by another", Post { v2: other.v2, ..good.clone() }),
-        ("a changed body", Post { body: longer.clone(), ..good.clone() }),
-        ("a changed body, one signature", Post { body: longer, v2: None, ..good.clone() }),
-        ("sent again, redated", Post { timestamp: Some((unix_seconds() + 1).to_string()), ..good.clone() }),
-        ("no time", Post { timestamp: None, v2: None, ..good.clone() }),
-        ("no number", Post { timestamp: Some("nan".into()), v2: None, ..good.clone() }),
-        ("half a signature", Post { v1: good.v1.clone().map(|text| text[..40].to_owned()), ..good.clone() }),
+        (
+            "one signature by another",
+            Post {
+                v2: other.v2,
+                ..good.clone()
+            },
+        ),
+        (
+            "a changed body",
+            Post {
+                body: longer.clone(),
+                ..good.clone()
+            },
+        ),
+        (
+            "a changed body, one signature",
+            Post {
+                body: longer,
+                v2: None,
+                ..good.clone()
+            },
+        ),
+        (
+            "sent again, redated",
+            Post {
+                timestamp: Some((unix_seconds() + 1).to_string()),
+                ..good.clone()
+            },
+        ),
+        (
+            "no time",
+            Post {
+                timestamp: None,
+                v2: None,
+                ..good.clone()
+            },
+        ),
+        (
+            "no number",
+            Post {
+                timestamp: Some("nan".into()),
+                v2: None,
+                ..good.clone()
+            },
+        ),
+        (
+            "half a signature",
+            Post {
+                v1: good.v1.clone().map(|text| text[..40].to_owned()),
+                ..good.clone()
+            },
+        ),
         ("too old", at(unix_seconds() - 310)),
-        ("too old, one signature", Post { v2: None, ..at(unix_seconds() - 310) }),
+        (
+            "too old, one signature",
+            Post {
+                v2: None,
+                ..at(unix_seconds() - 310)
+            },
+        ),
         ("of tomorrow", at(unix_seconds() + 86_400)),
     ]
 }
@@ -44,7 +102,12 @@ fn bad() -> Vec<(&'static str, Post)> {
 fn verifies(path: &str) {
     let example = Example::start(path, |_| Vec::new());
     for (what, post) in bad() {
-        assert_eq!(example.post(&post), 401, "{path}: {what}: {}", example.program.log());
+        assert_eq!(
+            example.post(&post),
+            401,
+            "{path}: {what}: {}",
+            example.program.log()
+        );
     }
     for (what, post) in good() {
         let answer = example.program.post(&post);
@@ -52,7 +115,10 @@ fn verifies(path: &str) {
         assert_eq!(answer.json()["processed_events"], 2, "{path}: {what}");
     }
     let printed = example.printed();
-    assert!(printed.iter().any(|line| line.contains("192.0.2.1")), "{path}: {printed:?}");
+    assert!(
+        printed.iter().any(|line| line.contains("192.0.2.1")),
+        "{path}: {printed:?}"
+    );
 }
 
 #[test]
@@ -97,17 +163,25 @@ fn openssl_in_a_shell_agrees() {
         fs::write(&body, &post.body).unwrap();
         let mut command = Command::new(home("docs/examples/webhooks/sh/verify.sh"));
         command.args([&secret, &body]).args(&post.v1);
-        command.args(post.v2.as_ref().and(post.timestamp.as_ref())).args(&post.v2);
+        command
+            .args(post.v2.as_ref().and(post.timestamp.as_ref()))
+            .args(&post.v2);
         run(&mut command)
     };
     for (what, post) in good() {
         let (text, code) = checked(&post);
         assert_eq!(code, 0, "{what}: {text}");
-        assert_eq!(text.matches(" fits\n").count(), 1 + usize::from(post.v2.is_some()), "{text}");
+        assert_eq!(
+            text.matches(" fits\n").count(),
+            1 + usize::from(post.v2.is_some()),
+            "{text}"
+        );
     }
     // Whoever reads its words judges the time.
     let wrong = bad().into_iter().filter(|(what, post)| {
-        post.v1.is_some() && !what.starts_with("too old") && !["of tomorrow", "no time", "no number"].contains(what)
+        post.v1.is_some()
+            && !what.starts_with("too old")
+            && !["of tomorrow", "no time", "no number"].contains(what)
     });
     for (what, post) in wrong {
         let (text, code) = checked(&post);

@@ -70,8 +70,14 @@ const server = createServer({ requestTimeout: 10_000 }, (request, response) => {
       return [503, { error: "Try again later" }];
     })
     .then(([status, text]) => {
-      response.writeHead(status, { "Content-Type": "application/json", Connection: "close" });
-      response.end(JSON.stringify(text));
+      const body = Buffer.from(JSON.stringify(text));
+      response.writeHead(status, {
+        "Content-Type": "application/json",
+        "Content-Length": body.length,
+        Connection: "close",
+        ...(status === 503 && { "Retry-After": "5" }),
+      });
+      response.end(body);
     });
 });
 server.listen(Number(process.env.PORT ?? 8000), "127.0.0.1", () =>
