@@ -41,6 +41,41 @@ fn shown(at: usize, kind: EventType) -> Event {
     event
 }
 
+/// In the order in which it is sent, each value on one line.
+fn written(event: &Event) -> String {
+    let lines = |indent: &str, pairs: Vec<(&str, Value)>| -> String {
+        let lines = pairs
+            .iter()
+            .map(|(key, value)| format!("{indent}\"{key}\": {value}"));
+        lines.collect::<Vec<_>>().join(",\n")
+    };
+    let Event {
+        id,
+        timestamp,
+        event_type,
+        version,
+        source,
+        data,
+    } = event;
+    let head = [
+        ("id", id),
+        ("timestamp", timestamp),
+        ("event_type", event_type),
+        ("version", version),
+        ("source", source),
+    ];
+    let head = lines("  ", head.map(|(key, text)| (key, text.as_str().into())).to_vec());
+    let data = lines(
+        "    ",
+        data.iter()
+            .map(|(key, value)| (key.as_str(), value.clone()))
+            .collect(),
+    );
+    let text = format!("{{\n{head},\n  \"data\": {{\n{data}\n  }}\n}}\n");
+    assert_eq!(&serde_json::from_str::<Event>(&text).unwrap(), event);
+    text
+}
+
 /// The page with each payload as the library makes it. It stands in the first fence of JSON below the heading of its
 /// event.
 fn with_payloads(mut text: String) -> String {
@@ -53,8 +88,7 @@ fn with_payloads(mut text: String) -> String {
         let end = fence + text[fence..].find("```").unwrap();
         let between = &text[start + 1..fence];
         assert!(!between.contains("\n### "), "{kind} has no payload in {PAGE}");
-        let payload = serde_json::to_string_pretty(&shown(at, *kind)).unwrap();
-        text.replace_range(fence..end, &format!("{payload}\n"));
+        text.replace_range(fence..end, &written(&shown(at, *kind)));
     }
     text
 }
