@@ -9,7 +9,8 @@ set -euo pipefail
 
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
-tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3 python3-aiosmtpd)
+tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3 python3-aiosmtpd
+    python3-flask nodejs)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;
@@ -33,6 +34,8 @@ there() {
         # Of Debian's own Python, which may not be the first in PATH.
         python3) [ -x /usr/bin/python3 ] ;;
         python3-aiosmtpd) /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null ;;
+        python3-flask) /usr/bin/python3 -c 'import flask' 2>/dev/null ;;
+        nodejs) found node ;;
         *) found "$1" ;;
     esac
 }

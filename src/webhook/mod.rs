@@ -18,6 +18,7 @@ mod http;
 mod merge;
 mod outbox;
 mod pace;
+mod sample;
 pub mod secret;
 mod sender;
 pub mod signature;

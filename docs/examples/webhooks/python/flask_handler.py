@@ -1,0 +1,60 @@
+"""A Flask handler that verifies as the Python system's documentation says, and the newer signature where it is there.
+
+    WEBHOOK_SECRET=… python3 flask_handler.py        (python3-flask of Debian, or pip install flask)
+"""
+
+import hashlib
+import hmac
+import os
+import time
+
+from flask import Flask, jsonify, request
+from werkzeug.serving import make_server
+
+app = Flask(__name__)
+app.config["MAX_CONTENT_LENGTH"] = 2 * 1024 * 1024
+SECRET = os.environ["WEBHOOK_SECRET"]
+if not SECRET:
+    raise SystemExit("WEBHOOK_SECRET is empty: everybody could sign")
+
+
+def verify_signature(payload, signature, secret):
+    expected = hmac.new(secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
+    return hmac.compare_digest(f"sha256={expected}", signature)
+
+
+def is_recent(timestamp):
+    try:
+        return abs(time.time() - float(timestamp)) <= 300
+    except ValueError:
+        return False
+
+
+def is_genuine():
+    payload = request.get_data(as_text=True)
+    timestamp = request.headers.get("X-Firewall-Timestamp", "")
+    signature = request.headers.get("X-Firewall-Signature", "")
+    newer = request.headers.get("X-Firewall-Signature-V2")
+    # compare_digest raises on other text than ASCII
+    if not (signature + (newer or "")).isascii() or not is_recent(timestamp):
+        return False
+    if newer is not None and not verify_signature(f"{timestamp}.{payload}", newer, SECRET):
+        return False
+    return verify_signature(payload, signature, SECRET)
+
+
+@app.post("/webhook")
+def webhook():
+    if not is_genuine():
+        return jsonify(error="Invalid signature"), 401
+    events = request.get_json(force=True)["events"]
+    for event in events:
+        print(event["event_type"], event["data"].get("ip"), flush=True)
+    return jsonify(status="success", processed_events=len(events))
+
+
+if __name__ == "__main__":
+    # For trying it out. In production: gunicorn flask_handler:app
+    server = make_server("127.0.0.1", int(os.environ.get("PORT", "5000")), app)
+    print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()

@@ -1,0 +1,240 @@
+//! packaging/docker/Dockerfile, step by step, without Docker: its second stage is run in a chroot over a copy-on-write
+//! view of this machine's root, in namespaces of its own, with the program that these tests built.
+
+use std::fs;
+use std::process::Command;
+
+use verdictd::webhook::wire::EventType;
+
+use super::rig::{KEY, run};
+use super::{batch, home, one};
+
+/// An instruction and what follows it, on one line.
+type Step = (String, String);
+
+/// The steps of each stage.
+fn stages(text: &str) -> Vec<Vec<Step>> {
+    let uncommented: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect();
+    let joined = uncommented.join("\n").replace("\\\n", " ");
+    let mut stages: Vec<Vec<Step>> = Vec::new();
+    for line in joined.lines().filter(|line| !line.trim().is_empty()) {
+        let (word, rest) = line.split_once(' ').unwrap();
+        if word == "FROM" {
+            stages.push(Vec::new());
+        }
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        // Exec forms hold quoted blanks.
+        let rest = if rest.contains('[') {
+            rest.trim().to_owned()
+        } else {
+            words.join(" ")
+        };
+        stages.last_mut().unwrap().push((word.to_owned(), rest));
+    }
+    stages
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The words of an exec form, quoted for a shell.
+fn exec(text: &str) -> String {
+    let words: Vec<String> = serde_json::from_str(&text[text.find('[').unwrap()..]).unwrap();
+    words
+        .iter()
+        .map(|word| quoted(word))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// What an image is: how to make it, and how it is run.
+#[derive(Default)]
+struct Image {
+    build: String,
+    environment: String,
+    user: String,
+    folder: String,
+    health: String,
+    command: [String; 2],
+    exposed: Vec<String>,
+}
+
+impl Image {
+    fn read(steps: &[Step]) -> Image {
+        let mut image = Image::default();
+        for (word, rest) in steps {
+            match word.as_str() {
+                "FROM" | "VOLUME" => {}
+                "COPY" => image.build += &copied(rest),
+                "RUN" => image.build += &format!("chroot \"$root\" /bin/sh -ec {}\n", quoted(rest)),
+                "ENV" => image.environment += &format!(" {}", quoted(rest)),
+                "USER" => image.user.clone_from(rest),
+                "WORKDIR" => image.folder.clone_from(rest),
+                "EXPOSE" => image.exposed.push(rest.clone()),
+                "HEALTHCHECK" => image.health = exec(rest),
+                "ENTRYPOINT" => image.command[0] = exec(rest),
+                "CMD" => image.command[1] = exec(rest),
+                other => panic!("this test does not know {other}"),
+            }
+        }
+        image
+    }
+
+    /// As Docker runs a program: in the root, as the user, with nothing but the image's variables.
+    fn inside(&self, variables: &str, command: &str) -> String {
+        let Image {
+            user,
+            folder,
+            environment,
+            ..
+        } = self;
+        format!(
+            "chroot --userspec={user} --groups= \"$root\" /usr/bin/env --ignore-environment --chdir={folder} \
+             PATH=/usr/bin:/bin{environment} {variables} {command}"
+        )
+    }
+}
+
+fn copied(rest: &str) -> String {
+    let words: Vec<&str> = rest.split(' ').collect();
+    let ["--from=build", from, to] = words[..] else {
+        panic!("a COPY of another form: {rest}");
+    };
+    let (from, mode) = match from {
+        "/src/target/release/verdict-receiver" => (env!("CARGO_BIN_EXE_verdict-receiver"), 755),
+        from => (from, 644),
+    };
+    format!("install -D --mode={mode} {} \"$root\"{to}\n", quoted(from))
+}
+
+fn dockerfile() -> Vec<Vec<Step>> {
+    stages(&fs::read_to_string(home("packaging/docker/Dockerfile")).unwrap())
+}
+
+#[test]
+fn the_container_serves_as_nobody_in_particular_and_says_whether_it_is_well() {
+    let stages = dockerfile();
+    let image = Image::read(&stages[1]);
+    assert_eq!(image.exposed, ["5000"]);
+    let folder = tempfile::tempdir().unwrap();
+    let request = batch(vec![one(EventType::IpBlocked)]);
+    fs::write(folder.path().join("body"), &request.body).unwrap();
+    let script = format!(
+        r#"
+mount -t tmpfs none "$1"
+mkdir -m 755 "$1/new" "$1/work" "$1/root"
+root=$1/root
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/new,workdir=$1/work" "$root"
+mount --bind /dev "$root/dev"
+mount -t proc proc "$root/proc"
+ip link set lo up
+{build}
+health() {{ {health}; }}
+{serve} > "$1/log" 2>&1 &
+served=$!
+trap 'kill "$served" 2>/dev/null || true' EXIT
+for _ in $(seq 100); do health 2>/dev/null && break; sleep 0.1; done
+health && echo "healthy"
+curl --silent --data-binary @"$2/body" -H "X-Firewall-Signature: $3" -H "X-Firewall-Timestamp: $4" \
+    http://127.0.0.1:5000/webhook; echo
+echo "user $(stat -c %u:%g "/proc/$served") capabilities $(sed -n 's/^CapEff:\t//p' "/proc/$served/status")"
+stat -c 'database %u %a' "$root"/var/lib/verdict-receiver/events.db
+find "$1/new" -newer "$1/work" -type f -user 10001 | sed "s|$1/new|wrote |"
+kill "$served"; wait "$served" && echo "stopped with 0"
+health 2>/dev/null || echo "ill when stopped"
+cat "$1/log"
+"#,
+        build = image.build,
+        health = image.inside("", &image.health),
+        serve = image.inside(
+            &quoted(&format!("WEBHOOK_SECRET={KEY}")),
+            &image.command.join(" ")
+        ),
+    );
+    fs::create_dir(folder.path().join("mount")).unwrap();
+    fs::write(folder.path().join("script"), script).unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--net", "bash", "-euo", "pipefail"])
+        .args([
+            &folder.path().join("script"),
+            &folder.path().join("mount"),
+            folder.path(),
+        ])
+        .args([request.v1.unwrap(), request.timestamp.unwrap()]);
+    let (text, code) = run(&mut command);
+    assert_eq!(code, 0, "{text}");
+    for line in [
+        "healthy",
+        r#"{"processed_events":1,"status":"success"}"#,
+        "user 10001:10001 capabilities 0000000000000000",
+        "database 10001 600",
+        "stopped with 0",
+        "ill when stopped",
+    ] {
+        assert!(text.lines().any(|one| one == line), "no {line:?} in\n{text}");
+    }
+    let elsewhere: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("wrote "))
+        .filter(|path| !path.starts_with("/var/lib/verdict-receiver/"))
+        .collect();
+    assert!(elsewhere.is_empty(), "it wrote to {elsewhere:?}");
+    assert!(!text.contains(KEY), "{text}");
+}
+
+#[test]
+fn the_program_needs_no_library_that_the_slim_image_has_not() {
+    let (text, code) = run(Command::new("ldd").arg(env!("CARGO_BIN_EXE_verdict-receiver")));
+    assert_eq!(code, 0, "{text}");
+    let names = text.lines().filter_map(|line| line.split_whitespace().next());
+    let known = ["linux-vdso", "libc.so", "libm.so", "libgcc_s.so", "ld-linux"];
+    let strange: Vec<&str> = names
+        .filter(|name| {
+            !known
+                .iter()
+                .any(|one| name.rsplit('/').next().unwrap().starts_with(one))
+        })
+        .collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+#[test]
+fn the_build_stage_names_what_is_there() {
+    let build = &dockerfile()[0];
+    let runs: Vec<&str> = build
+        .iter()
+        .filter(|(word, _)| word == "RUN")
+        .map(|(_, rest)| &**rest)
+        .collect();
+    let expected = "packaging/deps.sh build && cargo build --release --locked --bin verdict-receiver";
+    assert_eq!(runs, [expected]);
+    // Cargo wants every target of the manifest to be there, and the source includes files of other folders.
+    let sent = fs::read_to_string(home("packaging/docker/Dockerfile.dockerignore")).unwrap();
+    for path in sent.lines().filter_map(|line| line.strip_prefix('!')) {
+        assert!(home(path).exists(), "{path}");
+    }
+    let (text, code) = run(Command::new("sh").current_dir(home(".")).args([
+        "-c",
+        "grep -rhoE 'include_(str|bytes)!\\(\"[./]*[^\"]*\"' src | sed 's/.*\"\\([./]*\\)//; s/\"$//' | sort -u",
+    ]));
+    assert!(code == 0, "{text}");
+    let from_elsewhere = text.lines().filter(|path| home(path).exists());
+    for path in from_elsewhere {
+        let top = path.split('/').next().unwrap();
+        assert!(
+            sent.lines().any(|line| line == format!("!{top}")),
+            "{path} is included and not sent"
+        );
+    }
+    let base = &build[0].1;
+    let wanted = env!("CARGO_PKG_RUST_VERSION");
+    assert!(
+        base.starts_with("rust:1-") && wanted.starts_with("1."),
+        "{base} {wanted}"
+    );
+}
