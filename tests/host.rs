@@ -33,7 +33,15 @@ fn wired() -> (Namespace, Namespace) {
         (&here, "vd0", &["10.77.0.1/24", "2001:db8:77::1/64"]),
         (&there, "vd1", &["10.77.0.2/24", "2001:db8:77::2/64"]),
     );
+    // It comes when both ends of the link are up, in the kernel's own time.
+    assert!(within(secs(5), || has_link_local(&gather(&here))));
     (here, there)
+}
+
+fn has_link_local(facts: &Facts) -> bool {
+    facts.protected.iter().any(|(prefix, why)| {
+        prefix.is_host() && prefix.addr().to_string().starts_with("fe80:") && *why == own("vd0")
+    })
 }
 
 /// Whether the watch becomes readable and then reports a change.
@@ -74,9 +82,7 @@ fn own_addresses_are_protected_as_hosts() {
         );
     }
     assert!(
-        facts.protected.iter().any(|(prefix, why)| {
-            prefix.is_host() && prefix.addr().to_string().starts_with("fe80:") && *why == own("vd0")
-        }),
+        has_link_local(&facts),
         "its link-local address: {:?}",
         facts.protected
     );

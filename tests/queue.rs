@@ -472,7 +472,10 @@ fn packets_that_come_while_binding_are_judged() {
                 ..config()
             })
             .unwrap();
-            std::thread::sleep(Duration::from_millis(5));
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while counters(NEW).id_sequence == 0 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             stop.store(true, Ordering::Relaxed);
             sending.join().unwrap();
             let queued = counters(NEW).id_sequence;
