@@ -124,11 +124,9 @@ impl Handler for EngineHandler {
                 self.ask(|to| Command::Unban { target, to })
             }),
             Request::Snapshot {} => self.snapshot(),
-            Request::Webhooks {} => self.couriers(|webhooks| {
-                Reply::Webhooks(Box::new(WebhookView::of(
-                    &webhooks.status(),
-                )))
-            }),
+            Request::Webhooks {} => {
+                self.couriers(|webhooks| Reply::Webhooks(Box::new(WebhookView::of(&webhooks.status()))))
+            }
             Request::WebhookRetry { endpoint } => {
                 self.couriers(|webhooks| Reply::WebhooksRetried(webhooks.retry(endpoint.as_deref()) as u64))
             }
