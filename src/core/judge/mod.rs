@@ -484,11 +484,10 @@ impl Judge {
     /// Who is served already may be on the way to any port: passive FTP opens one for each file, and listens on it for a
     /// moment.
     fn may_have_come(&self, offence: &Offence) -> bool {
-        let filters = self.policy.mode.filters_ports();
-        let refused = |port| filters && !self.policy.tcp_allowed.contains(port);
         let answers = |port| offence.proven || self.services.answers(port);
-        let may_come =
-            |(proto, port): &(Proto, u16)| *proto == Proto::Tcp && !refused(*port) && answers(*port);
+        let may_come = |(proto, port): &(Proto, u16)| {
+            *proto == Proto::Tcp && !self.policy.refuses(*proto, *port) && answers(*port)
+        };
         offence.reason == BanReason::PortScanning
             && !self.policy.count_completed
             && offence.ports.iter().any(may_come)
