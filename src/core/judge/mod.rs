@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::record::{Acquaintance, MOST_COMPLETED, Memory};
-use self::record::{Completed, PROVEN, Record, Standing};
+use self::record::{Completed, PROVEN, Record, Standing, Told};
 use crate::core::bounded::{BoundedMap, HIGHEST, Place};
 use crate::core::policy::Policy;
 use crate::core::prefix::{Prefix, PrefixSet};
@@ -151,7 +151,7 @@ impl Judge {
             .map(|(source, ..)| *source)
             .filter(|source| self.guard.spares(source));
         for source in spared.collect::<Vec<_>>() {
-            self.pardon(&source);
+            self.pardon_source(&source);
         }
     }
 
@@ -227,9 +227,9 @@ impl Judge {
     /// The offence could not be told (channel full): the next packet of the source carries it again.
     pub fn unsent(&mut self, source: Prefix) {
         if let Some(place) = self.sources.find(&source)
-            && let Some(Standing::Accused { sent, .. }) = self.standing_mut(place)
+            && let Some(Standing::Accused { told, .. }) = self.standing_mut(place)
         {
-            *sent = false;
+            *told = Told::Unsent;
         }
     }
 
@@ -239,10 +239,10 @@ impl Judge {
         while let Some((_, source)) = self.held.front().copied().filter(|(due, _)| *due <= now) {
             self.held.pop_front();
             if let Some(place) = self.sources.find(&source)
-                && let Some(Standing::Accused { offence, sent, held }) = self.standing_mut(place)
-                && std::mem::take(held)
+                && let Some(Standing::Accused { offence, told }) = self.standing_mut(place)
+                && *told == Told::Held
             {
-                *sent = true;
+                *told = Told::Sent;
                 return Some(offence.clone());
             }
         }
@@ -363,14 +363,17 @@ impl Judge {
     /// `None` if the source is not accused (any more).
     fn accused(&mut self, place: Place, now: Instant) -> Option<Decision> {
         let enforce = self.policy.enforce;
-        let Some(Standing::Accused { offence, sent, held }) = self.standing_mut(place) else {
+        let Some(Standing::Accused { offence, told }) = self.standing_mut(place) else {
             return None;
         };
         if now.saturating_duration_since(offence.at) >= UNANSWERED {
-            self.watch_anew(place, now);
+            self.pardon(place);
             return None;
         }
-        let again = (!*held && !std::mem::replace(sent, true)).then(|| offence.clone());
+        let again = (*told == Told::Unsent).then(|| {
+            *told = Told::Sent;
+            offence.clone()
+        });
         Some(Decision {
             offence: again,
             ..Decision::new(drop_if(enforce), Reason::Banned)
@@ -382,11 +385,11 @@ impl Judge {
     }
 
     /// The source's window is empty from now on; how well it is known stays.
-    fn watch_anew(&mut self, place: Place, now: Instant) {
+    fn pardon(&mut self, place: Place) {
         if let Some(record) = self.sources.at_mut(place) {
             record.standing = Standing::default();
             let rank = record.rank();
-            self.sources.touch(place, rank, now);
+            self.sources.rerank(place, rank);
         }
     }
 
@@ -467,8 +470,7 @@ impl Judge {
         if let Some(standing) = self.standing_mut(place) {
             *standing = Standing::Accused {
                 offence: offence.clone(),
-                sent: !held,
-                held,
+                told: if held { Told::Held } else { Told::Sent },
             };
         }
         self.sources.touch(place, HIGHEST, now);
@@ -550,7 +552,7 @@ impl Judge {
     /// Empties the window of `source`, and of every source inside it if it is wider than one. How well they are
     /// known stays.
     fn forget(&mut self, source: Prefix) {
-        self.pardon(&source);
+        self.pardon_source(&source);
         let one_source = self.policy.source_of(source.addr()).covers(&source) && !self.guard.spares(&source);
         if source.is_host() || one_source {
             return;
@@ -561,18 +563,14 @@ impl Judge {
             .map(|(inside, ..)| *inside)
             .filter(|inside| source.covers(inside));
         for inside in inside.collect::<Vec<_>>() {
-            self.pardon(&inside);
+            self.pardon_source(&inside);
         }
     }
 
-    fn pardon(&mut self, source: &Prefix) {
-        let place = self.sources.find(source);
-        let Some((place, record)) = place.and_then(|place| Some((place, self.sources.at_mut(place)?))) else {
-            return;
-        };
-        record.standing = Standing::default();
-        let rank = record.rank();
-        self.sources.rerank(place, rank);
+    fn pardon_source(&mut self, source: &Prefix) {
+        if let Some(place) = self.sources.find(source) {
+            self.pardon(place);
+        }
     }
 
     fn view(&self, source: &Prefix, record: &Record, now: Instant) -> SourceView {
