@@ -241,6 +241,8 @@ impl Judge {
             if let Some(place) = self.sources.find(&source)
                 && let Some(Standing::Accused { offence, told }) = self.standing_mut(place)
                 && *told == Told::Held
+                // Else it was cleared meanwhile, and accused anew: that has its own turn.
+                && now.saturating_duration_since(offence.at) >= HOLD
             {
                 *told = Told::Sent;
                 return Some(offence.clone());
