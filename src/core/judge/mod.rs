@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 pub use self::record::{Acquaintance, MOST_COMPLETED, Memory};
 use self::record::{Completed, PROVEN, Record, Standing, Told};
+use crate::core::attack::Attempt;
 use crate::core::bounded::{BoundedMap, HIGHEST, Place};
 use crate::core::policy::Policy;
 use crate::core::prefix::{Prefix, PrefixSet};
 use crate::core::prefix_map::PrefixMap;
 use crate::core::probe::{Probe, Transport, Unparsed};
 use crate::core::recent::Recent;
-use crate::core::scan::ScanKind;
+use crate::core::scan::{ScanKind, classify};
 use crate::core::services::Services;
 use crate::core::source::{Crossed, Limits, Touch};
 use crate::core::verdict::{Asked, BanReason, Class, Offence, Proto, Reason, Verdict, Weight};
@@ -45,8 +46,8 @@ pub struct Decision {
     /// What the analyst is to be told: on the packet that crosses, and again on a later one if the first
     /// telling was [`Judge::unsent`].
     pub offence: Option<Box<Offence>>,
-    /// The packet is an attempt on a TCP port, the first of its flow: how well its source is known.
-    pub attempt: Option<Acquaintance>,
+    /// What the packet is, if it is an attempt on a TCP port and the first of its flow.
+    pub attempt: Option<Attempt>,
 }
 
 /// One source as `stats` shows it.
@@ -204,10 +205,11 @@ impl Judge {
             return Decision::new(Verdict::Accept, Reason::Repeated);
         }
         let place = place.unwrap_or_else(|| self.newcomer(source, now));
-        let known = self.sources.at(place).map(Record::acquaintance);
         Decision {
             // What is refused nobody answers: many attempts on it are no attack on a service.
-            attempt: known.filter(|_| probe.kind() == ScanKind::Syn && class != Class::Refused),
+            attempt: (class != Class::Refused)
+                .then(|| self.attempt(probe, source, place, now))
+                .flatten(),
             ..self.count(probe, evidence, source, place, now)
         }
     }
@@ -357,7 +359,7 @@ impl Judge {
     }
 
     /// What is judged and banned for `addr`.
-    pub fn source_of(&self, addr: IpAddr) -> Prefix {
+    fn source_of(&self, addr: IpAddr) -> Prefix {
         self.guard.source_of(addr, &self.policy)
     }
 
@@ -423,6 +425,26 @@ impl Judge {
         let flow = (probe.src, probe.dst, probe.transport);
         // An IP protocol has no flows; each of its numbers counts once anyway.
         probe.port().is_some() && self.recent.seen(flow, now)
+    }
+
+    fn attempt(&self, probe: &Probe, source: Prefix, place: Place, now: Instant) -> Option<Attempt> {
+        let Transport::Tcp {
+            sport, dport, flags, ..
+        } = probe.transport
+        else {
+            return None;
+        };
+        let known = self.sources.at(place).map(Record::acquaintance)?;
+        (classify(flags) == ScanKind::Syn).then_some(Attempt {
+            seen: probe.src,
+            src_port: sport,
+            dst: probe.dst,
+            port: dport,
+            source,
+            first_seen: known.first_seen,
+            proven: known.proven,
+            at: now,
+        })
     }
 
     fn count(
