@@ -8,6 +8,7 @@ use super::attack::Distributed;
 use super::ladder::Ladder;
 use super::ports::PortSet;
 use super::prefix::{Prefix, PrefixSet};
+use super::verdict::Proto;
 
 /// Which packets the kernel may refuse, and what an offence earns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +115,15 @@ impl Policy {
     /// What is judged and banned for `addr`: itself, or its IPv6 prefix.
     pub fn source_of(&self, addr: IpAddr) -> Prefix {
         Prefix::source_of(addr, self.v6_prefix)
+    }
+
+    /// Whether strangers find this port refused by policy.
+    pub fn refuses(&self, proto: Proto, port: u16) -> bool {
+        let allowed = match proto {
+            Proto::Tcp => &self.tcp_allowed,
+            Proto::Udp => &self.udp_allowed,
+        };
+        self.mode.filters_ports() && !allowed.contains(port)
     }
 
     /// Whether the table holds nothing back and the engine only watches copies.

@@ -69,24 +69,22 @@ pub fn locked_out(policy: &Policy, sessions: &[Session]) -> Vec<String> {
 }
 
 fn refuses(policy: &Policy, session: &Session) -> bool {
-    policy.mode.filters_ports()
-        && !policy.tcp_allowed.contains(session.local_port)
-        && !session.peer.is_loopback()
+    policy.refuses(Proto::Tcp, session.local_port) && !session.peer.is_loopback()
 }
 
 /// Whether strangers can reach `listener` now and could not under `policy`. `local_ports`: where the host's own
 /// connections start.
 pub fn closes(policy: &Policy, listener: &Listener, local_ports: &RangeInclusive<u16>) -> bool {
-    if !policy.mode.filters_ports() || listener.is_loopback() {
+    let port = listener.port;
+    if !policy.refuses(listener.proto, port) || listener.is_loopback() {
         return false;
     }
-    let port = listener.port;
     match listener.proto {
-        Proto::Tcp => !policy.tcp_allowed.contains(port),
+        Proto::Tcp => true,
         Proto::Udp => {
             // The table lets pass what goes to a socket that is bound to one address in that range, and DHCP answers.
             let own = local_ports.contains(&port) && !listener.addr.is_unspecified();
-            !own && !DHCP_CLIENTS.contains(&port) && !policy.udp_allowed.contains(port)
+            !own && !DHCP_CLIENTS.contains(&port)
         }
     }
 }

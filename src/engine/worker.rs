@@ -10,10 +10,10 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::core::attack::Attempt;
-use crate::core::judge::{Acquaintance, Exported, Guard, Judge, SourceView};
+use crate::core::judge::{Exported, Guard, Judge, SourceView};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
-use crate::core::probe::{self, Probe, Transport};
+use crate::core::probe;
 use crate::core::services::Services;
 use crate::core::verdict::{Class, Offence, Reason, Verdict};
 use crate::kernel::queue::{Feed, FeedConfig, FeedError, Packet};
@@ -249,8 +249,7 @@ fn answer(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, packet: &Packet<'
         if matches!(decision.reason, Reason::Counted | Reason::Offence) {
             stats.evidence(probe.kind());
         }
-        if let Some(known) = decision.attempt
-            && let Some(attempt) = attempt(probe, known, judge, now)
+        if let Some(attempt) = decision.attempt
             && ears.attempts.try_send(attempt).is_err()
         {
             stats.attempts_lost.add(1);
@@ -277,22 +276,6 @@ fn tell(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, offence: Box<Offenc
             stats.facts_dropped.add(1);
         }
     }
-}
-
-fn attempt(probe: &Probe, known: Acquaintance, judge: &Judge, now: Instant) -> Option<Attempt> {
-    let Transport::Tcp { sport, dport, .. } = probe.transport else {
-        return None;
-    };
-    Some(Attempt {
-        seen: probe.src,
-        src_port: sport,
-        dst: probe.dst,
-        port: dport,
-        source: judge.source_of(probe.src),
-        first_seen: known.first_seen,
-        proven: known.proven,
-        at: now,
-    })
 }
 
 /// A source is forgotten at most so long after its window ended, and a waking costs microseconds.

@@ -169,20 +169,8 @@ impl Host {
         if let Some(fate) = act.fate {
             self.go_on(index, act, fate, served, tries, now);
         }
-        if let Some(known) = decision.attempt
-            && let Transport::Tcp { sport, dport, .. } = act.transport
-        {
+        if let Some(attempt) = decision.attempt {
             let waits = served && act.fate == Some(Fate::Abandoned);
-            let attempt = Attempt {
-                seen: src,
-                src_port: sport,
-                dst: probe.dst,
-                port: dport,
-                source: self.policy.source_of(src),
-                first_seen: known.first_seen,
-                proven: known.proven,
-                at: now,
-            };
             self.note(attempt, waits, now);
         }
         if let Some(offence) = decision.offence {

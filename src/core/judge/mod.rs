@@ -13,14 +13,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::record::{Acquaintance, MOST_COMPLETED, Memory};
-use self::record::{Completed, PROVEN, Record, Standing};
+use self::record::{Completed, PROVEN, Record, Standing, Told};
+use crate::core::attack::Attempt;
 use crate::core::bounded::{BoundedMap, HIGHEST, Place};
 use crate::core::policy::Policy;
 use crate::core::prefix::{Prefix, PrefixSet};
 use crate::core::prefix_map::PrefixMap;
 use crate::core::probe::{Probe, Transport, Unparsed};
 use crate::core::recent::Recent;
-use crate::core::scan::ScanKind;
+use crate::core::scan::{ScanKind, classify};
 use crate::core::services::Services;
 use crate::core::source::{Crossed, Limits, Touch};
 use crate::core::verdict::{Asked, BanReason, Class, Offence, Proto, Reason, Verdict, Weight};
@@ -45,8 +46,8 @@ pub struct Decision {
     /// What the analyst is to be told: on the packet that crosses, and again on a later one if the first
     /// telling was [`Judge::unsent`].
     pub offence: Option<Box<Offence>>,
-    /// The packet is an attempt on a TCP port, the first of its flow: how well its source is known.
-    pub attempt: Option<Acquaintance>,
+    /// What the packet is, if it is an attempt on a TCP port and the first of its flow.
+    pub attempt: Option<Attempt>,
 }
 
 /// One source as `stats` shows it.
@@ -151,7 +152,7 @@ impl Judge {
             .map(|(source, ..)| *source)
             .filter(|source| self.guard.spares(source));
         for source in spared.collect::<Vec<_>>() {
-            self.pardon(&source);
+            self.pardon_source(&source);
         }
     }
 
@@ -204,10 +205,11 @@ impl Judge {
             return Decision::new(Verdict::Accept, Reason::Repeated);
         }
         let place = place.unwrap_or_else(|| self.newcomer(source, now));
-        let known = self.sources.at(place).map(Record::acquaintance);
         Decision {
             // What is refused nobody answers: many attempts on it are no attack on a service.
-            attempt: known.filter(|_| probe.kind() == ScanKind::Syn && class != Class::Refused),
+            attempt: (class != Class::Refused)
+                .then(|| self.attempt(probe, source, place, now))
+                .flatten(),
             ..self.count(probe, evidence, source, place, now)
         }
     }
@@ -227,9 +229,9 @@ impl Judge {
     /// The offence could not be told (channel full): the next packet of the source carries it again.
     pub fn unsent(&mut self, source: Prefix) {
         if let Some(place) = self.sources.find(&source)
-            && let Some(Standing::Accused { sent, .. }) = self.standing_mut(place)
+            && let Some(Standing::Accused { told, .. }) = self.standing_mut(place)
         {
-            *sent = false;
+            *told = Told::Unsent;
         }
     }
 
@@ -239,10 +241,12 @@ impl Judge {
         while let Some((_, source)) = self.held.front().copied().filter(|(due, _)| *due <= now) {
             self.held.pop_front();
             if let Some(place) = self.sources.find(&source)
-                && let Some(Standing::Accused { offence, sent, held }) = self.standing_mut(place)
-                && std::mem::take(held)
+                && let Some(Standing::Accused { offence, told }) = self.standing_mut(place)
+                && *told == Told::Held
+                // Else it was cleared meanwhile, and accused anew: that has its own turn.
+                && now.saturating_duration_since(offence.at) >= HOLD
             {
-                *sent = true;
+                *told = Told::Sent;
                 return Some(offence.clone());
             }
         }
@@ -355,7 +359,7 @@ impl Judge {
     }
 
     /// What is judged and banned for `addr`.
-    pub fn source_of(&self, addr: IpAddr) -> Prefix {
+    fn source_of(&self, addr: IpAddr) -> Prefix {
         self.guard.source_of(addr, &self.policy)
     }
 
@@ -363,14 +367,17 @@ impl Judge {
     /// `None` if the source is not accused (any more).
     fn accused(&mut self, place: Place, now: Instant) -> Option<Decision> {
         let enforce = self.policy.enforce;
-        let Some(Standing::Accused { offence, sent, held }) = self.standing_mut(place) else {
+        let Some(Standing::Accused { offence, told }) = self.standing_mut(place) else {
             return None;
         };
         if now.saturating_duration_since(offence.at) >= UNANSWERED {
-            self.watch_anew(place, now);
+            self.pardon(place);
             return None;
         }
-        let again = (!*held && !std::mem::replace(sent, true)).then(|| offence.clone());
+        let again = (*told == Told::Unsent).then(|| {
+            *told = Told::Sent;
+            offence.clone()
+        });
         Some(Decision {
             offence: again,
             ..Decision::new(drop_if(enforce), Reason::Banned)
@@ -382,11 +389,11 @@ impl Judge {
     }
 
     /// The source's window is empty from now on; how well it is known stays.
-    fn watch_anew(&mut self, place: Place, now: Instant) {
+    fn pardon(&mut self, place: Place) {
         if let Some(record) = self.sources.at_mut(place) {
             record.standing = Standing::default();
             let rank = record.rank();
-            self.sources.touch(place, rank, now);
+            self.sources.rerank(place, rank);
         }
     }
 
@@ -418,6 +425,26 @@ impl Judge {
         let flow = (probe.src, probe.dst, probe.transport);
         // An IP protocol has no flows; each of its numbers counts once anyway.
         probe.port().is_some() && self.recent.seen(flow, now)
+    }
+
+    fn attempt(&self, probe: &Probe, source: Prefix, place: Place, now: Instant) -> Option<Attempt> {
+        let Transport::Tcp {
+            sport, dport, flags, ..
+        } = probe.transport
+        else {
+            return None;
+        };
+        let known = self.sources.at(place).map(Record::acquaintance)?;
+        (classify(flags) == ScanKind::Syn).then_some(Attempt {
+            seen: probe.src,
+            src_port: sport,
+            dst: probe.dst,
+            port: dport,
+            source,
+            first_seen: known.first_seen,
+            proven: known.proven,
+            at: now,
+        })
     }
 
     fn count(
@@ -467,8 +494,7 @@ impl Judge {
         if let Some(standing) = self.standing_mut(place) {
             *standing = Standing::Accused {
                 offence: offence.clone(),
-                sent: !held,
-                held,
+                told: if held { Told::Held } else { Told::Sent },
             };
         }
         self.sources.touch(place, HIGHEST, now);
@@ -484,11 +510,10 @@ impl Judge {
     /// Who is served already may be on the way to any port: passive FTP opens one for each file, and listens on it for a
     /// moment.
     fn may_have_come(&self, offence: &Offence) -> bool {
-        let filters = self.policy.mode.filters_ports();
-        let refused = |port| filters && !self.policy.tcp_allowed.contains(port);
         let answers = |port| offence.proven || self.services.answers(port);
-        let may_come =
-            |(proto, port): &(Proto, u16)| *proto == Proto::Tcp && !refused(*port) && answers(*port);
+        let may_come = |(proto, port): &(Proto, u16)| {
+            *proto == Proto::Tcp && !self.policy.refuses(*proto, *port) && answers(*port)
+        };
         offence.reason == BanReason::PortScanning
             && !self.policy.count_completed
             && offence.ports.iter().any(may_come)
@@ -551,7 +576,7 @@ impl Judge {
     /// Empties the window of `source`, and of every source inside it if it is wider than one. How well they are
     /// known stays.
     fn forget(&mut self, source: Prefix) {
-        self.pardon(&source);
+        self.pardon_source(&source);
         let one_source = self.policy.source_of(source.addr()).covers(&source) && !self.guard.spares(&source);
         if source.is_host() || one_source {
             return;
@@ -562,18 +587,14 @@ impl Judge {
             .map(|(inside, ..)| *inside)
             .filter(|inside| source.covers(inside));
         for inside in inside.collect::<Vec<_>>() {
-            self.pardon(&inside);
+            self.pardon_source(&inside);
         }
     }
 
-    fn pardon(&mut self, source: &Prefix) {
-        let place = self.sources.find(source);
-        let Some((place, record)) = place.and_then(|place| Some((place, self.sources.at_mut(place)?))) else {
-            return;
-        };
-        record.standing = Standing::default();
-        let rank = record.rank();
-        self.sources.rerank(place, rank);
+    fn pardon_source(&mut self, source: &Prefix) {
+        if let Some(place) = self.sources.find(source) {
+            self.pardon(place);
+        }
     }
 
     fn view(&self, source: &Prefix, record: &Record, now: Instant) -> SourceView {

@@ -53,10 +53,18 @@ pub(super) enum Standing {
     /// It crossed a threshold, and the analyst has not answered.
     Accused {
         offence: Box<Offence>,
-        sent: bool,
-        /// It is not told yet: what it is made of may turn out to be completed handshakes.
-        held: bool,
+        told: Told,
     },
+}
+
+/// Whether the analyst knows of an accusation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// On purpose not yet: what it is made of may turn out to be completed handshakes.
+    Held,
+    /// There was no room in the channel: the next packet carries it again.
+    Unsent,
+    Sent,
 }
 
 impl Default for Standing {
@@ -128,7 +136,8 @@ impl Record {
         match &mut self.standing {
             Standing::Watched(source) => source.clear(port),
             Standing::Accused {
-                offence, held: true, ..
+                offence,
+                told: Told::Held,
             } if offence.ports.contains(&(Proto::Tcp, port)) => {
                 let mut source = Source::default();
                 let touches = self.touches(limits.window, now).into_iter();

@@ -452,6 +452,22 @@ fn an_offence_waits_for_handshakes_where_a_service_answers() {
     assert_eq!((told, bench.judge.next_due()), (None, None));
 }
 
+#[test]
+fn who_is_cleared_and_accused_anew_has_the_whole_time_again() {
+    let mut bench = Bench::new(|_| ());
+    bench.settle(&[80, 81]);
+    (80..88).for_each(|port| assert_eq!(bench.syn(SCANNER, port).offence, None));
+    let first = bench.now + HOLD;
+    bench.now += HOLD / 2;
+    bench.complete(SCANNER, 80);
+    assert_eq!(
+        outcome(&bench.syn(SCANNER, 9000)),
+        (Verdict::Drop, Reason::Offence)
+    );
+    assert_eq!(bench.judge.due(first), None);
+    assert!(bench.judge.due(bench.now + HOLD).is_some());
+}
+
 /// Files by passive FTP, faster than the engine hears of their connections.
 #[test]
 fn who_is_served_may_be_on_the_way_to_any_port_that_is_not_refused() {
