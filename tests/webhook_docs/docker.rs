@@ -2,6 +2,7 @@
 //! view of this machine's root, in namespaces of its own, with the program that these tests built.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use verdictd::webhook::wire::EventType;
@@ -213,23 +214,21 @@ fn the_build_stage_names_what_is_there() {
         .collect();
     let expected = "packaging/deps.sh build && cargo build --release --locked --bin verdict-receiver";
     assert_eq!(runs, [expected]);
-    // Cargo wants every target of the manifest to be there, and the source includes files of other folders.
-    let sent = fs::read_to_string(home("packaging/docker/Dockerfile.dockerignore")).unwrap();
-    for path in sent.lines().filter_map(|line| line.strip_prefix('!')) {
+    let sent = Sent::read();
+    for path in &sent.0 {
         assert!(home(path).exists(), "{path}");
     }
-    let (text, code) = run(Command::new("sh").current_dir(home(".")).args([
-        "-c",
-        "grep -rhoE 'include_(str|bytes)!\\(\"[./]*[^\"]*\"' src | sed 's/.*\"\\([./]*\\)//; s/\"$//' | sort -u",
-    ]));
-    assert!(code == 0, "{text}");
-    let from_elsewhere = text.lines().filter(|path| home(path).exists());
-    for path in from_elsewhere {
-        let top = path.split('/').next().unwrap();
-        assert!(
-            sent.lines().any(|line| line == format!("!{top}")),
-            "{path} is included and not sent"
-        );
+    // Cargo wants every target of the manifest to be there, and the source includes files of other folders.
+    let folder = tempfile::tempdir().unwrap();
+    sent.copy_to(folder.path());
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--format-version=1", "--offline"]);
+    let (text, code) = run(cargo.current_dir(folder.path()));
+    assert_eq!(code, 0, "{text}");
+    let included = included(&folder.path().join("src"));
+    assert!(!included.is_empty(), "this test looks for the wrong thing");
+    for (file, path) in included {
+        assert!(path.exists(), "{file:?} includes {path:?}, which is not sent");
     }
     let base = &build[0].1;
     let wanted = env!("CARGO_PKG_RUST_VERSION");
@@ -237,4 +236,44 @@ fn the_build_stage_names_what_is_there() {
         base.starts_with("rust:1-") && wanted.starts_with("1."),
         "{base} {wanted}"
     );
+}
+
+/// What the build is sent: the top of the source, but for what `Dockerfile.dockerignore` leaves out.
+struct Sent(Vec<String>);
+
+impl Sent {
+    fn read() -> Sent {
+        let text = fs::read_to_string(home("packaging/docker/Dockerfile.dockerignore")).unwrap();
+        let mut rules = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        assert_eq!(rules.next(), Some("*"), "nothing is sent but what is named");
+        let names = rules.map(|line| line.strip_prefix('!').unwrap().to_owned());
+        Sent(names.collect())
+    }
+
+    fn copy_to(&self, folder: &Path) {
+        let mut command = Command::new("cp");
+        command.arg("-r").args(self.0.iter().map(|path| home(path)));
+        let (text, code) = run(command.arg(folder));
+        assert_eq!(code, 0, "{text}");
+    }
+}
+
+/// Every file that a file below `folder` takes into the program, and which one does.
+fn included(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(included(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            for word in ["include_str!(\"", "include_bytes!(\""] {
+                let paths = text.split(word).skip(1).filter_map(|rest| rest.split('"').next());
+                found.extend(paths.map(|to| (path.clone(), path.with_file_name(to))));
+            }
+        }
+    }
+    found
 }
