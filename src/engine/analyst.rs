@@ -525,7 +525,7 @@ impl Analyst {
     fn note(&mut self, report: Report, now: Instant) {
         match report {
             Report::Refused(failure) => self.note_failure(failure, now),
-            Report::Emptied => self.rebuild(now),
+            Report::Emptied { found, whole } => self.rebuild(&found, whole, now),
         }
     }
 
@@ -563,7 +563,7 @@ impl Analyst {
     }
 
     /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
-    fn rebuild(&mut self, now: Instant) {
+    fn rebuild(&mut self, found: &str, whole: bool, now: Instant) {
         let bans = self.ledger.bans().filter(|ban| ban.enforced);
         let changes: Vec<Change> = bans
             .map(|ban| Change::Renew {
@@ -575,8 +575,16 @@ impl Analyst {
             "the sets of bans may be empty: {} bans go into them again",
             changes.len()
         );
-        let detail = format!("{} bans were put back", changes.len());
-        self.herald.tell(|now| event::ruleset_wiped(now, &detail, true));
+        let found = if found.is_empty() {
+            "it may have been replaced"
+        } else {
+            found
+        };
+        let detail = format!(
+            "table inet verdictd: {found}; {} bans go into it again",
+            changes.len()
+        );
+        self.herald.tell(|now| event::ruleset_wiped(now, &detail, whole));
         self.submit(changes, None);
     }
 

@@ -212,6 +212,7 @@ impl Engine {
             offences: offence_sender,
             attempts: attempt_sender,
             refusals: refusal_sender,
+            herald: herald.clone(),
         };
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
@@ -288,6 +289,7 @@ impl Engine {
             workers: handles.clone(),
             analyst: commands.clone(),
             health: Arc::clone(&health),
+            herald: herald.clone(),
             errands: errand_receiver,
         };
         let keeper = spawn("keeper", &alarm, move || keeper.run())?;
@@ -303,7 +305,6 @@ impl Engine {
             seed: layout.seed,
             counted: counted_sender,
             stats: Arc::clone(&stats),
-            herald: herald.clone(),
             policy: Arc::clone(&policy),
             own: protection.own(),
             local_ports: spec.ephemeral,

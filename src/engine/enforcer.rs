@@ -50,8 +50,13 @@ pub struct Answer {
 pub enum Report {
     /// A change was refused.
     Refused(Failure),
-    /// The table was gone and had to be made anew: no ban is in it any more.
-    Emptied,
+    /// The table was gone, or may be a new one: no ban is in it any more.
+    Emptied {
+        /// What was found, in words.
+        found: String,
+        /// Whether its rules are again as they should be.
+        whole: bool,
+    },
 }
 
 /// A change that the kernel refused.
@@ -188,7 +193,7 @@ impl Enforcer {
             return crowded;
         }
         match self.load(expected.with_ban_sets(&missing)) {
-            Ok(true) => self.report(Report::Emptied),
+            Ok(true) => self.report_gone(),
             Ok(false) => {}
             Err(error) => error!("cannot add a set for another prefix length: {error}"),
         }
@@ -205,11 +210,15 @@ impl Enforcer {
             Ok(None) => vec!["it is gone".to_owned()],
             Err(error) => vec![format!("it cannot be read: {error}")],
         };
-        if !found.is_empty() {
-            warn!("somebody changed table inet verdictd: {}", found.join("; "));
+        let mut whole = found.is_empty();
+        let found = found.join("; ");
+        if !whole {
+            warn!("somebody changed table inet verdictd: {found}");
         }
-        if !found.is_empty() && self.managed {
-            match self.load(Ruleset::clone(&expected)) {
+        if !whole && self.managed {
+            let loaded = self.load(Ruleset::clone(&expected));
+            whole = loaded.is_ok();
+            match loaded {
                 Ok(_) => warn!(
                     "table inet verdictd is loaded again, {} ms later",
                     noticed.elapsed().as_millis()
@@ -217,7 +226,15 @@ impl Enforcer {
                 Err(error) => error!("table inet verdictd cannot be loaded again: {error}"),
             }
         }
-        self.report(Report::Emptied);
+        self.report(Report::Emptied { found, whole });
+    }
+
+    /// The table was not there when it was to be changed.
+    fn report_gone(&self) {
+        self.report(Report::Emptied {
+            found: "it was gone".into(),
+            whole: true,
+        });
     }
 
     /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.
@@ -226,7 +243,7 @@ impl Enforcer {
         if !self.managed {
             self.expect(ruleset);
         } else if self.load(ruleset)? {
-            self.report(Report::Emptied);
+            self.report_gone();
         }
         Ok(())
     }

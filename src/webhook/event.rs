@@ -12,12 +12,11 @@ use time::OffsetDateTime;
 use super::config::WebhookConfig;
 pub use super::sample::sample;
 use super::wire::{Event, EventType, timestamp};
-use crate::core::attack::{Attack, Attempt};
+use crate::core::attack::Attack;
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::probe::{Probe, Transport};
-use crate::core::scan::ScanKind;
-use crate::core::verdict::{Ban, BanReason, Offence, Proto};
+use crate::core::verdict::{Ban, BanReason, Offence};
 
 /// One moment by two clocks: events are told by the wall's, and happened by the other.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +28,14 @@ pub struct Now {
 }
 
 impl Now {
+    /// This very moment.
+    pub fn read() -> Now {
+        Now {
+            at: Instant::now(),
+            wall: OffsetDateTime::now_utc(),
+        }
+    }
+
     /// What the wall clock says at `at`.
     fn wall_of(&self, at: Instant) -> OffsetDateTime {
         let ahead = at.saturating_duration_since(self.at);
@@ -92,24 +99,9 @@ pub fn firewall_stopped(now: Now, reason: &str, bans: usize) -> Event {
     event(EventType::FirewallStopped, now, now.at, data)
 }
 
-/// Somebody asks for a TCP port that is not refused.
-pub fn connection_attempt(now: Now, attempt: &Attempt) -> Event {
-    let data = json!({
-        "ip": attempt.seen,
-        "port": attempt.port,
-        "src_port": attempt.src_port,
-        "dst": attempt.dst,
-        "protocol": Proto::Tcp.to_string(),
-        "timestamp": timestamp(now.wall_of(attempt.at)),
-        "scan_type": ScanKind::Syn.word(),
-        "tcp_flags": "S",
-        "is_suspicious": false,
-    });
-    event(EventType::ConnectionAttempt, now, attempt.at, data)
-}
-
-/// The first packet of a flow, of any protocol; `at`: when it came.
-pub fn probe(now: Now, probe: &Probe, at: Instant) -> Event {
+/// The first packet of a flow came at `at`; `count`: with so many more of its source within the second that this event
+/// stands for them all.
+pub fn connection_attempt(now: Now, probe: &Probe, at: Instant, count: u64) -> Event {
     let kind = probe.kind();
     let (protocol, src_port, flags) = match probe.transport {
         Transport::Tcp { sport, flags, .. } => ("tcp", Some(sport), Some(flag_letters(flags.0))),
@@ -128,6 +120,7 @@ pub fn probe(now: Now, probe: &Probe, at: Instant) -> Event {
         "scan_type": kind.word(),
         "tcp_flags": flags,
         "is_suspicious": kind.is_stealth(),
+        "count": count,
     });
     event(EventType::ConnectionAttempt, now, at, data)
 }
@@ -422,7 +415,8 @@ mod tests {
     use super::*;
     use crate::core::attack::Counting;
     use crate::core::probe::TcpFlags;
-    use crate::core::verdict::Weight;
+    use crate::core::scan::ScanKind;
+    use crate::core::verdict::{Proto, Weight};
 
     fn now() -> Now {
         Now {
@@ -479,25 +473,28 @@ mod tests {
         }
     }
 
+    fn xmas() -> Probe {
+        Probe {
+            src: "203.0.113.9".parse().unwrap(),
+            dst: "192.0.2.1".parse().unwrap(),
+            transport: Transport::Tcp {
+                sport: 1,
+                dport: 2,
+                flags: TcpFlags(0x29),
+                seq: 0,
+            },
+        }
+    }
+
     fn every(now: Now) -> Vec<Event> {
         let scanned = offence(now, BanReason::PortScanning);
         let banned = ban(now, BanReason::PortScanning);
-        let attempt = Attempt {
-            seen: "203.0.113.9".parse().unwrap(),
-            src_port: 4_000,
-            dst: "192.0.2.1".parse().unwrap(),
-            port: 22,
-            source: source("203.0.113.9"),
-            first_seen: now.at,
-            proven: false,
-            at: now.at,
-        };
         let policy = crate::config::parse("", std::path::Path::new("x"))
             .unwrap()
             .policy;
         vec![
             firewall_started(now, &policy, &WebhookConfig::default()),
-            connection_attempt(now, &attempt),
+            connection_attempt(now, &xmas(), now.at, 1),
             ip_blocked(now, &banned, None, Some(&scanned), None),
             ip_unblocked(now, &banned, Ended::Timeout),
             port_scanning_detected(now, &scanned, &banned),
@@ -590,20 +587,10 @@ mod tests {
 
     #[test]
     fn flags_are_letters() {
-        let xmas = Probe {
-            src: "203.0.113.9".parse().unwrap(),
-            dst: "192.0.2.1".parse().unwrap(),
-            transport: Transport::Tcp {
-                sport: 1,
-                dport: 2,
-                flags: TcpFlags(0x29),
-                seq: 0,
-            },
-        };
-        let event = probe(now(), &xmas, now().at);
+        let event = connection_attempt(now(), &xmas(), now().at, 7);
         assert_eq!(
-            (&event.data["tcp_flags"], &event.data["is_suspicious"]),
-            (&json!("FPU"), &json!(true))
+            ["tcp_flags", "is_suspicious", "count"].map(|key| &event.data[key]),
+            [&json!("FPU"), &json!(true), &json!(7)]
         );
     }
 

@@ -5,12 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::common::engine::{DETECTION, Engine};
+use crate::common::engine::{DETECTION, Engine, FIREWALL, Home};
 use crate::common::lab::{ATTACKER, HOST, Lab};
 use crate::common::namespace::Namespace;
-use crate::common::wire::{Gun, NULL};
+use crate::common::wire::{Gun, NULL, SYN, XMAS};
 use crate::common::{secs, within};
 
 /// A receiver on port 9999 of a namespace's loopback, that takes everything.
@@ -66,19 +66,22 @@ fn take(stream: TcpStream) -> Option<Value> {
     serde_json::from_slice(&body).ok()
 }
 
-fn config() -> String {
+/// `policy`, and an endpoint that gets everything but what `exclude` names.
+fn config(policy: &str, exclude: &str) -> String {
     format!(
-        "{DETECTION}[webhooks]\nenabled = true\nbatch_timeout = 1\n[[webhooks.endpoints]]\nname = \"soc\"\n\
+        "{policy}[webhooks]\nenabled = true\nbatch_timeout = 1\n[[webhooks.endpoints]]\nname = \"soc\"\n\
          url = \"http://127.0.0.1:9999/webhook\"\nsecret = \"a secret of this test\"\n\
-         [webhooks.endpoints.events]\nexclude = [\"connection_attempt\"]\n"
+         [webhooks.endpoints.events]\nexclude = [{exclude}]\n"
     )
 }
+
+const NO_ATTEMPTS: &str = "\"connection_attempt\"";
 
 #[test]
 fn others_hear_what_happens_from_the_start_to_the_end() {
     let lab = Lab::new();
     let receiver = Receiver::start(&lab.host);
-    let engine = Engine::start(&lab.host, &config());
+    let engine = Engine::start(&lab.host, &config(DETECTION, NO_ATTEMPTS));
     let started = receiver.hears("firewall_started", 1);
     assert_eq!(
         (&started[0]["mode"], &started[0]["webhook_endpoints_count"]),
@@ -122,7 +125,7 @@ fn others_hear_what_happens_from_the_start_to_the_end() {
 #[test]
 fn what_happened_before_a_crash_is_heard_after_it() {
     let lab = Lab::new();
-    let engine = Engine::start(&lab.host, &config());
+    let engine = Engine::start(&lab.host, &config(DETECTION, NO_ATTEMPTS));
     Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5008);
     engine.wait_ban(ATTACKER);
     thread::sleep(secs(1)); // it is on the disk
@@ -131,5 +134,74 @@ fn what_happened_before_a_crash_is_heard_after_it() {
     let engine = Engine::start_in(&lab.host, home, &[]);
     receiver.hears("ip_blocked", 1);
     receiver.hears("firewall_started", 2);
+    engine.stop();
+}
+
+/// Whatever its protocol, whatever becomes of it, and once, however often it is sent again.
+#[test]
+fn every_first_packet_is_a_connection_attempt() {
+    let lab = Lab::new();
+    let receiver = Receiver::start(&lab.host);
+    let engine = Engine::start(&lab.host, &config(FIREWALL, ""));
+    let mut gun = Gun::new(&lab.attacker, ATTACKER, HOST);
+    let again = gun.segment(22, SYN); // allowed
+    (0..3).for_each(|_| gun.given(&again));
+    gun.tcp(4444, SYN); // refused
+    gun.tcp(22, XMAS);
+    gun.udp(4445);
+    gun.tcp(22, 0x10); // what an honest client sends late
+    let mut heard = receiver.hears("connection_attempt", 4);
+    heard.sort_by_key(|data| (data["port"].as_u64(), data["is_suspicious"].as_bool()));
+    let words = |data: &Value| {
+        let words = [
+            "port",
+            "protocol",
+            "scan_type",
+            "tcp_flags",
+            "is_suspicious",
+            "count",
+        ];
+        Value::from_iter(words.map(|key| data[key].clone()))
+    };
+    assert_eq!(
+        heard.iter().map(words).collect::<Vec<_>>(),
+        [
+            json!([22, "tcp", "SYN_SCAN", "S", false, 1]),
+            json!([22, "tcp", "XMAS_SCAN", "FPU", true, 1]),
+            json!([4444, "tcp", "SYN_SCAN", "S", false, 1]),
+            json!([4445, "udp", "UDP_SCAN", null, false, 1]),
+        ]
+    );
+    assert!(heard.iter().all(|data| data["ip"] == ATTACKER));
+    engine.stop();
+}
+
+/// A wiped table and a state that cannot be read are for others to know, too.
+#[test]
+fn what_is_wrong_with_the_engine_is_heard() {
+    let lab = Lab::new();
+    let receiver = Receiver::start(&lab.host);
+    let home = Home::new(&config(DETECTION, NO_ATTEMPTS));
+    std::fs::create_dir_all(home.state()).expect("a folder for the state");
+    std::fs::write(home.state().join("state.toml"), "no state").expect("a file");
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    let degraded = &receiver.hears("state_degraded", 1)[0];
+    assert!(
+        degraded["reasons"][0]
+            .as_str()
+            .is_some_and(|text| text.contains("state.toml")),
+        "{degraded}"
+    );
+    Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5008);
+    engine.wait_ban(ATTACKER);
+    lab.host.nft("delete table inet verdictd");
+    let wiped = &receiver.hears("ruleset_wiped", 1)[0];
+    assert_eq!(
+        (wiped["detail"].as_str(), &wiped["repaired"]),
+        (
+            Some("table inet verdictd: it is gone; bans that go into it again: 1"),
+            &true.into()
+        )
+    );
     engine.stop();
 }
