@@ -368,7 +368,9 @@ fn a_ban_is_passed_on_to_every_firewall() {
         example.program.log()
     );
     let injected = blocked(|event| drop(event.data.insert("ip".into(), json!("192.0.2.1; reboot"))));
-    assert_eq!(example.post(&batch(vec![injected])), 503);
+    let answer = example.program.post(&batch(vec![injected]));
+    assert_eq!(answer.status, 503);
+    assert!(answer.head.contains("\r\nretry-after: 5"), "{}", answer.head);
     assert_eq!(bans(), "");
 
     let event = one(EventType::IpBlocked);
