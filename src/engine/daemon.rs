@@ -252,6 +252,7 @@ impl Engine {
                 target,
                 error: error.to_string(),
                 withdrawn: false,
+                untold: None,
             }));
         }
         let enforcer = Enforcer::new(
@@ -261,6 +262,7 @@ impl Engine {
             managed,
             job_receiver,
             report_sender,
+            herald.clone(),
         );
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(

@@ -25,8 +25,15 @@ impl Herald {
 
     /// Hands over what `event` makes of this moment; it is not made if nobody would get it.
     pub fn tell(&self, event: impl FnOnce(Now) -> Event) {
+        if self.outbox.is_some() {
+            self.hand_over(event(Now::read()));
+        }
+    }
+
+    /// Hands over what was built when it was decided, and is true now.
+    pub fn hand_over(&self, event: Event) {
         if let Some(outbox) = &self.outbox {
-            outbox.publish(event(Now::read()));
+            outbox.publish(event);
         }
     }
 
@@ -49,18 +56,16 @@ impl Herald {
         }
     }
 
-    /// The kernel is to drop a source from now on.
-    pub fn blocked(&self, ban: &Ban, offence: Option<&Offence>, attack: Option<&Attack>) {
-        if ban.enforced {
-            self.tell(|now| event::ip_blocked(now, ban, None, offence, attack));
-        }
+    /// What is told once the kernel drops a source; nothing of a ban that is only recorded.
+    pub fn blocked(&self, ban: &Ban, offence: Option<&Offence>, attack: Option<&Attack>) -> Option<Event> {
+        let told = ban.enforced && self.outbox.is_some();
+        told.then(|| event::ip_blocked(Now::read(), ban, offence, attack))
     }
 
-    /// The kernel drops it no longer.
-    pub fn unblocked(&self, ban: &Ban, why: Ended) {
-        if ban.enforced {
-            self.tell(|now| event::ip_unblocked(now, ban, why));
-        }
+    /// What is told once the kernel drops it no longer.
+    pub fn unblocked(&self, ban: &Ban, why: Ended) -> Option<Event> {
+        let told = ban.enforced && self.outbox.is_some();
+        told.then(|| event::ip_unblocked(Now::read(), ban, why))
     }
 
     /// The kernel refused to begin a ban, or to end one.

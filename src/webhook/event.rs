@@ -125,15 +125,8 @@ pub fn connection_attempt(now: Now, probe: &Probe, at: Instant, count: u64) -> E
     event(EventType::ConnectionAttempt, now, at, data)
 }
 
-/// A source is banned in the kernel. `seen`: the address that did it, where one packet did; `offence`, `attack`: what
-/// led to it, where there was one.
-pub fn ip_blocked(
-    now: Now,
-    ban: &Ban,
-    seen: Option<IpAddr>,
-    offence: Option<&Offence>,
-    attack: Option<&Attack>,
-) -> Event {
+/// A source is banned in the kernel. `offence`, `attack`: what led to it, where there was one.
+pub fn ip_blocked(now: Now, ban: &Ban, offence: Option<&Offence>, attack: Option<&Attack>) -> Event {
     let mut data = object(json!({
         "reason": ban.reason.word(),
         "action": "blocked",
@@ -145,8 +138,7 @@ pub fn ip_blocked(
         "step": ban.step,
         "enforced": true,
     }));
-    let seen = seen.or(offence.map(|offence| offence.seen));
-    put_source(&mut data, seen, ban.source);
+    put_source(&mut data, offence.map(|offence| offence.seen), ban.source);
     match (ban.reason, offence) {
         (BanReason::PortScanning, Some(offence)) => put_ports(&mut data, offence),
         (BanReason::DistributedAttack, _) => {
@@ -495,7 +487,7 @@ mod tests {
         vec![
             firewall_started(now, &policy, &WebhookConfig::default()),
             connection_attempt(now, &xmas(), now.at, 1),
-            ip_blocked(now, &banned, None, Some(&scanned), None),
+            ip_blocked(now, &banned, Some(&scanned), None),
             ip_unblocked(now, &banned, Ended::Timeout),
             port_scanning_detected(now, &scanned, &banned),
             distributed_attack_detected(now, &attack(now), true),
@@ -538,13 +530,7 @@ mod tests {
     fn a_ban_says_what_led_to_it() {
         let now = now();
         let scanned = offence(now, BanReason::PortScanning);
-        let event = ip_blocked(
-            now,
-            &ban(now, BanReason::PortScanning),
-            None,
-            Some(&scanned),
-            None,
-        );
+        let event = ip_blocked(now, &ban(now, BanReason::PortScanning), Some(&scanned), None);
         assert_eq!(event.timestamp, "2026-03-01T12:00:00.000Z");
         for (key, value) in [
             ("ip", json!("2001:db8::9")),
@@ -562,7 +548,7 @@ mod tests {
             assert_eq!(event.data[key], value, "{key}");
         }
         let many = ban(now, BanReason::DistributedAttack);
-        let event = ip_blocked(now, &many, None, None, Some(&attack(now)));
+        let event = ip_blocked(now, &many, None, Some(&attack(now)));
         for key in EventType::blocked_keys("distributed_attack") {
             assert!(event.data[*key].is_number(), "{key}");
         }
@@ -570,7 +556,7 @@ mod tests {
             until: None,
             ..ban(now, BanReason::Manual)
         };
-        let event = ip_blocked(now, &endless, None, None, None);
+        let event = ip_blocked(now, &endless, None, None);
         assert_eq!(
             (&event.data["until"], &event.data["block_duration_seconds"]),
             (&Value::Null, &Value::Null)

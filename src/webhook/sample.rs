@@ -26,7 +26,7 @@ fn made_up(kind: EventType, now: Now) -> Event {
     match kind {
         EventType::FirewallStarted => event::started(now, started()),
         EventType::ConnectionAttempt => event::connection_attempt(now, &probe(), now.at, 1),
-        EventType::IpBlocked => event::ip_blocked(now, &ban, None, Some(&offence), None),
+        EventType::IpBlocked => event::ip_blocked(now, &ban, Some(&offence), None),
         EventType::IpUnblocked => event::ip_unblocked(now, &ban, Ended::Timeout),
         EventType::PortScanningDetected => event::port_scanning_detected(now, &offence, &ban),
         EventType::DistributedAttackDetected => event::distributed_attack_detected(now, &attack(now), true),

@@ -5,9 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::engine::{DETECTION, Engine, FIREWALL, Home};
+use crate::common::engine::{DETECTION, Engine, FIREWALL, Home, OBSERVING};
 use crate::common::lab::{ATTACKER, HOST, Lab};
 use crate::common::namespace::Namespace;
 use crate::common::wire::{Gun, NULL, SYN, XMAS};
@@ -203,5 +204,54 @@ fn what_is_wrong_with_the_engine_is_heard() {
             &true.into()
         )
     );
+    engine.stop();
+}
+
+/// Who is told that an address is blocked may rely on it: while the set is full nobody is told so.
+#[test]
+fn a_ban_is_told_once_the_kernel_holds_it() {
+    let lab = Lab::new();
+    let receiver = Receiver::start(&lab.host);
+    let config =
+        config(DETECTION, NO_ATTEMPTS).replace("[webhooks]", "[engine]\nban_set_size = 1\n[webhooks]");
+    let engine = Engine::start(&lab.host, &config);
+    engine.must(&["ban", "20.0.0.1", "--for", "1h"]);
+    receiver.hears("ip_blocked", 1);
+
+    Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5008);
+    let error = &receiver.hears("block_error", 1)[0];
+    assert_eq!(
+        (&error["ip"], &error["action"]),
+        (&ATTACKER.into(), &"block_failed".into())
+    );
+    receiver.hears("port_scanning_detected", 1);
+    receiver.hears("ip_blocked", 1);
+
+    engine.must(&["unban", "20.0.0.1"]);
+    receiver.hears("ip_unblocked", 1);
+    let blocked = &receiver.hears("ip_blocked", 2)[1];
+    assert_eq!(
+        (&blocked["ip"], &blocked["unique_ports_scanned"]),
+        (&ATTACKER.into(), &8.into())
+    );
+    engine.stop();
+}
+
+/// An operator who stops enforcement opens the door to those who are banned: others hear of that, too.
+#[test]
+fn the_end_of_enforcement_ends_every_ban() {
+    let lab = Lab::new();
+    let receiver = Receiver::start(&lab.host);
+    let mut engine = Engine::start(&lab.host, &config(DETECTION, NO_ATTEMPTS));
+    Gun::new(&lab.attacker, ATTACKER, HOST).syns(5001..=5008);
+    receiver.hears("ip_blocked", 1);
+    engine.home().write_config(&config(OBSERVING, NO_ATTEMPTS));
+    engine.signal(Signal::HUP);
+    let freed = &receiver.hears("ip_unblocked", 1)[0];
+    assert_eq!(
+        (&freed["ip"], &freed["reason"]),
+        (&ATTACKER.into(), &"manual".into())
+    );
+    assert!(engine.kernel_bans("banned4").is_empty());
     engine.stop();
 }
