@@ -1064,7 +1064,7 @@ fn a_megabyte_of_problems_takes_no_minute() {
     assert!(refusals(&"a\n".repeat(1 << 19)).ends_with("these are the first 1000 problems"));
     assert!(refusals(&"[".repeat(1 << 20)).starts_with("f.toml:1: "));
     assert!(refusals(&"x=[\n".repeat(1 << 18)).starts_with("f.toml:1: "));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]
