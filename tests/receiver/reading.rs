@@ -131,7 +131,12 @@ fn who_only_looks_local_is_not_shown_events() {
 fn what_is_read_does_nothing_to_a_terminal() {
     let receiver = Site::new().start();
     let hostile = event("a", "x", json!({"note": "\u{9b}2J\u{202e}\u{7f}\u{1b}]0;ä"}));
-    assert_eq!(receiver.post(&Post::events(&[hostile.clone()])).status, 200);
+    assert_eq!(
+        receiver
+            .post(&Post::events(std::slice::from_ref(&hostile)))
+            .status,
+        200
+    );
     for path in ["/events", "/stats"] {
         let answer = receiver.get(path);
         let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
