@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::json;
@@ -30,8 +30,11 @@ fn peers_that_never_finish_keep_nobody_out() {
             let _ = stream.write_all(begun[at % 2].as_bytes());
             crowd.push(stream);
         }
+        let begun = Instant::now();
         let post = Post::events(&[event(&round.to_string(), "x", json!({}))]);
         assert_eq!(receiver.post(&post).status, 200);
+        // Half of what a begun request may take.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
     assert_eq!(receiver.stored(), 4);
 }

@@ -328,10 +328,11 @@ fn without_a_secret_or_with_a_wrong_setting_it_does_not_start() {
 
 #[test]
 fn the_engine_links_nothing_of_the_receiver() {
+    // An unoptimised test takes a minute for what grep does at once.
     let holds = |program: &str, word: &str| {
-        let bytes = fs::read(program).unwrap();
-        let mut windows = bytes.windows(word.len());
-        windows.any(|window| window == word.as_bytes())
+        let (text, code) = run(Command::new("grep").args(["-qaF", "-e", word, program]));
+        assert!([0, 1].contains(&code), "{text}");
+        code == 0
     };
     let words = ["SQLite format 3", "/tokio-1.", "/axum-0.", "/lettre-0."];
     for word in words {
