@@ -4,6 +4,7 @@
 //! NORMAL a power cut could take back what a sender was told is stored, and it would never be sent again.
 
 mod read;
+mod row;
 mod schema;
 mod writer;
 
@@ -42,6 +43,9 @@ pub(crate) enum StoreError {
     /// What is under the name now is not what was opened.
     #[error("{0} was moved, deleted or replaced while in use; restart to use what is there now")]
     Moved(PathBuf),
+    /// Somebody else held the lock for [`LOCK_TIME`].
+    #[error("database: locked by another program")]
+    Locked,
     /// So much waits already that nothing more is taken.
     #[error("database: too much waits to be written")]
     Busy,

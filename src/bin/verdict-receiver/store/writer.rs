@@ -5,14 +5,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
+use super::row::{Block, Row};
 use super::{Db, StoreError};
 use crate::alert::rules::Rules;
-use crate::intake::{self, Incoming};
+use crate::intake::Incoming;
 use crate::log::Log;
 
 /// What became of one request.
@@ -22,54 +22,6 @@ pub(crate) struct Stored {
     pub(crate) new: usize,
     /// Of these, how many somebody should be told of.
     pub(crate) alerts: usize,
-}
-
-/// What is written down of an event. Small beside the parsed JSON, since many may wait.
-struct Row {
-    id: String,
-    event_type: String,
-    at: Option<i64>,
-    ip: Option<String>,
-    alert: u8,
-    block: Option<Block>,
-    event: String,
-}
-
-/// What an `ip_blocked` says of the block.
-struct Block {
-    reason: Option<String>,
-    count: Option<i64>,
-    until: Option<i64>,
-    /// Milliseconds.
-    length: Option<i64>,
-}
-
-impl Row {
-    fn of(event: Incoming, rules: Rules) -> Row {
-        let blocks = event.event_type == "ip_blocked" && event.ip.is_some();
-        Row {
-            alert: rules.urgency(&event),
-            block: blocks.then(|| Block::of(&event)),
-            event: serde_json::to_string(&event.whole).unwrap_or_default(),
-            id: event.id,
-            event_type: event.event_type,
-            at: event.at,
-            ip: event.ip,
-        }
-    }
-}
-
-impl Block {
-    fn of(event: &Incoming) -> Block {
-        let text = |key| event.data(key).and_then(Value::as_str);
-        let count = |key| event.count(key).and_then(|count| i64::try_from(count).ok());
-        Block {
-            reason: text("reason").map(str::to_owned),
-            count: count("block_count"),
-            until: text("until").and_then(intake::moment),
-            length: count("block_duration_seconds").and_then(|seconds| seconds.checked_mul(1_000)),
-        }
-    }
 }
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -212,7 +164,7 @@ impl Scribe {
         match self.commit(batches) {
             Ok(stored) => stored.into_iter().map(Ok).collect(),
             Err(why) if batches.len() == 1 => vec![Err(why)],
-            Err(why) if why.is_locked() => batches.iter().map(|_| Err(StoreError::Busy)).collect(),
+            Err(why) if why.is_locked() => batches.iter().map(|_| Err(StoreError::Locked)).collect(),
             Err(_) => batches
                 .iter()
                 .map(|batch| Ok(self.commit(std::slice::from_ref(batch))?.remove(0)))
@@ -364,11 +316,12 @@ const WAITING: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tempfile::TempDir;
 
     use super::super::{BlockFilter, EventFilter};
     use super::*;
+    use crate::intake;
 
     fn scribe() -> (TempDir, Scribe) {
         let folder = tempfile::tempdir().unwrap();
