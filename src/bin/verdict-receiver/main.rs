@@ -8,6 +8,7 @@ mod alert;
 mod app;
 mod args;
 mod config;
+mod guests;
 mod http;
 mod intake;
 mod log;
