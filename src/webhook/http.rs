@@ -51,8 +51,10 @@ pub(super) enum Outcome {
     Delivered,
     /// Not now; the peer may wish for a pause.
     Later(String, Option<Duration>),
-    /// Never: the same again would meet the same.
+    /// Never: whatever is sent would meet the same.
     Refused(String),
+    /// Never: but fewer events, or others, may be taken.
+    Unfit(String),
 }
 
 /// What is needed to send to one endpoint.
@@ -210,6 +212,7 @@ fn judged(status: StatusCode, pause: Option<Duration>) -> Outcome {
         200..300 => Outcome::Delivered,
         300..400 => Outcome::Later(format!("{said}, and redirects are not followed"), pause),
         408 | 429 => Outcome::Later(said, pause),
+        400 | 413 | 422 => Outcome::Unfit(said),
         400..500 => Outcome::Refused(said),
         _ => Outcome::Later(said, pause),
     }
@@ -329,7 +332,10 @@ mod tests {
         for status in [301, 308, 408, 429, 500, 503, 599, 999] {
             assert!(matches!(of(status), Outcome::Later(..)), "{status}");
         }
-        for status in [400, 401, 404, 410, 413, 418] {
+        for status in [400, 413, 422] {
+            assert!(matches!(of(status), Outcome::Unfit(_)), "{status}");
+        }
+        for status in [401, 403, 404, 410, 418] {
             assert!(matches!(of(status), Outcome::Refused(_)), "{status}");
         }
         assert_eq!(of(410), Outcome::Refused("it answers 410 Gone".into()));

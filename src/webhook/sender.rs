@@ -135,10 +135,10 @@ impl Webhooks {
         };
         let mut result = Ok(());
         for (spool, size) in open.iter_mut().zip(sizes) {
-            for endpoint in config.live() {
-                let served = spool.serve(&endpoint.name, endpoint.filter);
-                result = result.and(served.map_err(failed));
-            }
+            let live = config
+                .live()
+                .map(|endpoint| (endpoint.name.as_str(), endpoint.filter));
+            result = result.and(spool.serve(live).map_err(failed));
             spool.forget(&stays);
             spool.set_most_bytes(size);
         }
