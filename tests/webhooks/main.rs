@@ -4,6 +4,7 @@
 
 mod faults;
 mod kill;
+mod odd;
 mod peers;
 mod rig;
 mod safety;
