@@ -15,7 +15,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use tracing::{debug, warn};
 
-use super::herald::Herald;
 use super::worker::{Handle, Order};
 use crate::core::attack::{Attempt, Pending, Wants};
 use crate::core::policy::Policy;
@@ -33,8 +32,6 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::sockets;
 use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
-use crate::webhook::event;
-use crate::webhook::wire::EventType;
 
 /// What the slow path tells this thread.
 pub enum Word {
@@ -82,8 +79,6 @@ pub struct Handshakes {
     pub counted: Sender<Box<[Attempt]>>,
     /// Counters.
     pub stats: Arc<Stats>,
-    /// To other systems.
-    pub herald: Herald,
     /// The policy to begin with.
     pub policy: Arc<Policy>,
     /// This host's addresses to begin with.
@@ -202,10 +197,6 @@ impl Following {
         self.asleep = self.asleep && conntrack::sleeps();
         // Of a flood no more at once than the channel holds: completions are waiting.
         for attempt in self.context.attempts.try_iter().take(CHANNEL) {
-            if self.context.herald.wants(EventType::ConnectionAttempt) {
-                let herald = &self.context.herald;
-                herald.tell(|now| event::connection_attempt(now, &attempt));
-            }
             if self.asleep
                 && let Some(eyes) = &mut self.context.eyes
             {
