@@ -106,7 +106,7 @@ fn tell(
     };
     let went = match &trial.answer {
         Err(Trouble {
-            why: Why::Secret | Why::Address,
+            why: Why::Secret | Why::Name | Why::Address,
             ..
         }) => "not sent",
         _ => "sent",
