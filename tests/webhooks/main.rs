@@ -6,5 +6,6 @@ mod faults;
 mod kill;
 mod odd;
 mod peers;
+mod process;
 mod rig;
 mod safety;

@@ -37,7 +37,7 @@ fn one_bad_event_does_not_bury_the_good_ones_of_its_batch() {
     let (webhooks, outbox) = Webhooks::start(&to(&receiver, QUICK, ""), folder.path()).unwrap();
     publish(&outbox, EventType::IpBlocked, 10);
     let status = until(20, &webhooks, "all but one", |status| {
-        of(status, "soc").waiting == 0
+        of(status, "soc").delivered + of(status, "soc").dead_letters == 10
     });
     let soc = of(&status, "soc");
     assert_eq!(
@@ -177,7 +177,6 @@ fn a_spool_that_could_not_be_opened_is_opened_by_a_reload() {
     assert!(webhooks.reload(&config).is_err());
     let said = webhooks.status().last_error.unwrap();
     assert!(said.contains("spool of webhooks"), "{said}");
-    assert!(!outbox.wants(EventType::IpBlocked));
     fs::remove_file(&place).unwrap();
     webhooks.reload(&config).unwrap();
     publish(&outbox, EventType::IpBlocked, 1);
