@@ -33,7 +33,7 @@ pub(super) struct Handle {
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) endpoint: EndpointConfig,
-    pub(super) config: WebhookConfig,
+    pub(super) config: Arc<WebhookConfig>,
     pub(super) lookup: Arc<dyn Lookup>,
 }
 

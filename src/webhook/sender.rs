@@ -168,10 +168,12 @@ impl Webhooks {
 
     /// A thread for each endpoint that has none, the new settings for those that have.
     fn serve_all(&mut self) -> Result<(), StartError> {
+        // One for all: it holds every endpoint.
+        let config = Arc::new(self.config.clone());
         for endpoint in self.config.live() {
             let setup = Setup {
                 endpoint: endpoint.clone(),
-                config: self.config.clone(),
+                config: Arc::clone(&config),
                 lookup: Arc::clone(&self.lookup),
             };
             let running = self

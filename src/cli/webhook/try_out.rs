@@ -109,6 +109,9 @@ fn tell(
             why: Why::Secret | Why::Name | Why::Address,
             ..
         }) => "not sent",
+        Err(Trouble {
+            why: Why::Connection, ..
+        }) => "tried",
         _ => "sent",
     };
     let what = format!(

@@ -91,9 +91,12 @@ impl Spool {
                 },
             );
         }
-        let counted = self.count_waiting(&mut new);
-        self.places.append(&mut new);
-        result.and(counted)
+        if !new.is_empty() {
+            result = result.and_then(|()| File::open(&self.folder)?.sync_all());
+            result = result.and(self.count_waiting(&mut new));
+            self.places.append(&mut new);
+        }
+        result
     }
 
     /// Reads what is on disk once, however many they are.

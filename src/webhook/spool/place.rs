@@ -31,7 +31,8 @@ pub(super) struct Place {
 
 impl Place {
     /// The place of `name` as it was saved; at `end` if it never had one; at the beginning if it cannot be told. Says
-    /// also whether a new one was saved: one that was not is good until the next start.
+    /// also whether a new one was saved: one that was not is good until the next start. Whoever opens it syncs the
+    /// folder.
     pub(super) fn open(folder: &Path, name: &str, end: u64) -> (Place, io::Result<()>) {
         let path = path(folder, name);
         let (acked, new) = match std::fs::read(&path) {
@@ -48,18 +49,12 @@ impl Place {
             waiting: 0,
             dropped: 0,
         };
-        let saved = if new {
-            place.save_for_good(folder, name)
-        } else {
-            Ok(())
+        let save = || {
+            place.save(folder, name)?;
+            File::open(path)?.sync_all()
         };
+        let saved = if new { save() } else { Ok(()) };
         (place, saved)
-    }
-
-    fn save_for_good(&self, folder: &Path, name: &str) -> io::Result<()> {
-        self.save(folder, name)?;
-        File::open(path(folder, name))?.sync_all()?;
-        File::open(folder)?.sync_all()
     }
 
     /// Not synced: after a loss of power events are sent twice at worst.
