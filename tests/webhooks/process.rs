@@ -59,6 +59,27 @@ impl Drop for Program {
 }
 
 #[test]
+fn fault_48_no_proxy_of_the_environment_is_used() {
+    let receiver = crate::rig::Receiver::fine();
+    let url = format!("http://{}/", receiver.address);
+    let mut test = Command::new(env!("CARGO_BIN_EXE_verdictctl"));
+    test.args(["webhook", "test", "--url", &url]);
+    for name in [
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ] {
+        test.env(name, "http://127.0.0.1:1/");
+    }
+    let output = test.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(receiver.requests().len(), 1);
+}
+
+#[test]
 fn fault_47_a_crash_leaves_no_secret_behind() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
