@@ -1,8 +1,9 @@
 //! Who came through the door, and who rang and was not there: the thread that follows handshakes.
 //!
 //! Conntrack tells of completed ones by itself; of attempts that nobody completed it is asked once the time for a
-//! handshake is over. Where it sleeps (an engine that only observes does not wake it) TCP is asked for both. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
-//! thread: what does not fit into its tables is not counted, and is told as a number.
+//! handshake is over. Where it is silent (it sleeps, since an engine that only observes does not wake it, or its
+//! events are off) TCP is asked for both. Workers hear of the former, the analyst of attempts that count. Nothing
+//! waits for this thread: what does not fit into its tables is not counted, and is told as a number.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -105,7 +106,7 @@ pub struct Following {
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
     /// Conntrack knows nothing here; TCP is asked in its place.
-    asleep: bool,
+    silent: bool,
     started: Instant,
     look_at: Instant,
     learn_at: Option<Instant>,
@@ -122,7 +123,7 @@ impl Handshakes {
             failures: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
-            asleep: conntrack::sleeps(),
+            silent: conntrack::is_silent(),
             started: self.stats.started,
             look_at: Instant::now() + LOOK_EVERY, // workers know what `services` told
             learn_at: None,
@@ -194,10 +195,10 @@ impl Following {
     fn take_attempts(&mut self, now: Instant) -> Vec<Attempt> {
         let mut counted = Vec::new();
         // It may have been woken since; then it tells of them itself.
-        self.asleep = self.asleep && conntrack::sleeps();
+        self.silent = self.silent && conntrack::is_silent();
         // Of a flood no more at once than the channel holds: completions are waiting.
         for attempt in self.context.attempts.try_iter().take(CHANNEL) {
-            if self.asleep
+            if self.silent
                 && let Some(eyes) = &mut self.context.eyes
             {
                 // Without room its port goes on counting: as if nobody could tell.
@@ -311,7 +312,7 @@ impl Following {
             .partition(|(_, state)| state.is_some());
         let attempts = |pairs: Vec<(Attempt, _)>| pairs.into_iter().map(|(attempt, _)| attempt);
         let mut incomplete: Vec<Attempt> = attempts(answered).collect();
-        if self.asleep {
+        if self.silent {
             incomplete.extend(half_open(&mut eyes.prover, attempts(unknown).collect()));
         }
         incomplete
@@ -331,7 +332,7 @@ impl Following {
     /// Looks who listens, and tells the workers where the host answers if that changed.
     fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK_EVERY;
-        self.asleep = conntrack::sleeps();
+        self.silent = conntrack::is_silent();
         let listening = match listening() {
             Ok(ports) => ports,
             Err(error) => {
