@@ -946,7 +946,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[webhooks]\nspool_max_bytes = 1\nbatch_sice = 3",
-        "2: webhooks.spool_max_bytes: 1 is out of range; write a whole number from 1048576 to 17179869184\n\
+        "2: webhooks.spool_max_bytes: 1 is out of range; write a whole number from 1048576 to 1073741824\n\
          f.toml:3: webhooks.batch_sice: no such key; did you mean \"batch_size\"?",
     ),
     (

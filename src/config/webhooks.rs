@@ -146,7 +146,9 @@ fn name(value: &DeValue<'_>) -> Read<String> {
 fn url(value: &DeValue<'_>) -> Read<Target> {
     let right = "write an address in quotes that begins with https:// or http://";
     let text = value.as_str().ok_or_else(|| hidden(value, right))?;
-    let target = Target::parse(text).map_err(|error| Fault::new("", error.to_string(), right))?;
+    let ascii = "write other letters than ASCII as xn--… in its host and %… behind it";
+    let right_here = if text.is_ascii() { right } else { ascii };
+    let target = Target::parse(text).map_err(|error| Fault::new("", error.to_string(), right_here))?;
     match target.address().map(address::place) {
         Some(Err(refused)) => Err(Fault::new(
             "",
@@ -347,6 +349,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Room for the largest event beside others, and no more than a small disk has.
+/// Room for the largest event beside others, and no more than is read within seconds at a start.
 const LEAST_SPOOL: u64 = 1 << 20;
-const MOST_SPOOL: u64 = 16 << 30;
+const MOST_SPOOL: u64 = 1 << 30;

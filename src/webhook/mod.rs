@@ -24,6 +24,7 @@ mod sender;
 pub mod signature;
 mod spool;
 pub mod status;
+mod steady;
 pub mod trial;
 pub mod wire;
 

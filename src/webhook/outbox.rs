@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
@@ -10,6 +10,7 @@ use super::config::Filter;
 use super::event::{self, Now};
 use super::merge::{Merger, Sighting};
 use super::spool::Spool;
+use super::steady::Steady;
 use super::wire::{Event, EventType};
 use crate::core::probe::Probe;
 
@@ -73,6 +74,7 @@ pub(super) struct Shared {
     pub(super) spooled: AtomicU64,
     pub(super) merged: AtomicU64,
     pub(super) last_error: Mutex<Option<String>>,
+    pub(super) clock: Steady,
     /// Set once, at the end: write what is there, send what still goes until `deadline`.
     pub(super) stopping: AtomicBool,
     pub(super) deadline: Mutex<Option<Instant>>,
@@ -178,8 +180,7 @@ impl Writer {
     }
 
     fn write(&self, batches: [Vec<Event>; 2]) {
-        let written = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let written = written.map_or(0, |since| since.as_millis() as u64);
+        let written = self.shared.clock.millis(Instant::now());
         let mut spools = self.shared.spools();
         let Some(spools) = spools.as_mut() else { return };
         for (spool, events) in spools.iter_mut().zip(batches) {

@@ -23,8 +23,6 @@ use crate::store::{self, Db};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &Serve) -> Result<(), Failed> {
-    // Secrets stay out of core dumps and of /proc for others of this user.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let config =
         Config::read(args.config.as_deref(), args.bind, |name| env::var(name).ok()).map_err(Failed::Usage)?;
     let log = Log::open(config.log_file.clone()).map_err(|why| {
