@@ -361,6 +361,14 @@ impl Engine {
         );
         info!("control socket {}", server.path().display());
         herald.tell(|now| event::firewall_started(now, &policy, &config.webhooks));
+        // Whoever relied on them is told, however late. Few as a rule: what finds no room is counted as dropped.
+        for event in restored
+            .ended
+            .iter()
+            .filter_map(|(ban, why)| herald.unblocked(ban, *why))
+        {
+            herald.hand_over(event);
+        }
         Ok(Engine {
             running,
             layout,
