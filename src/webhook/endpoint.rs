@@ -2,95 +2,19 @@
 //! fails. What one endpoint does to its thread no other notices.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use super::config::{EndpointConfig, WebhookConfig};
 use super::dead::DeadLetters;
-use super::http::{Client, Lookup, Outcome};
+use super::handle::{Handle, Setup};
+use super::http::{Client, Outcome};
 use super::outbox::{Lane, Shared};
 use super::pace::{Bucket, Circuit, Portion, Retry};
 use super::spool::{Record, Spool, Taken};
-use super::status::EndpointStatus;
 use super::wire::{Batch, Event, EventType, Severity};
-
-/// What a thread is told from outside, and what it tells.
-#[derive(Debug)]
-pub(super) struct Handle {
-    pub(super) name: String,
-    setup: Mutex<Arc<Setup>>,
-    /// The endpoint is no longer in the config.
-    leave: AtomicBool,
-    /// An operator wants another try, of dead letters, too.
-    again: AtomicBool,
-    counts: Mutex<EndpointStatus>,
-}
-
-/// What an endpoint is served by; replaced as a whole at a reload.
-#[derive(Debug)]
-pub(super) struct Setup {
-    pub(super) endpoint: EndpointConfig,
-    pub(super) config: Arc<WebhookConfig>,
-    pub(super) lookup: Arc<dyn Lookup>,
-}
-
-impl Handle {
-    pub(super) fn new(setup: Setup) -> Handle {
-        Handle {
-            name: setup.endpoint.name.clone(),
-            counts: Mutex::new(idle(&setup.endpoint)),
-            setup: Mutex::new(Arc::new(setup)),
-            leave: AtomicBool::new(false),
-            again: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn replace(&self, setup: Setup) {
-        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
-    }
-
-    pub(super) fn leave(&self) {
-        self.leave.store(true, Ordering::Release);
-    }
-
-    pub(super) fn again(&self) {
-        self.again.store(true, Ordering::Release);
-    }
-
-    pub(super) fn status(&self) -> EndpointStatus {
-        self.counts().clone()
-    }
-
-    fn counts(&self) -> MutexGuard<'_, EndpointStatus> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn setup(&self) -> Arc<Setup> {
-        Arc::clone(&self.setup.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The status of an endpoint that nothing was done for.
-pub(super) fn idle(endpoint: &EndpointConfig) -> EndpointStatus {
-    EndpointStatus {
-        name: endpoint.name.clone(),
-        url: endpoint.url.to_string(),
-        enabled: endpoint.enabled,
-        delivered: 0,
-        attempts: 0,
-        failed: 0,
-        last_error: None,
-        last_error_at: None,
-        last_success_at: None,
-        circuit: Circuit::Closed,
-        waiting: 0,
-        dead_letters: 0,
-        dropped: 0,
-    }
-}
 
 /// Events that go together.
 #[derive(Debug, Default)]
@@ -405,6 +329,8 @@ impl Worker {
         let name = self.handle.name.as_str();
         let mut counts = self.handle.counts();
         counts.attempts += 1;
+        let retries = self.setup.endpoint.delivery.retry_attempts;
+        counts.circuit = self.retry.circuit(now, retries);
         let wall = Some(OffsetDateTime::now_utc());
         match outcome {
             Outcome::Delivered => {
@@ -417,8 +343,7 @@ impl Worker {
                 counts.failed += 1;
                 counts.last_error = Some(error.clone());
                 counts.last_error_at = wall;
-                let retries = self.setup.endpoint.delivery.retry_attempts;
-                if before == Circuit::Closed && self.retry.circuit(now, retries) != Circuit::Closed {
+                if before == Circuit::Closed && counts.circuit != Circuit::Closed {
                     tracing::warn!(
                         endpoint = name,
                         error,

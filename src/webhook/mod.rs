@@ -14,6 +14,7 @@ pub mod config;
 mod dead;
 mod endpoint;
 pub mod event;
+mod handle;
 mod http;
 mod merge;
 mod outbox;

@@ -12,7 +12,8 @@ use thiserror::Error;
 
 use super::config::{EndpointConfig, Filter, WebhookConfig};
 use super::dead::DeadLetters;
-use super::endpoint::{self, Handle, Setup, Worker};
+use super::endpoint::Worker;
+use super::handle::{self, Handle, Setup};
 use super::http::{Lookup, SystemLookup};
 use super::outbox::{self, Outbox, Shared};
 use super::spool::{self, Spool};
@@ -231,7 +232,7 @@ impl Webhooks {
             .running
             .iter()
             .find(|running| running.handle.name == endpoint.name);
-        let mut status = running.map_or_else(|| endpoint::idle(endpoint), |running| running.handle.status());
+        let mut status = running.map_or_else(|| handle::idle(endpoint), |running| running.handle.status());
         for (waiting, dropped) in spools.iter().map(|spool| spool.depth(&endpoint.name)) {
             status.waiting += waiting;
             status.dropped += dropped;
