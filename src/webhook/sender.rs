@@ -113,7 +113,10 @@ impl Webhooks {
             .shared
             .last_error
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = result.as_ref().err().map(StartError::to_string);
+            .unwrap_or_else(PoisonError::into_inner) = result
+            .as_ref()
+            .err()
+            .map(|error| (error.to_string(), Instant::now()));
         result
     }
 
@@ -216,7 +219,7 @@ impl Webhooks {
             dropped: self.shared.dropped.load(Ordering::Relaxed),
             spool_bytes: open.iter().map(Spool::bytes).sum(),
             damaged: open.iter().map(Spool::damaged).sum(),
-            last_error: last_error.clone(),
+            last_error: last_error.as_ref().map(|(error, _)| error.clone()),
             endpoints: self
                 .config
                 .endpoints
