@@ -27,4 +27,5 @@ mod scans;
 mod state;
 mod traffic;
 mod under_attack;
+mod webhook_endurance;
 mod webhooks;
