@@ -28,4 +28,5 @@ mod state;
 mod traffic;
 mod under_attack;
 mod webhook_endurance;
+mod webhook_peers;
 mod webhooks;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::common::engine::{DETECTION, Engine, Home};
 use crate::common::lab::{ATTACKER, HOST, Lab};
 use crate::common::namespace::Namespace;
+use crate::common::peers::{events_of, read_request};
 use crate::common::wire::{Gun, SYN};
 use crate::common::{count, ms, secs, within};
 
@@ -286,7 +287,10 @@ fn pass(mut stream: &TcpStream, receiver: SocketAddr, passed: &Mutex<Passed>) ->
     onward.read_to_end(&mut answer)?;
     if answer.starts_with(b"HTTP/1.1 200") {
         let mut passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
-        ids(&body).for_each(|id| *passed.events.entry(id).or_default() += 1);
+        for event in events_of(&body) {
+            let id = event["id"].as_str().expect("every event has an id");
+            *passed.events.entry(id.to_owned()).or_default() += 1;
+        }
     }
     match number % 10 {
         6 => stream.write_all(UNAVAILABLE),
@@ -297,31 +301,3 @@ fn pass(mut stream: &TcpStream, receiver: SocketAddr, passed: &Mutex<Passed>) ->
 
 const UNAVAILABLE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-
-/// All of a request, and its body alone.
-fn read_request(stream: &TcpStream) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
-    let (mut reader, mut request, mut length) = (BufReader::new(stream), Vec::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        request.extend_from_slice(line.as_bytes());
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap_or(0);
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    request.extend_from_slice(&body);
-    Ok((request, body))
-}
-
-fn ids(body: &[u8]) -> impl Iterator<Item = String> {
-    let batch: Value = serde_json::from_slice(body).unwrap_or_default();
-    let events = batch["events"].as_array().cloned().unwrap_or_default();
-    events
-        .into_iter()
-        .filter_map(|event| Some(event["id"].as_str()?.to_owned()))
-}
