@@ -1,7 +1,7 @@
 //! The slow path's one decision maker: owner of the ledger. Offences, operators' commands, refusals of the kernel
 //! and deadlines come in one at a time; orders to workers and jobs for the enforcer go out.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use crate::notify::log::NOTICE;
 use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
 use crate::webhook::event::{self, Ended};
+use crate::webhook::wire::Event;
 
 /// Whom an operator means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,8 @@ pub struct Analyst {
     jobs: Sender<Job>,
     stats: Arc<Stats>,
     /// Bans that the kernel refused, and when they are tried again.
-    refused: BTreeSet<Prefix>,
+    /// With what other systems have not heard since.
+    refused: BTreeMap<Prefix, Option<Event>>,
     retry_at: Option<Instant>,
     attacks: Attacks,
     attack_lines: AttackLines,
@@ -145,7 +147,7 @@ impl Analyst {
             seed,
             jobs,
             stats,
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
             retry_at: None,
             attacks: Attacks::new(),
             attack_lines: AttackLines::default(),
@@ -230,7 +232,9 @@ impl Analyst {
     /// What is due by time alone.
     fn tick(&mut self, now: Instant) {
         for ban in self.ledger.expire(now) {
-            self.announce_end(&ban, Ended::Timeout);
+            if let Some(event) = self.announce_end(&ban, Ended::Timeout) {
+                self.herald.hand_over(event);
+            }
             self.release(ban.source);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -274,7 +278,7 @@ impl Analyst {
             // The worker cannot know of it and the kernel let the packet through: say it again to both.
             Err(Refusal::AlreadyBanned) => {
                 if let Some(ban) = self.ledger.get(&offence.source).cloned() {
-                    self.assert(&ban, now, None);
+                    self.assert(&ban, None, now, None);
                 }
             }
             // The worker needs no answer: it drops the source until its accusation has gone unanswered for a
@@ -295,7 +299,7 @@ impl Analyst {
             .and_then(|offence| offence.ports.first())
             .map(|(_, port)| *port);
         let attack = self.attacks.under_way().find(|attack| Some(attack.port) == port);
-        self.herald.blocked(ban, offence, attack);
+        let event = self.herald.blocked(ban, offence, attack);
         let length = ban
             .remaining(now)
             .map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
@@ -316,21 +320,28 @@ impl Analyst {
                 ban.reason, ban.source
             );
         }
-        self.assert(ban, now, done);
+        self.assert(ban, event, now, done);
     }
 
-    /// Makes kernel and workers agree with the ledger about `ban`.
-    fn assert(&mut self, ban: &Ban, now: Instant, done: Option<Answer>) {
+    /// Makes kernel and workers agree with the ledger about `ban`; then others hear of `event`.
+    fn assert(&mut self, ban: &Ban, event: Option<Event>, now: Instant, done: Option<Answer>) {
         self.tell(&ban.source, || Order::Ban {
             source: ban.source,
             enforced: ban.enforced,
         });
         if ban.enforced {
+            // What the kernel refused before is asserted now.
+            let untold = self.refused.remove(&ban.source).flatten();
+            let event = event.or(untold);
             let renew = Change::Renew {
                 target: ban.source,
                 timeout: ban.remaining(now),
             };
-            self.submit(vec![renew], done);
+            self.submit(
+                vec![renew],
+                event.map(|event| (ban.source, event)).into_iter().collect(),
+                done,
+            );
         }
     }
 
@@ -440,8 +451,10 @@ impl Analyst {
         }
         let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
         self.save_soon();
+        let mut events = Vec::new();
         for ban in &lifted {
-            self.announce_end(ban, Ended::Manual);
+            let event = self.announce_end(ban, Ended::Manual);
+            events.extend(event.map(|event| (ban.source, event)));
             self.attacks.forget(ban.source);
             self.release(ban.source);
         }
@@ -452,7 +465,7 @@ impl Analyst {
         if changes.is_empty() {
             let _ = to.send(reply);
         } else {
-            self.submit(changes, Some(Answer { to, reply }));
+            self.submit(changes, events, Some(Answer { to, reply }));
         }
     }
 
@@ -476,7 +489,12 @@ impl Analyst {
                         source: ban.source,
                         enforced: false,
                     });
-                    self.submit(vec![Change::Remove { target: ban.source }], None);
+                    // It was in force until now.
+                    let ended = Ban {
+                        enforced: true,
+                        ..ban
+                    };
+                    self.lift_in_kernel(&ended, Ended::Manual);
                 }
             }
         }
@@ -504,14 +522,18 @@ impl Analyst {
     }
 
     fn lift_in_kernel(&mut self, ban: &Ban, why: Ended) {
-        self.announce_end(ban, why);
+        let event = self.announce_end(ban, why);
         if ban.enforced {
-            self.submit(vec![Change::Remove { target: ban.source }], None);
+            let events = event.map(|event| (ban.source, event)).into_iter().collect();
+            self.submit(vec![Change::Remove { target: ban.source }], events, None);
         }
     }
 
-    fn announce_end(&self, ban: &Ban, why: Ended) {
-        self.herald.unblocked(ban, why);
+    /// Tells people that `ban` ended, and returns what other systems are to hear once it ended in the kernel.
+    fn announce_end(&mut self, ban: &Ban, why: Ended) -> Option<Event> {
+        let event = self.herald.unblocked(ban, why);
+        // Of what the kernel never took nobody heard that it began.
+        let began = self.refused.get_mut(&ban.source).and_then(Option::take).is_none();
         let why = why.word();
         if ban.enforced {
             info!(
@@ -520,12 +542,13 @@ impl Analyst {
             );
         }
         debug!("the ban of {} ended: {why}", ban.source);
+        event.filter(|_| began)
     }
 
     fn note(&mut self, report: Report, now: Instant) {
         match report {
             Report::Refused(failure) => self.note_failure(failure, now),
-            Report::Emptied => self.rebuild(now),
+            Report::Emptied { found, whole } => self.rebuild(&found, whole, now),
         }
     }
 
@@ -548,7 +571,7 @@ impl Analyst {
             self.release(ban.source);
             return;
         }
-        self.refused.insert(failure.target);
+        self.refused.insert(failure.target, failure.untold);
         self.count_refused();
         self.retry_at.get_or_insert(now + RETRY);
         self.save_soon();
@@ -563,7 +586,7 @@ impl Analyst {
     }
 
     /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
-    fn rebuild(&mut self, now: Instant) {
+    fn rebuild(&mut self, found: &str, whole: bool, now: Instant) {
         let bans = self.ledger.bans().filter(|ban| ban.enforced);
         let changes: Vec<Change> = bans
             .map(|ban| Change::Renew {
@@ -575,9 +598,17 @@ impl Analyst {
             "the sets of bans may be empty: {} bans go into them again",
             changes.len()
         );
-        let detail = format!("{} bans were put back", changes.len());
-        self.herald.tell(|now| event::ruleset_wiped(now, &detail, true));
-        self.submit(changes, None);
+        let found = if found.is_empty() {
+            "it may have been replaced"
+        } else {
+            found
+        };
+        let detail = format!(
+            "table inet verdictd: {found}; bans that go into it again: {}",
+            changes.len()
+        );
+        self.herald.tell(|now| event::ruleset_wiped(now, &detail, whole));
+        self.submit(changes, Vec::new(), None);
     }
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
@@ -585,28 +616,32 @@ impl Analyst {
         // What was not refused again since the last try is in force: status hears of it now.
         self.count_refused();
         self.retry_at = (!self.refused.is_empty()).then(|| now + RETRY);
-        let changes: Vec<Change> = std::mem::take(&mut self.refused)
-            .into_iter()
-            .map(
-                |target| match self.ledger.get(&target).filter(|ban| ban.enforced) {
-                    Some(ban) => Change::Renew {
-                        target,
-                        timeout: ban.remaining(now),
-                    },
-                    None => Change::Remove { target },
+        let (mut changes, mut events) = (Vec::new(), Vec::new());
+        for (target, untold) in std::mem::take(&mut self.refused) {
+            changes.push(match self.ledger.get(&target).filter(|ban| ban.enforced) {
+                Some(ban) => Change::Renew {
+                    target,
+                    timeout: ban.remaining(now),
                 },
-            )
-            .collect();
-        self.submit(changes, None);
+                None => Change::Remove { target },
+            });
+            events.extend(untold.map(|event| (target, event)));
+        }
+        self.submit(changes, events, None);
     }
 
     fn count_refused(&self) {
         self.stats.bans_refused.set(self.refused.len() as u64);
     }
 
-    fn submit(&self, changes: Vec<Change>, done: Option<Answer>) {
+    fn submit(&self, changes: Vec<Change>, events: Vec<(Prefix, Event)>, done: Option<Answer>) {
+        let work = Work {
+            changes,
+            events,
+            done,
+        };
         // The enforcer leaves only after the analyst.
-        let _ = self.jobs.send(Job::Change(Work { changes, done }));
+        let _ = self.jobs.send(Job::Change(work));
     }
 
     fn tell_watcher(&self, word: impl FnOnce() -> Word) {

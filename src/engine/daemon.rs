@@ -212,6 +212,7 @@ impl Engine {
             offences: offence_sender,
             attempts: attempt_sender,
             refusals: refusal_sender,
+            herald: herald.clone(),
         };
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
@@ -251,6 +252,7 @@ impl Engine {
                 target,
                 error: error.to_string(),
                 withdrawn: false,
+                untold: None,
             }));
         }
         let enforcer = Enforcer::new(
@@ -260,6 +262,7 @@ impl Engine {
             managed,
             job_receiver,
             report_sender,
+            herald.clone(),
         );
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
@@ -288,6 +291,7 @@ impl Engine {
             workers: handles.clone(),
             analyst: commands.clone(),
             health: Arc::clone(&health),
+            herald: herald.clone(),
             errands: errand_receiver,
         };
         let keeper = spawn("keeper", &alarm, move || keeper.run())?;
@@ -303,7 +307,6 @@ impl Engine {
             seed: layout.seed,
             counted: counted_sender,
             stats: Arc::clone(&stats),
-            herald: herald.clone(),
             policy: Arc::clone(&policy),
             own: protection.own(),
             local_ports: spec.ephemeral,

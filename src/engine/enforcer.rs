@@ -4,18 +4,20 @@
 //! What the kernel refuses comes back as [`Failure`]: the ledger keeps the ban, the worker keeps dropping the
 //! source, and the change is tried again ([`RETRY`]). Only a ban that somebody waits for is withdrawn instead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use tracing::{error, warn};
 
+use super::herald::Herald;
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::{BanSets, Change};
+use crate::webhook::wire::Event;
 
 /// Work for the enforcer.
 pub enum Job {
@@ -33,6 +35,8 @@ pub enum Job {
 pub struct Work {
     /// In this order.
     pub changes: Vec<Change>,
+    /// What other systems hear once the kernel has acknowledged the change of that target.
+    pub events: Vec<(Prefix, Event)>,
     /// Who is told once the kernel has acknowledged them all.
     pub done: Option<Answer>,
 }
@@ -50,8 +54,13 @@ pub struct Answer {
 pub enum Report {
     /// A change was refused.
     Refused(Failure),
-    /// The table was gone and had to be made anew: no ban is in it any more.
-    Emptied,
+    /// The table was gone, or may be a new one: no ban is in it any more.
+    Emptied {
+        /// What was found, in words.
+        found: String,
+        /// Whether its rules are again as they should be.
+        whole: bool,
+    },
 }
 
 /// A change that the kernel refused.
@@ -63,6 +72,8 @@ pub struct Failure {
     pub error: String,
     /// Whoever asked for this ban is told that it was refused: it is not to come into force later.
     pub withdrawn: bool,
+    /// What other systems did not hear, since it is not so.
+    pub untold: Option<Event>,
 }
 
 /// What the table should be, for those who compare it with what is loaded.
@@ -77,6 +88,7 @@ pub struct Enforcer {
     managed: bool,
     jobs: Receiver<Job>,
     reports: Sender<Report>,
+    herald: Herald,
 }
 
 impl Enforcer {
@@ -88,6 +100,7 @@ impl Enforcer {
         managed: bool,
         jobs: Receiver<Job>,
         reports: Sender<Report>,
+        herald: Herald,
     ) -> Enforcer {
         Enforcer {
             netlink,
@@ -96,6 +109,7 @@ impl Enforcer {
             managed,
             jobs,
             reports,
+            herald,
         }
     }
 
@@ -126,7 +140,7 @@ impl Enforcer {
         (gathered, None)
     }
 
-    fn carry_out(&mut self, jobs: Vec<Work>) {
+    fn carry_out(&mut self, mut jobs: Vec<Work>) {
         let changes: Vec<Change> = jobs
             .iter()
             .flat_map(|work| work.changes.iter().copied())
@@ -135,7 +149,7 @@ impl Enforcer {
             return;
         }
         let crowded = self.make_room(&changes);
-        let refused: Vec<(Prefix, String)> = self
+        let refused: BTreeMap<Prefix, String> = self
             .sets
             .apply(&changes)
             .into_iter()
@@ -146,19 +160,25 @@ impl Enforcer {
                 },
             )
             .collect();
+        let events = jobs.iter_mut().flat_map(|work| std::mem::take(&mut work.events));
+        let (untold, told): (Vec<_>, Vec<_>) = events.partition(|(target, _)| refused.contains_key(target));
+        told.into_iter()
+            .for_each(|(_, event)| self.herald.hand_over(event));
+        let mut untold = BTreeMap::from_iter(untold);
         // The analyst hears of it before whoever asked, who may ask for the next thing at once.
         for (target, error) in &refused {
             self.report(Report::Refused(Failure {
                 target: *target,
                 error: error.clone(),
                 withdrawn: jobs.iter().any(|work| work.answers_for_ban_of(target)),
+                untold: untold.remove(target),
             }));
         }
-        for Work { changes, done } in jobs {
+        for Work { changes, done, .. } in jobs {
             let Some(answer) = done else { continue };
             let failed = refused
                 .iter()
-                .find(|(target, _)| changes.iter().any(|change| change.target() == *target));
+                .find(|(target, _)| changes.iter().any(|change| change.target() == **target));
             let reply = match failed {
                 None => answer.reply,
                 Some((target, error)) => Reply::refused(format!("{target}: {error}")),
@@ -188,7 +208,7 @@ impl Enforcer {
             return crowded;
         }
         match self.load(expected.with_ban_sets(&missing)) {
-            Ok(true) => self.report(Report::Emptied),
+            Ok(true) => self.report_gone(),
             Ok(false) => {}
             Err(error) => error!("cannot add a set for another prefix length: {error}"),
         }
@@ -205,11 +225,15 @@ impl Enforcer {
             Ok(None) => vec!["it is gone".to_owned()],
             Err(error) => vec![format!("it cannot be read: {error}")],
         };
-        if !found.is_empty() {
-            warn!("somebody changed table inet verdictd: {}", found.join("; "));
+        let mut whole = found.is_empty();
+        let found = found.join("; ");
+        if !whole {
+            warn!("somebody changed table inet verdictd: {found}");
         }
-        if !found.is_empty() && self.managed {
-            match self.load(Ruleset::clone(&expected)) {
+        if !whole && self.managed {
+            let loaded = self.load(Ruleset::clone(&expected));
+            whole = loaded.is_ok();
+            match loaded {
                 Ok(_) => warn!(
                     "table inet verdictd is loaded again, {} ms later",
                     noticed.elapsed().as_millis()
@@ -217,7 +241,15 @@ impl Enforcer {
                 Err(error) => error!("table inet verdictd cannot be loaded again: {error}"),
             }
         }
-        self.report(Report::Emptied);
+        self.report(Report::Emptied { found, whole });
+    }
+
+    /// The table was not there when it was to be changed.
+    fn report_gone(&self) {
+        self.report(Report::Emptied {
+            found: "it was gone".into(),
+            whole: true,
+        });
     }
 
     /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.
@@ -226,7 +258,7 @@ impl Enforcer {
         if !self.managed {
             self.expect(ruleset);
         } else if self.load(ruleset)? {
-            self.report(Report::Emptied);
+            self.report_gone();
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ use crate::control::wire::{
 use crate::core::judge::SourceView;
 use crate::core::policy::OnLoss;
 use crate::core::prefix::Prefix;
+use crate::kernel::conntrack;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
 use crate::kernel::ruleset::{self, Backend, Layout};
@@ -328,6 +329,9 @@ impl EngineHandler {
         let stateless = self.running.get().manner.stateless.clone();
         table.protected &= stateless.is_none();
         table.degraded.extend(stateless);
+        if self.running.get().backend.is_some() && conntrack::is_muted() {
+            table.degraded.push(MUTED.to_owned());
+        }
         table
     }
 
@@ -384,6 +388,9 @@ const BLIND: [&str; 3] = [
      second counts as not completed",
     "packets of one source beyond 20 a second: their copies are not taken",
 ];
+
+const MUTED: &str = "connections that last less than a second count as not completed, for conntrack announces nothing: \
+                     sysctl -w net.netfilter.nf_conntrack_events=1";
 
 /// Long enough for a batch of set elements, short enough for an operator.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,8 +1,9 @@
 //! Who came through the door, and who rang and was not there: the thread that follows handshakes.
 //!
 //! Conntrack tells of completed ones by itself; of attempts that nobody completed it is asked once the time for a
-//! handshake is over. Where it sleeps (an engine that only observes does not wake it) TCP is asked for both. Workers hear of the former, the analyst of attempts that count. Nothing waits for this
-//! thread: what does not fit into its tables is not counted, and is told as a number.
+//! handshake is over. Where it is silent (it sleeps, since an engine that only observes does not wake it, or its
+//! events are off) TCP is asked for both. Workers hear of the former, the analyst of attempts that count. Nothing
+//! waits for this thread: what does not fit into its tables is not counted, and is told as a number.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use tracing::{debug, warn};
 
-use super::herald::Herald;
 use super::worker::{Handle, Order};
 use crate::core::attack::{Attempt, Pending, Wants};
 use crate::core::policy::Policy;
@@ -33,8 +33,6 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::sockets;
 use crate::notify::throttle::Throttle;
 use crate::stats::Stats;
-use crate::webhook::event;
-use crate::webhook::wire::EventType;
 
 /// What the slow path tells this thread.
 pub enum Word {
@@ -82,8 +80,6 @@ pub struct Handshakes {
     pub counted: Sender<Box<[Attempt]>>,
     /// Counters.
     pub stats: Arc<Stats>,
-    /// To other systems.
-    pub herald: Herald,
     /// The policy to begin with.
     pub policy: Arc<Policy>,
     /// This host's addresses to begin with.
@@ -110,7 +106,7 @@ pub struct Following {
     served: BTreeSet<u16>,
     answering: BTreeSet<u16>,
     /// Conntrack knows nothing here; TCP is asked in its place.
-    asleep: bool,
+    silent: bool,
     started: Instant,
     look_at: Instant,
     learn_at: Option<Instant>,
@@ -127,7 +123,7 @@ impl Handshakes {
             failures: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             served: BTreeSet::new(),
             answering: BTreeSet::new(),
-            asleep: conntrack::sleeps(),
+            silent: conntrack::is_silent(),
             started: self.stats.started,
             look_at: Instant::now() + LOOK_EVERY, // workers know what `services` told
             learn_at: None,
@@ -199,14 +195,10 @@ impl Following {
     fn take_attempts(&mut self, now: Instant) -> Vec<Attempt> {
         let mut counted = Vec::new();
         // It may have been woken since; then it tells of them itself.
-        self.asleep = self.asleep && conntrack::sleeps();
+        self.silent = self.silent && conntrack::is_silent();
         // Of a flood no more at once than the channel holds: completions are waiting.
         for attempt in self.context.attempts.try_iter().take(CHANNEL) {
-            if self.context.herald.wants(EventType::ConnectionAttempt) {
-                let herald = &self.context.herald;
-                herald.tell(|now| event::connection_attempt(now, &attempt));
-            }
-            if self.asleep
+            if self.silent
                 && let Some(eyes) = &mut self.context.eyes
             {
                 // Without room its port goes on counting: as if nobody could tell.
@@ -320,7 +312,7 @@ impl Following {
             .partition(|(_, state)| state.is_some());
         let attempts = |pairs: Vec<(Attempt, _)>| pairs.into_iter().map(|(attempt, _)| attempt);
         let mut incomplete: Vec<Attempt> = attempts(answered).collect();
-        if self.asleep {
+        if self.silent {
             incomplete.extend(half_open(&mut eyes.prover, attempts(unknown).collect()));
         }
         incomplete
@@ -340,7 +332,7 @@ impl Following {
     /// Looks who listens, and tells the workers where the host answers if that changed.
     fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK_EVERY;
-        self.asleep = conntrack::sleeps();
+        self.silent = conntrack::is_silent();
         let listening = match listening() {
             Ok(ports) => ports,
             Err(error) => {

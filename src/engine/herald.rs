@@ -1,16 +1,15 @@
-//! Tells other systems what happened: builds the events of what the analyst did and hands them to the webhooks, if
+//! Tells other systems what happened: builds the events of what happens and hands them to the webhooks, if
 //! there are any. It never waits, and decides nothing.
 
 use std::time::Instant;
 
-use time::OffsetDateTime;
-
 use crate::core::attack::Attack;
 use crate::core::prefix::Prefix;
+use crate::core::probe::Probe;
 use crate::core::verdict::{Ban, BanReason, Offence};
 use crate::webhook::Outbox;
 use crate::webhook::event::{self, Ended, Now};
-use crate::webhook::wire::{Event, EventType};
+use crate::webhook::wire::Event;
 
 /// Where events go; nowhere, if webhooks are off.
 #[derive(Clone, Debug, Default)]
@@ -26,14 +25,23 @@ impl Herald {
 
     /// Hands over what `event` makes of this moment; it is not made if nobody would get it.
     pub fn tell(&self, event: impl FnOnce(Now) -> Event) {
-        if let Some(outbox) = &self.outbox {
-            outbox.publish(event(now()));
+        if self.outbox.is_some() {
+            self.hand_over(event(Now::read()));
         }
     }
 
-    /// Whether anybody gets events of this kind: what comes with every packet is not even built for nobody.
-    pub fn wants(&self, kind: EventType) -> bool {
-        self.outbox.as_ref().is_some_and(|outbox| outbox.wants(kind))
+    /// Hands over what was built when it was decided, and is true now.
+    pub fn hand_over(&self, event: Event) {
+        if let Some(outbox) = &self.outbox {
+            outbox.publish(event);
+        }
+    }
+
+    /// The first packet of a flow came. For the verdict path.
+    pub fn saw(&self, probe: &Probe, at: Instant) {
+        if let Some(outbox) = &self.outbox {
+            outbox.saw(probe, at);
+        }
     }
 
     /// A source was found out, and a ban recorded for it.
@@ -48,18 +56,16 @@ impl Herald {
         }
     }
 
-    /// The kernel is to drop a source from now on.
-    pub fn blocked(&self, ban: &Ban, offence: Option<&Offence>, attack: Option<&Attack>) {
-        if ban.enforced {
-            self.tell(|now| event::ip_blocked(now, ban, None, offence, attack));
-        }
+    /// What is told once the kernel drops a source; nothing of a ban that is only recorded.
+    pub fn blocked(&self, ban: &Ban, offence: Option<&Offence>, attack: Option<&Attack>) -> Option<Event> {
+        let told = ban.enforced && self.outbox.is_some();
+        told.then(|| event::ip_blocked(Now::read(), ban, offence, attack))
     }
 
-    /// The kernel drops it no longer.
-    pub fn unblocked(&self, ban: &Ban, why: Ended) {
-        if ban.enforced {
-            self.tell(|now| event::ip_unblocked(now, ban, why));
-        }
+    /// What is told once the kernel drops it no longer.
+    pub fn unblocked(&self, ban: &Ban, why: Ended) -> Option<Event> {
+        let told = ban.enforced && self.outbox.is_some();
+        told.then(|| event::ip_unblocked(Now::read(), ban, why))
     }
 
     /// The kernel refused to begin a ban, or to end one.
@@ -68,12 +74,5 @@ impl Herald {
             Some(ban) => self.tell(|now| event::block_error(now, target, ban.reason, &error)),
             None => self.tell(|now| event::unblock_error(now, target, Ended::Manual, &error)),
         }
-    }
-}
-
-fn now() -> Now {
-    Now {
-        at: Instant::now(),
-        wall: OffsetDateTime::now_utc(),
     }
 }

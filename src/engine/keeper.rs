@@ -10,10 +10,12 @@ use tracing::{debug, error, info};
 
 use super::analyst::Command;
 use super::clock;
+use super::herald::Herald;
 use super::worker::{Handle, Order};
 use crate::control::wire::{Reply, SnapshotView};
 use crate::core::judge::Exported;
 use crate::state::{Place, SaveError, Saved, Snapshot};
+use crate::webhook::event;
 
 /// What the keeper is told.
 #[allow(missing_docs, reason = "fields are what their variant's sentence says")]
@@ -82,6 +84,8 @@ pub struct Keeper {
     pub analyst: Sender<Command>,
     /// Where failures show.
     pub health: Arc<Health>,
+    /// To other systems.
+    pub herald: Herald,
     /// What to do.
     pub errands: Receiver<Errand>,
 }
@@ -90,8 +94,9 @@ impl Keeper {
     /// Saves until told to stop. The first snapshot is written at once: it holds the seed.
     pub fn run(mut self) {
         let mut next = Instant::now();
-        let mut told = None;
+        let (mut told, mut heralded) = (None, None);
         loop {
+            self.tell(&mut heralded);
             match self.errands.recv_deadline(next) {
                 Ok(Errand::Snapshot { to }) => {
                     let reply = self.save(&mut told);
@@ -105,11 +110,24 @@ impl Keeper {
                 Ok(Errand::Every(every)) => self.every = every,
                 Ok(Errand::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.save(&mut told);
+                    self.tell(&mut heralded);
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => drop(self.save(&mut told)),
             }
             next = Instant::now() + self.every;
+        }
+    }
+
+    /// Other systems hear of trouble when there is more of it, and once an hour while it lasts.
+    fn tell(&self, heralded: &mut Option<(usize, Instant)>) {
+        let (reasons, now) = (self.health.degraded(), Instant::now());
+        let (known, at) = heralded.unwrap_or((0, now));
+        let lasts = !reasons.is_empty() && now.duration_since(at) >= TELL_EVERY;
+        let news = reasons.len() > known || lasts;
+        *heralded = Some((reasons.len(), if news { now } else { at }));
+        if news {
+            self.herald.tell(|now| event::state_degraded(now, &reasons));
         }
     }
 

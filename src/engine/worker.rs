@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::herald::Herald;
 use crate::core::attack::Attempt;
 use crate::core::judge::{Exported, Guard, Judge, SourceView};
 use crate::core::policy::Policy;
@@ -76,6 +77,8 @@ pub struct Ears {
     pub attempts: Sender<Attempt>,
     /// The log's, in corporate mode.
     pub refusals: Sender<Refusal>,
+    /// Other systems'.
+    pub herald: Herald,
 }
 
 /// A worker before it runs; see [`Worker::run`].
@@ -246,8 +249,12 @@ fn answer(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, packet: &Packet<'
     let decision = judge.judge(&probe, packet.class, now);
     stats.count(packet.class, decision.verdict, decision.reason);
     if let Ok(probe) = &probe {
-        if matches!(decision.reason, Reason::Counted | Reason::Offence) {
+        let counted = matches!(decision.reason, Reason::Counted | Reason::Offence);
+        if counted {
             stats.evidence(probe.kind());
+        }
+        if counted || decision.attempt.is_some() {
+            ears.herald.saw(probe, now);
         }
         if let Some(attempt) = decision.attempt
             && ears.attempts.try_send(attempt).is_err()

@@ -12,12 +12,11 @@ use time::OffsetDateTime;
 use super::config::WebhookConfig;
 pub use super::sample::sample;
 use super::wire::{Event, EventType, timestamp};
-use crate::core::attack::{Attack, Attempt};
+use crate::core::attack::Attack;
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::probe::{Probe, Transport};
-use crate::core::scan::ScanKind;
-use crate::core::verdict::{Ban, BanReason, Offence, Proto};
+use crate::core::verdict::{Ban, BanReason, Offence};
 
 /// One moment by two clocks: events are told by the wall's, and happened by the other.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +28,14 @@ pub struct Now {
 }
 
 impl Now {
+    /// This very moment.
+    pub fn read() -> Now {
+        Now {
+            at: Instant::now(),
+            wall: OffsetDateTime::now_utc(),
+        }
+    }
+
     /// What the wall clock says at `at`.
     fn wall_of(&self, at: Instant) -> OffsetDateTime {
         let ahead = at.saturating_duration_since(self.at);
@@ -92,24 +99,9 @@ pub fn firewall_stopped(now: Now, reason: &str, bans: usize) -> Event {
     event(EventType::FirewallStopped, now, now.at, data)
 }
 
-/// Somebody asks for a TCP port that is not refused.
-pub fn connection_attempt(now: Now, attempt: &Attempt) -> Event {
-    let data = json!({
-        "ip": attempt.seen,
-        "port": attempt.port,
-        "src_port": attempt.src_port,
-        "dst": attempt.dst,
-        "protocol": Proto::Tcp.to_string(),
-        "timestamp": timestamp(now.wall_of(attempt.at)),
-        "scan_type": ScanKind::Syn.word(),
-        "tcp_flags": "S",
-        "is_suspicious": false,
-    });
-    event(EventType::ConnectionAttempt, now, attempt.at, data)
-}
-
-/// The first packet of a flow, of any protocol; `at`: when it came.
-pub fn probe(now: Now, probe: &Probe, at: Instant) -> Event {
+/// The first packet of a flow came at `at`; `count`: with so many more of its source within the second that this event
+/// stands for them all.
+pub fn connection_attempt(now: Now, probe: &Probe, at: Instant, count: u64) -> Event {
     let kind = probe.kind();
     let (protocol, src_port, flags) = match probe.transport {
         Transport::Tcp { sport, flags, .. } => ("tcp", Some(sport), Some(flag_letters(flags.0))),
@@ -128,19 +120,13 @@ pub fn probe(now: Now, probe: &Probe, at: Instant) -> Event {
         "scan_type": kind.word(),
         "tcp_flags": flags,
         "is_suspicious": kind.is_stealth(),
+        "count": count,
     });
     event(EventType::ConnectionAttempt, now, at, data)
 }
 
-/// A source is banned in the kernel. `seen`: the address that did it, where one packet did; `offence`, `attack`: what
-/// led to it, where there was one.
-pub fn ip_blocked(
-    now: Now,
-    ban: &Ban,
-    seen: Option<IpAddr>,
-    offence: Option<&Offence>,
-    attack: Option<&Attack>,
-) -> Event {
+/// A source is banned in the kernel. `offence`, `attack`: what led to it, where there was one.
+pub fn ip_blocked(now: Now, ban: &Ban, offence: Option<&Offence>, attack: Option<&Attack>) -> Event {
     let mut data = object(json!({
         "reason": ban.reason.word(),
         "action": "blocked",
@@ -152,8 +138,7 @@ pub fn ip_blocked(
         "step": ban.step,
         "enforced": true,
     }));
-    let seen = seen.or(offence.map(|offence| offence.seen));
-    put_source(&mut data, seen, ban.source);
+    put_source(&mut data, offence.map(|offence| offence.seen), ban.source);
     match (ban.reason, offence) {
         (BanReason::PortScanning, Some(offence)) => put_ports(&mut data, offence),
         (BanReason::DistributedAttack, _) => {
@@ -422,7 +407,8 @@ mod tests {
     use super::*;
     use crate::core::attack::Counting;
     use crate::core::probe::TcpFlags;
-    use crate::core::verdict::Weight;
+    use crate::core::scan::ScanKind;
+    use crate::core::verdict::{Proto, Weight};
 
     fn now() -> Now {
         Now {
@@ -479,26 +465,29 @@ mod tests {
         }
     }
 
+    fn xmas() -> Probe {
+        Probe {
+            src: "203.0.113.9".parse().unwrap(),
+            dst: "192.0.2.1".parse().unwrap(),
+            transport: Transport::Tcp {
+                sport: 1,
+                dport: 2,
+                flags: TcpFlags(0x29),
+                seq: 0,
+            },
+        }
+    }
+
     fn every(now: Now) -> Vec<Event> {
         let scanned = offence(now, BanReason::PortScanning);
         let banned = ban(now, BanReason::PortScanning);
-        let attempt = Attempt {
-            seen: "203.0.113.9".parse().unwrap(),
-            src_port: 4_000,
-            dst: "192.0.2.1".parse().unwrap(),
-            port: 22,
-            source: source("203.0.113.9"),
-            first_seen: now.at,
-            proven: false,
-            at: now.at,
-        };
         let policy = crate::config::parse("", std::path::Path::new("x"))
             .unwrap()
             .policy;
         vec![
             firewall_started(now, &policy, &WebhookConfig::default()),
-            connection_attempt(now, &attempt),
-            ip_blocked(now, &banned, None, Some(&scanned), None),
+            connection_attempt(now, &xmas(), now.at, 1),
+            ip_blocked(now, &banned, Some(&scanned), None),
             ip_unblocked(now, &banned, Ended::Timeout),
             port_scanning_detected(now, &scanned, &banned),
             distributed_attack_detected(now, &attack(now), true),
@@ -541,13 +530,7 @@ mod tests {
     fn a_ban_says_what_led_to_it() {
         let now = now();
         let scanned = offence(now, BanReason::PortScanning);
-        let event = ip_blocked(
-            now,
-            &ban(now, BanReason::PortScanning),
-            None,
-            Some(&scanned),
-            None,
-        );
+        let event = ip_blocked(now, &ban(now, BanReason::PortScanning), Some(&scanned), None);
         assert_eq!(event.timestamp, "2026-03-01T12:00:00.000Z");
         for (key, value) in [
             ("ip", json!("2001:db8::9")),
@@ -565,7 +548,7 @@ mod tests {
             assert_eq!(event.data[key], value, "{key}");
         }
         let many = ban(now, BanReason::DistributedAttack);
-        let event = ip_blocked(now, &many, None, None, Some(&attack(now)));
+        let event = ip_blocked(now, &many, None, Some(&attack(now)));
         for key in EventType::blocked_keys("distributed_attack") {
             assert!(event.data[*key].is_number(), "{key}");
         }
@@ -573,7 +556,7 @@ mod tests {
             until: None,
             ..ban(now, BanReason::Manual)
         };
-        let event = ip_blocked(now, &endless, None, None, None);
+        let event = ip_blocked(now, &endless, None, None);
         assert_eq!(
             (&event.data["until"], &event.data["block_duration_seconds"]),
             (&Value::Null, &Value::Null)
@@ -590,20 +573,10 @@ mod tests {
 
     #[test]
     fn flags_are_letters() {
-        let xmas = Probe {
-            src: "203.0.113.9".parse().unwrap(),
-            dst: "192.0.2.1".parse().unwrap(),
-            transport: Transport::Tcp {
-                sport: 1,
-                dport: 2,
-                flags: TcpFlags(0x29),
-                seq: 0,
-            },
-        };
-        let event = probe(now(), &xmas, now().at);
+        let event = connection_attempt(now(), &xmas(), now().at, 7);
         assert_eq!(
-            (&event.data["tcp_flags"], &event.data["is_suspicious"]),
-            (&json!("FPU"), &json!(true))
+            ["tcp_flags", "is_suspicious", "count"].map(|key| &event.data[key]),
+            [&json!("FPU"), &json!(true), &json!(7)]
         );
     }
 

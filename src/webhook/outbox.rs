@@ -7,14 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
 use super::config::Filter;
-use super::merge::Merger;
+use super::event::{self, Now};
+use super::merge::{Merger, Sighting};
 use super::spool::Spool;
 use super::wire::{Event, EventType};
+use crate::core::probe::Probe;
 
 /// Takes events from whoever sees them happen. Cheap to clone, and never waits for anybody.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    lanes: [Sender<Event>; 2],
+    events: Sender<Event>,
+    sightings: Sender<Sighting>,
     shared: Arc<Shared>,
 }
 
@@ -25,16 +28,23 @@ impl Outbox {
         let Ok(kind) = event.event_type.parse() else {
             return;
         };
-        if !self.wants(kind) {
-            return;
-        }
-        if self.lanes[Lane::of(kind) as usize].try_send(event).is_err() {
+        if self.wants(kind) && self.events.try_send(event).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Whether any endpoint wants events of this kind: others need not even be built.
-    pub fn wants(&self, kind: EventType) -> bool {
+    /// Hands over that `probe`, the first packet of its flow, came at `at`: a `connection_attempt`, if any endpoint
+    /// wants them. For the verdict path: no allocation, and what it becomes is built by the thread that writes it.
+    pub fn saw(&self, probe: &Probe, at: Instant) {
+        if self.wants(EventType::ConnectionAttempt) {
+            let sighting = Sighting { probe: *probe, at };
+            if self.sightings.try_send(sighting).is_err() {
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn wants(&self, kind: EventType) -> bool {
         Filter::from_bits(self.shared.wanted.load(Ordering::Relaxed)).wants(kind)
     }
 }
@@ -48,13 +58,6 @@ pub(super) enum Lane {
 
 impl Lane {
     pub(super) const ALL: [Lane; 2] = [Lane::Main, Lane::Bulk];
-
-    fn of(kind: EventType) -> Lane {
-        match kind {
-            EventType::ConnectionAttempt => Lane::Bulk,
-            _ => Lane::Main,
-        }
-    }
 }
 
 /// What the threads share.
@@ -96,29 +99,35 @@ impl Shared {
 
 /// The outbox, and the writer behind it. `Receiver<()>`: whoever holds the other end wakes the writer.
 pub(super) fn pair(shared: &Arc<Shared>, wake: Receiver<()>) -> (Outbox, Writer) {
-    let (to_main, main) = bounded(QUEUED);
-    let (to_bulk, bulk) = bounded(QUEUED);
+    let (to_events, events) = bounded(QUEUED);
+    let (to_sightings, sightings) = bounded(QUEUED);
     let outbox = Outbox {
-        lanes: [to_main, to_bulk],
+        events: to_events,
+        sightings: to_sightings,
         shared: Arc::clone(shared),
     };
     let writer = Writer {
-        lanes: [main, bulk],
+        events,
+        sightings,
         wake,
         shared: Arc::clone(shared),
         merger: Merger::new(Instant::now()),
         unsynced_since: None,
+        rests_until: Instant::now(),
     };
     (outbox, writer)
 }
 
 /// Writes what was handed over, in the order of each lane.
 pub(super) struct Writer {
-    lanes: [Receiver<Event>; 2],
+    events: Receiver<Event>,
+    sightings: Receiver<Sighting>,
     wake: Receiver<()>,
     shared: Arc<Shared>,
     merger: Merger,
     unsynced_since: Option<Instant>,
+    /// Until then no sighting wakes it: else each would cost the thread that decides a system call.
+    rests_until: Instant,
 }
 
 impl Writer {
@@ -126,7 +135,8 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             let stopping = self.shared.is_stopping();
-            let batches = [self.collect(Lane::Main), self.collect_bulk(stopping)];
+            let events = self.events.try_iter().take(AT_ONCE).collect();
+            let batches = [events, self.attempts(stopping)];
             let idle = batches.iter().all(Vec::is_empty);
             if !idle {
                 self.write(batches);
@@ -146,19 +156,25 @@ impl Writer {
         }
     }
 
-    fn collect(&self, lane: Lane) -> Vec<Event> {
-        self.lanes[lane as usize].try_iter().take(AT_ONCE).collect()
-    }
-
-    fn collect_bulk(&mut self, stopping: bool) -> Vec<Event> {
-        let events = self.collect(Lane::Bulk);
-        let mut passed: Vec<Event> = events
-            .into_iter()
-            .filter_map(|event| self.merger.offer(event))
-            .collect();
-        passed.extend(self.merger.due(Instant::now(), stopping));
+    /// What was seen, as events.
+    fn attempts(&mut self, stopping: bool) -> Vec<Event> {
+        let now = Now::read();
+        let (mut events, mut seen) = (Vec::new(), false);
+        for sighting in self.sightings.try_iter().take(AT_ONCE) {
+            seen = true;
+            events.extend(
+                self.merger
+                    .offer(sighting)
+                    .map(|sighting| told(now, &sighting, 1)),
+            );
+        }
+        if seen {
+            self.rests_until = now.at + REST;
+        }
+        let due = self.merger.due(now.at, stopping);
+        events.extend(due.iter().map(|(sighting, count)| told(now, sighting, *count)));
         self.shared.merged.store(self.merger.merged(), Ordering::Relaxed);
-        passed
+        events
     }
 
     fn write(&self, batches: [Vec<Event>; 2]) {
@@ -203,12 +219,14 @@ impl Writer {
     /// For more, for the end of a second, or for somebody who wakes it.
     fn wait(&self) {
         let sync = self.unsynced_since.map(|since| since + SYNC_EVERY);
+        let rests = (Instant::now() < self.rests_until).then_some(self.rests_until);
         let mut select = Select::new();
-        for lane in &self.lanes {
-            select.recv(lane);
-        }
+        select.recv(&self.events);
         select.recv(&self.wake);
-        match [sync, self.merger.next()].into_iter().flatten().min() {
+        if rests.is_none() {
+            select.recv(&self.sightings);
+        }
+        match [sync, rests, self.merger.next()].into_iter().flatten().min() {
             Some(until) => drop(select.ready_deadline(until)),
             None => drop(select.ready()),
         }
@@ -216,8 +234,14 @@ impl Writer {
     }
 }
 
+fn told(now: Now, sighting: &Sighting, count: u64) -> Event {
+    event::connection_attempt(now, &sighting.probe, sighting.at, count)
+}
+
 /// Events of one lane between happening and the disk: a second of more than any endpoint takes in a minute.
 const QUEUED: usize = 4_096;
 /// Events that are written under one lock.
 const AT_ONCE: usize = 256;
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// 4,096 sightings in that time are 80,000 a second: more than a disk takes.
+const REST: Duration = Duration::from_millis(50);

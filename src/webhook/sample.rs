@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::event::{self, Ended, Now};
 use super::wire::{Event, EventType};
-use crate::core::attack::{Attack, Attempt, Counting};
+use crate::core::attack::{Attack, Counting};
 use crate::core::prefix::Prefix;
+use crate::core::probe::{Probe, TcpFlags, Transport};
 use crate::core::scan::ScanKind;
 use crate::core::verdict::{Ban, BanReason, Offence, Proto, Weight};
 
@@ -24,8 +25,8 @@ fn made_up(kind: EventType, now: Now) -> Event {
     let ban = ban(now);
     match kind {
         EventType::FirewallStarted => event::started(now, started()),
-        EventType::ConnectionAttempt => event::connection_attempt(now, &attempt(now)),
-        EventType::IpBlocked => event::ip_blocked(now, &ban, None, Some(&offence), None),
+        EventType::ConnectionAttempt => event::connection_attempt(now, &probe(), now.at, 1),
+        EventType::IpBlocked => event::ip_blocked(now, &ban, Some(&offence), None),
         EventType::IpUnblocked => event::ip_unblocked(now, &ban, Ended::Timeout),
         EventType::PortScanningDetected => event::port_scanning_detected(now, &offence, &ban),
         EventType::DistributedAttackDetected => event::distributed_attack_detected(now, &attack(now), true),
@@ -84,16 +85,16 @@ fn started() -> serde_json::Value {
     })
 }
 
-fn attempt(now: Now) -> Attempt {
-    Attempt {
-        seen: source(1).addr(),
-        src_port: 50_123,
+fn probe() -> Probe {
+    Probe {
+        src: source(1).addr(),
         dst: [198, 51, 100, 1].into(),
-        port: 22,
-        source: source(1),
-        first_seen: now.at,
-        proven: false,
-        at: now.at,
+        transport: Transport::Tcp {
+            sport: 50_123,
+            dport: 22,
+            flags: TcpFlags(0x02),
+            seq: 1,
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 //! view of this machine's root, in namespaces of its own, with the program that these tests built.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use verdictd::webhook::wire::EventType;
@@ -61,6 +62,8 @@ struct Image {
     health: String,
     command: [String; 2],
     exposed: Vec<String>,
+    volumes: Vec<String>,
+    copied: Vec<String>,
 }
 
 impl Image {
@@ -68,8 +71,14 @@ impl Image {
         let mut image = Image::default();
         for (word, rest) in steps {
             match word.as_str() {
-                "FROM" | "VOLUME" => {}
-                "COPY" => image.build += &copied(rest),
+                "FROM" => {}
+                "VOLUME" => image.volumes.push(rest.clone()),
+                "COPY" => {
+                    image.build += &copied(rest);
+                    image
+                        .copied
+                        .extend(rest.split(' ').next_back().map(str::to_owned));
+                }
                 "RUN" => image.build += &format!("chroot \"$root\" /bin/sh -ec {}\n", quoted(rest)),
                 "ENV" => image.environment += &format!(" {}", quoted(rest)),
                 "USER" => image.user.clone_from(rest),
@@ -120,8 +129,22 @@ fn the_container_serves_as_nobody_in_particular_and_says_whether_it_is_well() {
     let stages = dockerfile();
     let image = Image::read(&stages[1]);
     assert_eq!(image.exposed, ["5000"]);
+    assert_eq!(image.volumes, [image.folder.as_str()]);
+    // This machine's root has certificates, a slim image has none.
+    assert!(
+        image
+            .copied
+            .iter()
+            .any(|path| path == "/etc/ssl/certs/ca-certificates.crt")
+    );
     let folder = tempfile::tempdir().unwrap();
     let request = batch(vec![one(EventType::IpBlocked)]);
+    // /health of a receiver that cannot store.
+    let ailing = "import http.server as h\n\
+                  class Ailing(h.BaseHTTPRequestHandler):\n\
+                  \x20   def do_GET(self):\n\
+                  \x20       self.send_response(503); self.end_headers(); self.wfile.write(b'answers 503\\n')\n\
+                  h.HTTPServer(('127.0.0.1', 5000), Ailing).serve_forever()\n";
     fs::write(folder.path().join("body"), &request.body).unwrap();
     let script = format!(
         r#"
@@ -132,6 +155,7 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$1/new,workdir=$1/work" "$root"
 mount --bind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 ip link set lo up
+ip address add 198.51.100.1/32 dev lo
 {build}
 health() {{ {health}; }}
 {serve} > "$1/log" 2>&1 &
@@ -140,12 +164,17 @@ trap 'kill "$served" 2>/dev/null || true' EXIT
 for _ in $(seq 100); do health 2>/dev/null && break; sleep 0.1; done
 health && echo "healthy"
 curl --silent --data-binary @"$2/body" -H "X-Firewall-Signature: $3" -H "X-Firewall-Timestamp: $4" \
-    http://127.0.0.1:5000/webhook; echo
+    http://198.51.100.1:5000/webhook; echo
 echo "user $(stat -c %u:%g "/proc/$served") capabilities $(sed -n 's/^CapEff:\t//p' "/proc/$served/status")"
+stat -c 'folder %u %a' "$root"/var/lib/verdict-receiver
 stat -c 'database %u %a' "$root"/var/lib/verdict-receiver/events.db
 find "$1/new" -newer "$1/work" -type f -user 10001 | sed "s|$1/new|wrote |"
 kill "$served"; wait "$served" && echo "stopped with 0"
 health 2>/dev/null || echo "ill when stopped"
+python3 -c "$ailing" & served=$!
+for _ in $(seq 100); do curl --silent http://127.0.0.1:5000/ > "$1/said" && break; sleep 0.1; done
+cat "$1/said"
+health || echo "ill when it says so"
 cat "$1/log"
 "#,
         build = image.build,
@@ -159,6 +188,7 @@ cat "$1/log"
     fs::write(folder.path().join("script"), script).unwrap();
     let mut command = Command::new("unshare");
     command
+        .env("ailing", ailing)
         .args(["--mount", "--net", "bash", "-euo", "pipefail"])
         .args([
             &folder.path().join("script"),
@@ -172,9 +202,12 @@ cat "$1/log"
         "healthy",
         r#"{"processed_events":1,"status":"success"}"#,
         "user 10001:10001 capabilities 0000000000000000",
+        "folder 10001 700",
         "database 10001 600",
         "stopped with 0",
         "ill when stopped",
+        "answers 503",
+        "ill when it says so",
     ] {
         assert!(text.lines().any(|one| one == line), "no {line:?} in\n{text}");
     }
@@ -213,28 +246,81 @@ fn the_build_stage_names_what_is_there() {
         .collect();
     let expected = "packaging/deps.sh build && cargo build --release --locked --bin verdict-receiver";
     assert_eq!(runs, [expected]);
-    // Cargo wants every target of the manifest to be there, and the source includes files of other folders.
-    let sent = fs::read_to_string(home("packaging/docker/Dockerfile.dockerignore")).unwrap();
-    for path in sent.lines().filter_map(|line| line.strip_prefix('!')) {
+    let sent = Sent::read();
+    for path in &sent.0 {
         assert!(home(path).exists(), "{path}");
     }
-    let (text, code) = run(Command::new("sh").current_dir(home(".")).args([
-        "-c",
-        "grep -rhoE 'include_(str|bytes)!\\(\"[./]*[^\"]*\"' src | sed 's/.*\"\\([./]*\\)//; s/\"$//' | sort -u",
-    ]));
-    assert!(code == 0, "{text}");
-    let from_elsewhere = text.lines().filter(|path| home(path).exists());
-    for path in from_elsewhere {
-        let top = path.split('/').next().unwrap();
-        assert!(
-            sent.lines().any(|line| line == format!("!{top}")),
-            "{path} is included and not sent"
-        );
+    // Cargo wants every target of the manifest to be there, and the source includes files of other folders.
+    let folder = tempfile::tempdir().unwrap();
+    sent.copy_to(folder.path());
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--format-version=1", "--offline"]);
+    let (text, code) = run(cargo.current_dir(folder.path()));
+    assert_eq!(code, 0, "{text}");
+    // A build, unlike this, refuses a target that is named and not there.
+    let manifest: toml::Table = fs::read_to_string(folder.path().join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    for bench in manifest["bench"].as_array().unwrap() {
+        let path = format!("benches/{}.rs", bench["name"].as_str().unwrap());
+        assert!(folder.path().join(&path).exists(), "{path} is not sent");
     }
+    let included = included(&folder.path().join("src"));
+    assert!(!included.is_empty(), "this test looks for the wrong thing");
+    for (file, path) in included {
+        assert!(path.exists(), "{file:?} includes {path:?}, which is not sent");
+    }
+    // What is linked there has to run here.
+    let [of_build, of_image] = [&build[0].1, &dockerfile()[1][0].1].map(|image| {
+        let tag = image.split(' ').next().and_then(|name| name.split(':').nth(1));
+        tag.unwrap().replace("-slim", "").replace("1-", "")
+    });
+    assert_eq!(of_build, of_image);
     let base = &build[0].1;
     let wanted = env!("CARGO_PKG_RUST_VERSION");
     assert!(
         base.starts_with("rust:1-") && wanted.starts_with("1."),
         "{base} {wanted}"
     );
+}
+
+/// What the build is sent: the top of the source, but for what `Dockerfile.dockerignore` leaves out.
+struct Sent(Vec<String>);
+
+impl Sent {
+    fn read() -> Sent {
+        let text = fs::read_to_string(home("packaging/docker/Dockerfile.dockerignore")).unwrap();
+        let mut rules = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        assert_eq!(rules.next(), Some("*"), "nothing is sent but what is named");
+        let names = rules.map(|line| line.strip_prefix('!').unwrap().to_owned());
+        Sent(names.collect())
+    }
+
+    fn copy_to(&self, folder: &Path) {
+        let mut command = Command::new("cp");
+        command.arg("-r").args(self.0.iter().map(|path| home(path)));
+        let (text, code) = run(command.arg(folder));
+        assert_eq!(code, 0, "{text}");
+    }
+}
+
+/// Every file that a file below `folder` takes into the program, and which one does.
+fn included(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(included(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            for word in ["include_str!(\"", "include_bytes!(\""] {
+                let paths = text.split(word).skip(1).filter_map(|rest| rest.split('"').next());
+                found.extend(paths.map(|to| (path.clone(), path.with_file_name(to))));
+            }
+        }
+    }
+    found
 }

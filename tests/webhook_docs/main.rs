@@ -61,9 +61,18 @@ struct Example {
 impl Example {
     /// Starts `docs/examples/webhooks/<path>` on a free port; `variables` see the folder made for it.
     fn start(path: &str, variables: impl FnOnce(&Path) -> Vec<(&'static str, String)>) -> Example {
+        Example::start_with(path, &format!("{KEY}\n"), variables)
+    }
+
+    /// The same with these secrets, one a line.
+    fn start_with(
+        path: &str,
+        secrets: &str,
+        variables: impl FnOnce(&Path) -> Vec<(&'static str, String)>,
+    ) -> Example {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
-        std::fs::write(&secret, format!("{KEY}\n")).unwrap();
+        std::fs::write(&secret, secrets).unwrap();
         let interpreter = match path.rsplit('.').next() {
             // Debian's own: that is where packaging/deps.sh puts Flask.
             Some("py") => "/usr/bin/python3",

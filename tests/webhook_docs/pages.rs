@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use time::macros::datetime;
@@ -10,6 +12,7 @@ use verdictd::webhook::event::{Now, sample};
 use verdictd::webhook::wire::{Event, EventType};
 
 use super::home;
+use super::rig::{Receiver, run};
 
 const PAGE: &str = "docs/webhooks.md";
 /// Set to write the payloads into the page.
@@ -237,5 +240,136 @@ fn the_signature_on_the_page_is_the_one_of_its_body() {
         ),
     ] {
         assert!(page.contains(&line), "{PAGE} has no\n{line}");
+    }
+}
+
+/// Lines of a section that are commands, as words.
+fn commands(text: &str, heading: &str) -> Vec<Vec<String>> {
+    let section = text.split(heading).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let lines = section.lines().filter_map(|line| line.strip_prefix("    "));
+    lines
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+#[test]
+fn the_first_three_commands_lead_from_nothing_to_an_event() {
+    let readme = fs::read_to_string(home("README.md")).unwrap();
+    let [setup, server, test] = commands(&page(), "\n## Begin")
+        .try_into()
+        .expect("three commands");
+    assert_eq!(commands(&readme, "\n## Webhooks"), [&setup[..], &server, &test]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("verdictd.toml");
+    fs::copy(home("config/verdictd.toml"), &config).unwrap();
+    let port = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port().to_string()
+    };
+    let command = |words: &[String]| {
+        let program = match &*words[0] {
+            "verdictctl" => env!("CARGO_BIN_EXE_verdictctl"),
+            "verdict-receiver" => env!("CARGO_BIN_EXE_verdict-receiver"),
+            other => panic!("{other}"),
+        };
+        let mut command = Command::new(program);
+        command.args(words[1..].iter().map(|word| {
+            word.replace("8080", &port)
+                .replace("/etc/verdictd", folder.path().to_str().unwrap())
+        }));
+        if words[0] == "verdictctl" {
+            command.arg("--config").arg(&config);
+        }
+        command
+    };
+    let (text, code) = run(&mut command(&setup));
+    assert_eq!(code, 0, "{text}");
+    let mut server = Receiver::start(&mut command(&server), &folder.path().join("stderr"));
+    let (text, code) = run(&mut command(&test));
+    assert_eq!(code, 0, "{text}");
+    let _ = server.child.kill();
+    let printed: Vec<String> = std::io::BufRead::lines(&mut server.stdout)
+        .map_while(Result::ok)
+        .collect();
+    for line in [
+        "  good X-Firewall-Signature",
+        "  good X-Firewall-Signature-V2",
+        "  answering 200",
+    ] {
+        assert!(
+            printed.iter().any(|one| one == line),
+            "no {line:?} in {printed:#?}"
+        );
+    }
+}
+
+/// The endpoint that the installed configuration shows, behind "# ".
+#[test]
+fn the_endpoint_of_the_installed_configuration_loads_and_shows_every_key() {
+    let shipped = fs::read_to_string(home("config/verdictd.toml")).unwrap();
+    let (before, after) = shipped.split_once("# [[webhooks.endpoints]]").unwrap();
+    let lines = after
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or_default());
+    let example = format!("[[webhooks.endpoints]]\n{}", lines.collect::<Vec<_>>().join("\n"));
+    let loaded = verdictd::config::parse(&example, Path::new("config")).unwrap();
+    assert_eq!(loaded.notes.len(), 0, "{:?}", loaded.notes);
+    let endpoint = &loaded.webhooks.endpoints[0];
+    assert!(endpoint.enabled && endpoint.headers.len() == 1);
+    assert!(
+        endpoint.filter.wants(EventType::IpBlocked) && !endpoint.filter.wants(EventType::FirewallStarted)
+    );
+
+    let told = before.split("\n[webhooks]").nth(1).unwrap().to_owned() + after;
+    let unknown = "[[webhooks.endpoints]]\nname = \"x\"\nurl = \"https://x/\"\nzzzzzzzzzzzz = 1";
+    let known = verdictd::config::parse(unknown, Path::new("config"))
+        .unwrap_err()
+        .to_string();
+    let known = known.split("known here: ").nth(1).unwrap();
+    let keys: Vec<&str> = known
+        .split(['.', ',', ' ', '\n'])
+        .filter(|key| !key.is_empty())
+        .collect();
+    assert!(keys.len() > 10, "{keys:?}");
+    for key in keys {
+        let words = told.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        assert!(words.clone().any(|word| word == key), "{key} is not told of");
+    }
+}
+
+/// What the installed configuration says of the bounds of numbers.
+#[test]
+fn bounds_in_the_installed_configuration_are_those_that_hold() {
+    let holds = |key: &str, value: &str| {
+        let text = format!("[webhooks]\n{key} = {value}");
+        verdictd::config::parse(&text, Path::new("config")).is_ok()
+    };
+    for (key, least, most) in [
+        ("batch_size", ["1", "0"], ["10000", "10001"]),
+        ("batch_timeout", ["\"1s\"", "0"], ["\"1h\"", "3601"]),
+        ("rate_limit", ["1", "0"], ["1000000", "1000001"]),
+        ("timeout", ["\"1s\"", "0"], ["\"1h\"", "3601"]),
+        ("retry_attempts", ["0", "-1"], ["100", "101"]),
+        ("retry_delay", ["\"1s\"", "0"], ["\"1h\"", "3601"]),
+        ("spool_max_age", ["\"1m\"", "\"59s\""], ["\"365d\"", "\"366d\""]),
+        (
+            "spool_max_bytes",
+            ["1048576", "1048575"],
+            ["17179869184", "17179869185"],
+        ),
+    ] {
+        let shipped = fs::read_to_string(home("config/verdictd.toml")).unwrap();
+        let at = shipped.find(&format!("\n#{key} = ")).unwrap();
+        // The comment of its paragraph.
+        let comment = shipped[..at].rsplit("\n\n").next().unwrap();
+        for [good, bad] in [least, most] {
+            assert!(holds(key, good) && !holds(key, bad), "{key}: {good} {bad}");
+            assert!(
+                comment.contains(good),
+                "{key}: the comment does not say {good}: {comment}"
+            );
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use verdictd::webhook::wire::EventType;
 
-use super::rig::{KEY, Post, run, unix_seconds};
+use super::rig::{KEY, Post, run, send, unix_seconds};
 use super::{Example, batch, home, one, verify};
 
 /// What must be accepted.
@@ -121,6 +121,87 @@ fn verifies(path: &str) {
     );
 }
 
+/// What is signed and makes no sense is not worth sending again, and nobody is made to hold what is too large.
+fn refuses_nonsense(path: &str) {
+    let example = Example::start(path, |_| Vec::new());
+    for body in ["{", "[]", "{}", "{\"events\":7}", "\u{ff}"] {
+        let answer = example.post(&Post::of(body));
+        assert_eq!(answer, 400, "{path}: {body}: {}", example.program.log());
+    }
+    let mut large = Post::of(vec![b' '; 2 << 20 | 1]).bytes("/webhook");
+    if path == "python/handlers.py" {
+        // It answers without reading: what it was sent then would cut its answer off.
+        large.truncate(large.len() - (2 << 20 | 1));
+    }
+    let answer = send(example.program.address, &large);
+    assert_eq!(answer.status, 413, "{path}: {}", example.program.log());
+    let answer = example.program.post(&batch(vec![one(EventType::IpBlocked)]));
+    assert_eq!(answer.status, 200, "{path}: {}", example.program.log());
+}
+
+#[test]
+fn nonsense_is_refused_for_good() {
+    for path in [
+        "python/handlers.py",
+        "python/flask_handler.py",
+        "node/receiver.mjs",
+    ] {
+        refuses_nonsense(path);
+    }
+    let example = Example::start("python/handlers.py", |_| Vec::new());
+    for field in ["id", "event_type", "data"] {
+        let mut event = serde_json::to_value(one(EventType::IpBlocked)).unwrap();
+        event.as_object_mut().unwrap().remove(field);
+        assert_eq!(example.post(&Post::events(&[event])), 400, "{field}");
+    }
+}
+
+#[test]
+fn node_handles_an_event_once_and_knows_its_own_types_only() {
+    let example = Example::start("node/receiver.mjs", |_| Vec::new());
+    let mut prefix = one(EventType::IpBlocked);
+    prefix.data.insert("prefix".into(), "2001:db8::/64".into());
+    let mut others = ["constructor", "__proto__", "from_the_future"].map(|kind| {
+        let mut event = one(EventType::IpBlocked);
+        event.event_type = kind.into();
+        event
+    });
+    others[0].data.insert("ip".into(), "192.0.2.77".into());
+    let all = batch([vec![prefix], others.to_vec()].concat());
+    assert_eq!([example.post(&all), example.post(&all)], [200, 200]);
+    assert_eq!(example.printed(), ["blocked 2001:db8::/64 for port_scanning"]);
+}
+
+#[test]
+fn the_old_secret_holds_while_it_is_being_changed() {
+    for path in ["python/handlers.py", "node/receiver.mjs"] {
+        let example = Example::start_with(path, &format!("the-new-one\n{KEY}\n"), |_| Vec::new());
+        let body = batch(vec![one(EventType::IpBlocked)]).body;
+        for (key, expected) in [("the-new-one", 200), (KEY, 200), ("another", 401)] {
+            let post = Post::signed(body.clone(), key, unix_seconds());
+            assert_eq!(example.post(&post), expected, "{path}: {key}");
+        }
+        // All signatures by one secret: not one by each.
+        let mut mixed = Post::signed(body.clone(), KEY, unix_seconds());
+        mixed.v2 = Post::signed(body, "the-new-one", unix_seconds()).v2;
+        assert_eq!(example.post(&mixed), 401, "{path}");
+    }
+}
+
+#[test]
+fn a_signature_that_is_no_text_of_ours_is_a_wrong_one() {
+    for path in [
+        "python/handlers.py",
+        "python/flask_handler.py",
+        "node/receiver.mjs",
+    ] {
+        let example = Example::start(path, |_| Vec::new());
+        let mut post = batch(vec![one(EventType::IpBlocked)]);
+        post.v1 = Some("sha256=ä".into());
+        assert_eq!(example.post(&post), 401, "{path}: {}", example.program.log());
+    }
+}
+
 #[test]
 fn a_flask_handler_that_verifies_as_documented_agrees() {
     verifies("python/flask_handler.py");
@@ -177,6 +258,10 @@ fn openssl_in_a_shell_agrees() {
             "{text}"
         );
     }
+    fs::write(&secret, "\n").unwrap();
+    let (text, code) = checked(&good()[0].1);
+    assert_eq!(code, 2, "{text}");
+    fs::write(&secret, KEY).unwrap();
     // Whoever reads its words judges the time.
     let wrong = bad().into_iter().filter(|(what, post)| {
         post.v1.is_some()

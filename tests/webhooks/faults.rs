@@ -3,11 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use verdictd::core::probe::{Probe, TcpFlags, Transport};
 use verdictd::webhook::Webhooks;
 use verdictd::webhook::status::Circuit;
 use verdictd::webhook::wire::EventType;
 
-use crate::rig::{QUICK, Receiver, answer, config, numbered, of, ok, publish, to, until};
+use crate::rig::{QUICK, Receiver, answer, config, of, ok, publish, to, until};
 
 #[test]
 fn what_is_urgent_goes_at_once_and_the_rest_waits_for_its_batch() {
@@ -186,22 +187,37 @@ fn each_gets_what_it_wants_and_a_reload_changes_that() {
     webhooks
         .reload(&verdictd::webhook::config::WebhookConfig::default())
         .unwrap();
-    assert!(!outbox.wants(EventType::IpBlocked));
+    assert!(!webhooks.status().enabled);
+}
+
+fn syn(src: [u8; 4]) -> Probe {
+    let transport = Transport::Tcp {
+        sport: 50_000,
+        dport: 22,
+        flags: TcpFlags(0x02),
+        seq: 7,
+    };
+    Probe {
+        src: src.into(),
+        dst: [192, 0, 2, 1].into(),
+        transport,
+    }
 }
 
 #[test]
 fn attempts_above_ten_a_second_are_merged_and_delay_nothing() {
     let receiver = Receiver::fine();
     let folder = tempfile::tempdir().unwrap();
-    let config = to(&receiver, "batch_timeout = 1\nrate_limit = 20", "");
+    let config = to(
+        &receiver,
+        "batch_timeout = 1\nrate_limit = 20\nbatch_size = 1000",
+        "",
+    );
     let (webhooks, outbox) = Webhooks::start(&config, folder.path()).unwrap();
+    let now = Instant::now();
     for n in 0..2_000 {
-        outbox.publish(numbered(EventType::ConnectionAttempt, n));
-        let mut other = numbered(EventType::ConnectionAttempt, n);
-        other
-            .data
-            .insert("ip".into(), format!("198.51.100.{}", n % 250).into());
-        outbox.publish(other);
+        outbox.saw(&syn([203, 0, 113, 9]), now);
+        outbox.saw(&syn([198, 51, 100, n as u8 % 250]), now);
     }
     thread::sleep(Duration::from_millis(500));
     let told = Instant::now();
@@ -210,6 +226,19 @@ fn attempts_above_ten_a_second_are_merged_and_delay_nothing() {
     assert!(told.elapsed() < Duration::from_secs(1));
     let status = until(5, &webhooks, "merged", |status| status.merged > 1_900);
     assert_eq!(status.dropped, 0);
+    until(10, &webhooks, "everything", |status| {
+        of(status, "soc").waiting == 0
+    });
+    let requests = receiver.requests();
+    let attempts = requests.iter().flat_map(|request| request.events());
+    let of_scanner = attempts.filter(|event| event["data"]["ip"] == "203.0.113.9");
+    let counts: Vec<u64> = of_scanner
+        .map(|event| event["data"]["count"].as_u64().unwrap())
+        .collect();
+    assert!(
+        counts.len() < 40 && counts.iter().sum::<u64>() == 2_000,
+        "{counts:?}"
+    );
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! `verdictctl webhook test` and `send`: one event to an endpoint, and in plain words what came of it.
 
 use std::path::{self, Path};
-use std::time::Instant;
-
-use time::OffsetDateTime;
 
 use super::super::print::{Paint, plain};
 use super::super::{CliError, Exit, Screen};
@@ -72,11 +69,7 @@ fn post_all(
     kind: EventType,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, CliError> {
-    let now = Now {
-        at: Instant::now(),
-        wall: OffsetDateTime::now_utc(),
-    };
-    let event = event::sample(kind, now);
+    let event = event::sample(kind, Now::read());
     let mut exit = Exit::Fine;
     for endpoint in endpoints {
         let title = format!("{} ({})", plain(&endpoint.name), endpoint.url);

@@ -16,7 +16,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::entry::Entry;
 use super::filter::COMPLETED;
 use super::{Completed, IPCTNL_MSG_CT_NEW};
-use crate::kernel::host::number;
 use crate::kernel::netlink::{Messages, nfnl_type};
 use crate::kernel::sys;
 
@@ -97,12 +96,6 @@ impl AsFd for Completions {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Whether conntrack announces changes in this network namespace (`nf_conntrack_events`: 1, or 2 for "while
-/// somebody listens"); `None` where there is no conntrack.
-pub fn events_enabled() -> Option<bool> {
-    number("/proc/sys/net/netfilter/nf_conntrack_events").map(|mode| mode != 0)
 }
 
 fn completions(datagram: &[u8]) -> impl Iterator<Item = Completed> {

@@ -61,9 +61,15 @@ impl Completed {
     }
 }
 
-/// Whether conntrack follows nothing in this network namespace: no rule woke it, or nothing came since.
-pub fn sleeps() -> bool {
-    number("/proc/sys/net/netfilter/nf_conntrack_count").is_none_or(|flows| flows == 0)
+/// Whether conntrack announces nothing in this network namespace: no rule woke it, nothing came since, or its events
+/// are off.
+pub fn is_silent() -> bool {
+    number("/proc/sys/net/netfilter/nf_conntrack_count").is_none_or(|flows| flows == 0) || is_muted()
+}
+
+/// Whether somebody turned its events off here (`nf_conntrack_events`: 0; 2 is "while somebody listens").
+pub fn is_muted() -> bool {
+    number("/proc/sys/net/netfilter/nf_conntrack_events").is_some_and(|mode| mode == 0)
 }
 
 /// Conntrack and the sockets that it would have to follow, at one moment, in one network namespace.

@@ -1,8 +1,8 @@
 //! Events on disk between happening and delivery: appended in order, each endpoint with its own place in them.
 //!
 //! Bounded: when full, the oldest are dropped and counted for whoever had not got them. A crash of the engine loses
-//! nothing that was written; a loss of power at most what [`Spool::unsynced`] was not asked for yet. A place that is
-//! lost begins at the oldest event again: twice is better than never.
+//! nothing that was written; a loss of power at most what [`Spool::unsynced`] was not asked for yet. A place that
+//! cannot be read begins at the oldest event again: twice is better than never.
 
 mod place;
 mod record;

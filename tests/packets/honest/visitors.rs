@@ -4,11 +4,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Barrier;
 use std::thread;
 
-use super::{carries, in_both_modes, spotless, unbanned, visit};
+use super::{carries, firewall, in_both_modes, spotless, unbanned, visit};
 use crate::common::engine::{DETECTION, Engine};
 use crate::common::flow::echoes;
 use crate::common::lab::{CLIENT, HOST, Lab};
 use crate::common::namespace::Namespace;
+use crate::common::service::Echo;
 use crate::common::{ms, secs};
 
 /// What an office behind one address uses of a host that is its web and mail server.
@@ -72,6 +73,27 @@ fn an_office_uses_nine_ports_one_after_another() {
         }
         unbanned(engine);
     });
+}
+
+/// `nf_conntrack_events = 0`, as some tune a busy host: then TCP says who completed a handshake.
+#[test]
+fn an_office_where_conntrack_announces_nothing() {
+    let lab = Lab::new().with_client();
+    let _services = Echo::tcp(&lab.host, &OFFICE);
+    lab.host.sysctl("net/netfilter/nf_conntrack_events", "0");
+    let engine = Engine::start(&lab.host, &firewall(&OFFICE));
+    let status = engine.ctl(&["status"]);
+    assert!(
+        status.code() == 4 && status.text().contains("nf_conntrack_events=1"),
+        "{}",
+        status.text()
+    );
+    let open = |ports: &[u16]| at_once(lab.client(), "10.77.1.1", ports);
+    let mut early = open(&OFFICE[..7]);
+    thread::sleep(secs(2)); // TCP is asked after one
+    let mut late = open(&OFFICE[7..]);
+    assert!(early.iter_mut().chain(&mut late).all(echoes), "{}", engine.log());
+    unbanned(&engine);
 }
 
 /// Nine connections before the first answer: what is on its way may yet be completed.

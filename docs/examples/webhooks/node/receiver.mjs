@@ -8,17 +8,20 @@ import { createServer } from "node:http";
 
 const WINDOW_SECONDS = 300;
 const LARGEST_BODY = 2 * 1024 * 1024;
-const secret = readFileSync(process.env.WEBHOOK_SECRET_FILE, "utf8").trimEnd();
-if (secret === "") throw new Error("WEBHOOK_SECRET_FILE is empty: everybody could sign");
+// One a line: the newest first, while it is being changed.
+const secrets = readFileSync(process.env.WEBHOOK_SECRET_FILE, "utf8").split("\n").filter(Boolean);
+if (secrets.length === 0) throw new Error("WEBHOOK_SECRET_FILE is empty: everybody could sign");
 
+// Without a prototype, or a type called "constructor" would find a handler.
 const handlers = {
+  __proto__: null,
   ip_blocked: (data) => console.log(`blocked ${data.prefix ?? data.ip} for ${data.reason}`),
   ip_unblocked: (data) => console.log(`unblocked ${data.prefix ?? data.ip}`),
   distributed_attack_detected: (data) => console.log(`attack on port ${data.port}`),
 };
 
 /** Whether `given` is the signature of these bytes. Takes as long for a nearly right one as for a wrong one. */
-function fits(given, ...parts) {
+function fits(secret, given, ...parts) {
   const mac = createHmac("sha256", secret);
   for (const part of parts) mac.update(part);
   const expected = Buffer.from(`sha256=${mac.digest("hex")}`);
@@ -27,20 +30,31 @@ function fits(given, ...parts) {
 }
 
 /** `body`: a Buffer of the bytes as they came, before anybody parses them. Node gives names of headers in lower case. */
-export function isGenuine(headers, body, now = Date.now() / 1000) {
+function isGenuine(headers, body, now = Date.now() / 1000) {
   const timestamp = headers["x-firewall-timestamp"] ?? "";
   const v1 = headers["x-firewall-signature"];
   const v2 = headers["x-firewall-signature-v2"];
   if (v1 === undefined && v2 === undefined) return false;
-  if (v1 !== undefined && !fits(v1, body)) return false;
-  if (v2 !== undefined && !fits(v2, timestamp, ".", body)) return false;
-  return /^\d{1,12}(\.\d+)?$/.test(timestamp) && Math.abs(now - Number(timestamp)) <= WINDOW_SECONDS;
+  const signed = secrets.some(
+    (secret) =>
+      (v1 === undefined || fits(secret, v1, body)) && (v2 === undefined || fits(secret, v2, timestamp, ".", body)),
+  );
+  return signed && /^\d{1,12}(\.\d+)?$/.test(timestamp) && Math.abs(now - Number(timestamp)) <= WINDOW_SECONDS;
 }
 
 const done = new Set(); // ids; a handler of yours may rather ask its database
 
-function take(body) {
-  const { events } = JSON.parse(body);
+/** What is no batch of events is undefined: it would be none the next time either. */
+function parsed(body) {
+  try {
+    const { events } = JSON.parse(body);
+    return events.every(({ id, event_type, data }) => id && event_type && data) ? events : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function take(events) {
   for (const event of events) {
     if (done.has(event.id)) continue;
     handlers[event.event_type]?.(event.data, event);
@@ -60,7 +74,9 @@ async function answer(request) {
   }
   const body = Buffer.concat(chunks);
   if (!isGenuine(request.headers, body)) return [401, { error: "Invalid signature" }];
-  return [200, { status: "success", processed_events: take(body) }];
+  const events = parsed(body);
+  if (events === undefined) return [400, { error: "Not a batch of events" }];
+  return [200, { status: "success", processed_events: take(events) }];
 }
 
 const server = createServer({ requestTimeout: 10_000 }, (request, response) => {

@@ -4,10 +4,12 @@
 
 An operator's ban (reason "manual") is not passed on. Bans made here are such on the other firewalls, so two firewalls
 that listen to each other do not keep a ban alive for ever. On each firewall, let the key do nothing but this:
-docs/examples/webhooks/sh/ban-only.sh.
+docs/examples/webhooks/sh/ban-only.sh, which also leaves a longer ban alone that is there already: `verdictctl ban`
+alone would replace it.
 
 A firewall that cannot be reached is tried again with the event for five minutes, then given up for that event: a ban
-that comes late protects nobody, and later ones shall not wait behind it.
+that comes late protects nobody, and later ones shall not wait behind it. Eight firewalls are asked at once, and each
+may take its time: give the endpoint of the sender timeout = 60 and batch_size = 1.
 """
 
 import ipaddress
@@ -63,7 +65,7 @@ def ban_everywhere(event):
         return
     with ThreadPoolExecutor(max_workers=8) as pool:
         done = list(pool.map(lambda firewall: ban(firewall, order), FIREWALLS))
-    # What raises is sent again. A ban that is there already is simply renewed.
+    # What raises is sent again.
     if not all(done) and seconds_until(event["timestamp"]) > -GIVE_UP_SECONDS:
         raise RuntimeError("not every firewall was reached")
 

@@ -27,8 +27,9 @@ dispatcher = Dispatcher()
 @dispatcher.on(*TITLES)
 def open_ticket(event):
     data = event["data"]
+    title = TITLES[event["event_type"]].format_map(data)
     ticket = {
-        "title": TITLES[event["event_type"]].format_map(data),
+        "title": f"Trial: {title}" if data.get("test") else title,
         "severity": "critical",
         "occurred_at": event["timestamp"],
         "external_id": event["id"],

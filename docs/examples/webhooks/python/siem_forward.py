@@ -2,11 +2,13 @@
 
     SIEM_ADDRESS=siem.example.com:601 WEBHOOK_SECRET_FILE=secret python3 siem_forward.py
 
-A SIEM that cannot be reached makes the request fail with 503, so that the sender keeps the events meanwhile.
+A SIEM that cannot be reached makes the request fail with 503, so that the sender keeps the events meanwhile. What TCP
+took counts as forwarded: syslog has no answer that would say more.
 """
 
 import os
 import socket
+from datetime import datetime
 
 from verdict_webhook import Dispatcher, serve
 
@@ -35,22 +37,37 @@ def header(value):
     return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ")
 
 
+def milliseconds(timestamp):
+    """CEF takes milliseconds since 1970 and some forms of its own, not RFC 3339."""
+    # fromisoformat() takes the Z itself from Python 3.11 on
+    return round(datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp() * 1000)
+
+
+def address(value, v4, v6, label):
+    """`src` and `dst` of CEF:0 are IPv4; IPv6 has fields of its own."""
+    if value is None or ":" not in value:
+        return {v4: value}
+    return {v6 + "Label": label, v6: value}
+
+
 def cef(event):
     data, kind = event["data"], event["event_type"]
     fields = {
-        "rt": event["timestamp"],
+        "rt": milliseconds(event["timestamp"]),
         "externalId": event["id"],
-        "src": data.get("ip"),
-        "dpt": data.get("port"),
+        **address(data.get("ip"), "src", "c6a2", "Source IPv6 Address"),
         "spt": data.get("src_port"),
-        "dst": data.get("dst"),
+        **address(data.get("dst"), "dst", "c6a3", "Destination IPv6 Address"),
+        "dpt": data.get("port"),
         "proto": data.get("protocol"),
         "act": data.get("action"),
         "cnt": data.get("attempts") or data.get("unique_ports_scanned") or data.get("count"),
         "reason": data.get("reason") or data.get("attack_type"),
         "cs1Label": "technique" if "mitre_technique" in data else None,
         "cs1": data.get("mitre_technique"),
-        "msg": data.get("error") or data.get("detail"),
+        "cs2Label": "trial" if "test" in data else None,
+        "cs2": data.get("test"),
+        "msg": data.get("error") or data.get("detail") or "; ".join(data.get("reasons", [])) or None,
     }
     extension = " ".join(f"{key}={escaped(value)}" for key, value in fields.items() if value is not None)
     version = event.get("version", "1.0")

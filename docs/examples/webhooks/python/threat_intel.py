@@ -1,4 +1,4 @@
-"""Submits scanners as STIX 2.1 indicators to a collection of a TAXII 2.1 server (MISP and OpenCTI have such).
+"""Submits scanners as STIX 2.1 indicators to a collection of a TAXII 2.1 server.
 
     TAXII_COLLECTION=https://intel.example.com/api/collections/91a7b528-80eb-42ed-a74d-c6fbd5a26116/ \
         TAXII_TOKEN_FILE=token WEBHOOK_SECRET_FILE=secret python3 threat_intel.py
