@@ -41,7 +41,7 @@ soak: ## the same tests with long counts, on the release build; no time limit
 scan-table: ## what each kind of scan meets, measured and written into docs/detection.md (root)
 	@packaging/scan-table.sh
 
-bench-peers: ## what webhook receivers that misbehave cost a verdict, side by side; some four minutes (root)
+bench-peers: ## what webhook receivers that misbehave cost a verdict, side by side; some five minutes (root)
 	@packaging/deps.sh test
 	@$(CARGO) bench --no-run --bench peers
 	@$$($(CARGO) bench --no-run --bench peers --message-format json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\/peers-[^"]*\)".*/\1/p')

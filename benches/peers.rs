@@ -29,8 +29,8 @@ use common::service::Echo;
 use common::wire::{Gun, SYN};
 use common::{secs, within};
 
-const ROUNDS: usize = 7;
-const LOAD: Duration = secs(8);
+const ROUNDS: usize = 11;
+const LOAD: Duration = secs(6);
 /// Each a second: real connections, single SYNs of strangers, and scanners, who are banned.
 const CONNECTIONS: u32 = 300;
 const ATTEMPTS: u32 = 700;

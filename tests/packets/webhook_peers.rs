@@ -1,6 +1,8 @@
 //! Eight receivers that misbehave, beside one that does not: they cost the others, the disk and the memory little, and
 //! the verdicts nothing that a client sees. What they cost a verdict is measured by `make bench-peers`.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -32,6 +34,9 @@ fn receivers_that_misbehave_cost_others_little() {
     let engine = Engine::start(&lab.host, &config(&good, &bad));
     let (memory, over, attempts) = (Memory::of(&engine), AtomicBool::new(false), AtomicUsize::new(0));
     let before = memory.now();
+    let [worker, webhook] = ["worker", "webhook"].map(|name| nice(&engine, name));
+    let further = worker.iter().map(|nice| 19.min(nice + 10)).collect();
+    assert_eq!(webhook, further, "workers: {worker:?}");
     let mut slowest = Duration::ZERO;
     thread::scope(|scope| {
         scope.spawn(|| visit(&lab, &over, &attempts));
@@ -85,6 +90,22 @@ fn receivers_that_misbehave_cost_others_little() {
     let stopped = Instant::now();
     engine.stop();
     assert!(stopped.elapsed() < secs(8), "{:?}", stopped.elapsed());
+}
+
+/// How far threads whose names begin so step back behind others (proc(5), stat: field 19).
+fn nice(engine: &Engine<'_>, name: &str) -> BTreeSet<i32> {
+    let pid = &engine.json("status")["pid"];
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running engine");
+    let stats = tasks
+        .flatten()
+        .map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+    let named = stats.filter(|stat| {
+        stat.split_once('(')
+            .is_some_and(|(_, rest)| rest.starts_with(name))
+    });
+    // Behind the name, which may hold anything, state is field 3.
+    let fields = named.filter_map(|stat| stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok());
+    fields.collect()
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);
