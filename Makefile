@@ -2,7 +2,7 @@
 CARGO = packaging/cargo.sh
 .DEFAULT_GOAL := build
 
-.PHONY: build run demo test test-vm soak scan-table lint clean help
+.PHONY: build run demo test test-vm soak scan-table bench-peers lint clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -40,6 +40,11 @@ soak: ## the same tests with long counts, on the release build; no time limit
 
 scan-table: ## what each kind of scan meets, measured and written into docs/detection.md (root)
 	@packaging/scan-table.sh
+
+bench-peers: ## what webhook receivers that misbehave cost a verdict, side by side; some five minutes (root)
+	@packaging/deps.sh test
+	@$(CARGO) bench --no-run --bench peers
+	@$$($(CARGO) bench --no-run --bench peers --message-format json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\/peers-[^"]*\)".*/\1/p')
 
 clean: ## what was built
 	@$(CARGO) clean

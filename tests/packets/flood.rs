@@ -2,7 +2,7 @@
 //!
 //! A million packets in `make test`, ten million in `make soak`. Of what is measured one line is printed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::common::engine::{DETECTION, Engine};
 use crate::common::flow::{connect_from, echoes, talks};
 use crate::common::lab::{CLIENT, HOST, HOST6, Lab, NEIGHBOUR};
+use crate::common::memory::Memory;
 use crate::common::namespace::Namespace;
 use crate::common::service::Echo;
 use crate::common::watch::Witness;
@@ -285,36 +286,6 @@ fn scan(ns: &Namespace, engine: &Engine<'_>, source: &str, first: u16) -> Option
         thread::sleep(ms(10));
     }
     within(secs(5), || engine.ban_of(source).is_some()).then(|| began.elapsed())
-}
-
-/// What the engine holds, as the kernel counts it; in KiB.
-struct Memory(String);
-
-impl Memory {
-    fn of(engine: &Engine<'_>) -> Memory {
-        let pid = engine.json("status")["pid"].as_u64().expect("a process number");
-        Memory(format!("/proc/{pid}/status"))
-    }
-
-    fn line(&self, key: &str) -> u64 {
-        let text = fs::read_to_string(&self.0).expect("a running engine");
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .expect("a line of proc(5)");
-        line.split_whitespace()
-            .next()
-            .and_then(|word| word.parse().ok())
-            .expect("a number")
-    }
-
-    fn now(&self) -> u64 {
-        self.line("VmRSS:")
-    }
-
-    fn peak(&self) -> u64 {
-        self.line("VmHWM:")
-    }
 }
 
 /// Marsaglia's xorshift64: the same flood each time.

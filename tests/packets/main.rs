@@ -27,4 +27,6 @@ mod scans;
 mod state;
 mod traffic;
 mod under_attack;
+mod webhook_endurance;
+mod webhook_peers;
 mod webhooks;
