@@ -23,7 +23,11 @@ use crate::common::peers::{events_of, read_request};
 use crate::common::wire::{Gun, SYN};
 use crate::common::{count, ms, secs, within};
 
-#[allow(dead_code, reason = "the receiver's tests use the rest")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the receiver's tests use the rest, and unwrap as tests do"
+)]
 #[path = "../receiver/rig.rs"]
 mod rig;
 
