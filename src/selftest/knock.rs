@@ -1,6 +1,6 @@
 //! Knocks at this host through the tun device and hears what it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use super::range::LENGTH;
 use super::session::Session;
 use crate::config::InterfaceName;
 use crate::kernel::conntrack::{Flow, forget};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::ruleset::scratch;
 use crate::kernel::tun::Tun;
 
 /// The device and what was sent through it; when it is dropped the device is gone, and conntrack has forgotten.
@@ -196,8 +198,14 @@ impl Drop for Knocker {
                 port: knock.server.port(),
             })
             .collect();
-        // They go by themselves within seconds: all were reset.
+        // What is refused here goes by itself: flows that were reset, and limits, within ten seconds.
         let _ = forget::forget(&flows);
+        if let Ok(mut netlink) = Netlink::open(mnl::Bus::Netfilter) {
+            let clients: BTreeSet<Ipv4Addr> = self.knocks.keys().map(|client| *client.ip()).collect();
+            for client in clients {
+                let _ = scratch::forget_limit(&mut netlink, client);
+            }
+        }
     }
 }
 

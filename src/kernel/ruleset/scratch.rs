@@ -15,7 +15,7 @@ use super::spec::Family;
 use super::sys::Message;
 use super::uapi::*;
 use super::{RulesetError, TABLE};
-use crate::kernel::netlink::{Attributes, Netlink, NetlinkError};
+use crate::kernel::netlink::{Attributes, Builder, Netlink, NetlinkError, nfnl_type};
 
 /// Its name.
 pub const SCRATCH: &str = "selftest";
@@ -62,8 +62,8 @@ pub fn add(netlink: &mut Netlink, addr: Ipv4Addr, timeout: Duration) -> Result<(
 /// # Errors
 /// If there is no such set.
 pub fn count(netlink: &mut Netlink) -> Result<usize, NetlinkError> {
-    let mut builder = crate::kernel::netlink::Builder::new();
-    let kind = crate::kernel::netlink::nfnl_type(libc::NFNL_SUBSYS_NFTABLES, libc::NFT_MSG_GETSETELEM);
+    let mut builder = Builder::new();
+    let kind = nfnl_type(libc::NFNL_SUBSYS_NFTABLES, libc::NFT_MSG_GETSETELEM);
     let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
     let seq = netlink.take_seqs(1).start;
     builder.nfnetlink(kind, flags, seq, libc::NFPROTO_INET, 0);
@@ -77,6 +77,32 @@ pub fn count(netlink: &mut Netlink) -> Result<usize, NetlinkError> {
     })
 }
 
+/// Takes `addr` out of the set of limits on evidence, where each of its packets left it for ten seconds; none there is
+/// fine, and so is no such set.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn forget_limit(netlink: &mut Netlink, addr: Ipv4Addr) -> Result<(), RulesetError> {
+    let mut batch = Transaction::new();
+    let mut builder = message(libc::NFT_MSG_DELSETELEM, 0);
+    builder.put_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+    builder.put_str(NFTA_SET_ELEM_LIST_SET, "evidence_limit4");
+    let list = builder.open(NFTA_SET_ELEM_LIST_ELEMENTS);
+    let element = builder.open(NFTA_LIST_ELEM);
+    put_key(&mut builder, &addr.octets());
+    builder.close(element);
+    builder.close(list);
+    batch.add(&Message::new(builder.bytes()), || format!("the limit of {addr}"));
+    absent_is_fine(batch.send(netlink))
+}
+
+fn absent_is_fine(sent: Result<(), RulesetError>) -> Result<(), RulesetError> {
+    match sent {
+        Err(RulesetError::Refused { source, .. }) if source.errno() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
 /// Takes the set out; none there is fine.
 ///
 /// # Errors
@@ -84,8 +110,5 @@ pub fn count(netlink: &mut Netlink) -> Result<usize, NetlinkError> {
 pub fn remove(netlink: &mut Netlink) -> Result<(), RulesetError> {
     let mut batch = Transaction::new();
     batch.add(&messages::delete_set(SCRATCH), || format!("set \"{SCRATCH}\""));
-    match batch.send(netlink) {
-        Err(RulesetError::Refused { source, .. }) if source.errno() == Some(libc::ENOENT) => Ok(()),
-        other => other,
-    }
+    absent_is_fine(batch.send(netlink))
 }
