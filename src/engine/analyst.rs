@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
-pub use self::trial::{Question, is_leftover};
+pub use self::trial::{NONE, Question, is_leftover};
 
 use self::trial::Trial;
 use super::attack_lines::AttackLines;
@@ -492,8 +492,8 @@ impl Analyst {
     /// Evidence, ladder and live bans stay; what the new policy would have done with them in the past is not
     /// asked. Bans follow the switch of enforcement.
     fn go_over_to(&mut self, policy: Arc<Policy>, now: Instant) {
-        self.end_trial(None);
         self.policy = policy;
+        self.spare_trial();
         for worker in &self.workers {
             worker.order(Order::Policy(Arc::clone(&self.policy)));
         }

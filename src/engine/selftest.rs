@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::analyst::{Command, Question};
-use super::handler::EngineHandler;
+use super::analyst::{Command, NONE, Question};
+use super::handler::{EngineHandler, PATIENCE};
 use super::worker::Order;
 use crate::control::selftest_view::{SelftestPlan, SelftestState};
 use crate::control::server::Peer;
@@ -33,7 +33,7 @@ impl EngineHandler {
             return begun;
         }
         // Nothing of it may be told before every worker knows.
-        let deadline = Instant::now() + super::handler::PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         let deaf = self
             .workers
             .iter()
@@ -44,7 +44,7 @@ impl EngineHandler {
             return Reply::refused(format!(
                 "{deaf} of {} workers did not answer within {} s",
                 self.workers.len(),
-                super::handler::PATIENCE.as_secs()
+                PATIENCE.as_secs()
             ));
         }
         Reply::Selftest(Box::new(self.plan()))
@@ -87,11 +87,11 @@ impl EngineHandler {
             .commands
             .send(Command::Selftest(Question::Look { to }))
             .is_ok();
-        let state = asked
-            .then(|| state.recv_timeout(super::handler::PATIENCE).ok())
-            .flatten();
-        let Some(state) = state else {
-            return Reply::refused("the analyst does not answer");
+        let state = asked.then(|| state.recv_timeout(PATIENCE).ok()).flatten();
+        let state = match state {
+            Some(Some(state)) => state,
+            Some(None) => return Reply::refused(NONE),
+            None => return Reply::refused("the analyst does not answer"),
         };
         let shard = shard_of(Prefix::host(source), self.layout.seed, self.workers.len() as u32);
         let (to, counted) = bounded(1);
@@ -99,7 +99,7 @@ impl EngineHandler {
             worker.order(Order::Look(source, to));
         }
         Reply::SelftestState(Box::new(SelftestState {
-            counted: counted.recv_timeout(super::handler::PATIENCE).ok(),
+            counted: counted.recv_timeout(PATIENCE).ok(),
             ..state
         }))
     }

@@ -12,6 +12,7 @@ use super::proof::{Fault, Record};
 use super::range::LENGTH;
 use super::session::Session;
 use crate::config::InterfaceName;
+use crate::control::selftest_view::LONGEST;
 use crate::kernel::conntrack::{Flow, forget};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::scratch;
@@ -25,6 +26,8 @@ pub(super) struct Knocker {
     next_port: u16,
     seq: u32,
     knocks: HashMap<SocketAddrV4, Knock>,
+    /// Nothing is sent later: the engine may have ended the self-test by then.
+    until: Instant,
 }
 
 /// One SYN: who sent it, which also tells it from all others.
@@ -90,11 +93,20 @@ impl Knocker {
             next_port: FIRST_PORT + u16::from_ne_bytes([a, b]) % PORTS,
             seq: u32::from_ne_bytes([c, d, e, f]),
             knocks: HashMap::new(),
+            until: begun + LONGEST - SPARE,
         })
     }
 
     /// One SYN from `from` to `port` of this host, a flow of its own.
     pub(super) fn knock(&mut self, from: Ipv4Addr, port: u16) -> Result<Id, Fault> {
+        if Instant::now() >= self.until {
+            return Err(Fault::new(
+                "time",
+                format!("to be done within {} s", LONGEST.as_secs()),
+                "it took longer",
+                "how busy this host is",
+            ));
+        }
         self.next_port = FIRST_PORT + (self.next_port - FIRST_PORT + 1) % PORTS;
         self.seq = self.seq.wrapping_add(SEQ_STEP);
         let client = SocketAddrV4::new(from, self.next_port);
@@ -225,5 +237,7 @@ const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 12_000;
 /// Two knocks of one flow must not look like one sent twice.
 const SEQ_STEP: u32 = 1_000_003;
+/// Between our end and the engine's.
+const SPARE: Duration = Duration::from_secs(3);
 /// How long a signal waits at most.
 const TICK: Duration = Duration::from_millis(50);

@@ -180,20 +180,20 @@ mod tests {
         let mut record = Record::new();
         record.add(
             "banned",
-            Some(Duration::from_micros(3_141)),
+            Some(Duration::from_micros(2_504)),
             "192.0.2.10 is in banned4",
         );
         record.add("note", None, "nothing answers");
         let failed = record.failed(Fault::new("dropped", "no answer", "a RST", "the table"));
         assert_eq!(
             failed.to_string(),
-            "ok  banned    192.0.2.10 is in banned4 (3.14 ms)\n    note      nothing answers\nFAILED dropped\n    \
+            "ok  banned    192.0.2.10 is in banned4 (2.5 ms)\n    note      nothing answers\nFAILED dropped\n    \
              expected: no answer\n    seen:     a RST\n    look at:  the table"
         );
         let json = serde_json::to_value(&failed).unwrap();
         assert_eq!(
             (&json["proved"], &json["steps"][0]["ms"]),
-            (&false.into(), &3.14.into())
+            (&false.into(), &2.5.into())
         );
         assert_eq!(json["steps"][1].get("ms"), None);
     }

@@ -57,16 +57,17 @@ impl Session {
         ))
     }
 
-    /// How far the engine is.
+    /// How far the engine is. Asked before anything more is sent: an engine that was restarted knows of no self-test,
+    /// and would take what it sees for the real thing.
     pub(super) fn look(&self) -> Result<SelftestState, Fault> {
         let source = self.place.source.into();
         match self.client.ask(&Request::SelftestLook { source }) {
             Ok(Reply::SelftestState(state)) => Ok(*state),
             Ok(Reply::Refused { message }) => Err(Fault::new(
                 "engine",
-                "an answer to how far it is",
+                "the self-test to be under way",
                 format!("the engine refuses: {message}"),
-                "its log, verdictctl status",
+                "its log: was it restarted meanwhile?",
             )),
             Ok(_) => Err(other_answer()),
             Err(error) => Err(unanswered(&error)),

@@ -124,6 +124,9 @@ impl<'a> Trial<'a> {
             while Instant::now() < until {
                 let state = self.session.look()?;
                 counted = state.counted;
+                if counted.is_none() {
+                    return Err(self.not_counted(None));
+                }
                 if state.banned.is_some() {
                     return Err(self.banned_too_soon(tolerated.len()));
                 }
@@ -215,6 +218,7 @@ impl<'a> Trial<'a> {
                 return Err(self.not_banned(limit)?);
             }
             if now >= again {
+                self.session.look()?;
                 self.knocker.knock(self.source, last.port)?;
                 again = now + AGAIN;
             }
@@ -271,6 +275,7 @@ impl<'a> Trial<'a> {
 
     /// Neither the packet that crossed the line nor the next one is answered.
     fn is_dropped(&mut self, crossing: Id, last: Last) -> Result<(), Fault> {
+        self.session.look()?;
         let next = self.knocker.knock(self.source, last.port)?;
         self.knocker.hear(Instant::now() + SILENCE, |_| false)?;
         let silence = self.knocker.sent(crossing).elapsed();
@@ -355,6 +360,7 @@ impl<'a> Trial<'a> {
 
     fn ask_witness(&mut self, port: u16) -> Result<Option<(Kind, Duration)>, Fault> {
         for _ in 0..ROUNDS {
+            self.session.look()?;
             let knocked = self.knocker.knock(self.witness, port)?;
             if let Some(answer) = self.knocker.wait(knocked, AGAIN)? {
                 return Ok(Some(answer));
@@ -411,6 +417,7 @@ impl<'a> Trial<'a> {
             return Ok(());
         }
         let crossed = self.knocker.wait(crossing, ANSWER_LIMIT)?;
+        self.session.look()?;
         let next = self.knocker.knock(self.source, last.port)?;
         let next = self.knocker.wait(next, ANSWER_LIMIT)?;
         match (crossed, next) {

@@ -103,4 +103,9 @@ pub(crate) fn nothing_is_written(engine: &Engine<'_>) {
             .find(|line| RANGES.iter().any(|range| line.contains(range)));
         assert_eq!(line, None, "{what}");
     }
+    assert!(
+        !engine.log().contains("somebody changed"),
+        "the scratch set is no tampering\n{}",
+        engine.log()
+    );
 }

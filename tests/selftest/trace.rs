@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use verdictd::control::client::Client;
 use verdictd::control::wire::{Reply, Request};
 
-use crate::common::engine::{CORPORATE, DETECTION, Engine, FIREWALL};
+use crate::common::engine::{CORPORATE, DETECTION, Engine, FIREWALL, OBSERVING};
 use crate::common::namespace::Namespace;
 use crate::common::{secs, within};
 use crate::rig::{self, Traces};
@@ -145,11 +145,34 @@ fn an_engine_that_is_killed_in_the_middle_leaves_nothing_to_the_next() {
 }
 
 #[test]
-fn a_reload_in_the_middle_ends_it() {
+fn a_reload_in_the_middle_brings_nothing_to_light() {
+    let ns = Namespace::new("self");
+    for after in [DETECTION, OBSERVING] {
+        let engine = Engine::start(&ns, DETECTION);
+        let child = in_the_middle(&ns, &engine);
+        signal(&child, Signal::STOP);
+        engine.home().write_config(after);
+        engine.must(&["reload"]);
+        signal(&child, Signal::CONT);
+        let output = child.wait_with_output().expect("a child of ours");
+        // What it proves under another policy depends on how far it was.
+        assert!(after == OBSERVING || output.status.success(), "{output:?}");
+        assert!(engine.bans().is_empty());
+        assert_eq!(engine.json("stats")["bans"]["total"], 0);
+        rig::nothing_is_written(&engine);
+        rig::proved(&ns, &engine);
+    }
+}
+
+#[test]
+fn an_engine_that_is_restarted_in_the_middle_is_not_scanned_in_earnest() {
     let ns = Namespace::new("self");
     let engine = Engine::start(&ns, DETECTION);
     let child = in_the_middle(&ns, &engine);
-    engine.must(&["reload"]);
+    signal(&child, Signal::STOP);
+    let home = engine.kill9();
+    let engine = Engine::start_in(&ns, home, &[]);
+    signal(&child, Signal::CONT);
     let output = child.wait_with_output().expect("a child of ours");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(engine.bans().is_empty());

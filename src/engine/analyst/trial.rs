@@ -1,8 +1,7 @@
 //! A self-test as the analyst sees it: one source of a documentation range that is judged and banned like anybody,
 //! by the same code and the same kernel set, and of which nothing is told, counted or remembered.
 //!
-//! It ends when the tester says so, when the configuration is read again, or by itself after [`LONGEST`]; then ban,
-//! records and the tester's scratch set are gone. Should the engine die meanwhile, the ban ends in the kernel no later, and the
+//! It ends when the tester says so, or by itself after [`LONGEST`]; then ban, records and the tester's scratch set are gone. Should the engine die meanwhile, the ban ends in the kernel no later, and the
 //! next engine knows it by its length ([`is_leftover`]).
 
 use std::net::IpAddr;
@@ -30,8 +29,8 @@ pub enum Question {
         ready: Sender<()>,
         to: Sender<Reply>,
     },
-    /// How it goes, as far as the ledger knows.
-    Look { to: Sender<SelftestState> },
+    /// How it goes, as far as the ledger knows; none: no self-test is under way.
+    Look { to: Sender<Option<SelftestState>> },
     /// It is over; the reply comes when the kernel has forgotten it.
     End { to: Sender<Reply> },
 }
@@ -88,14 +87,26 @@ impl Analyst {
         Ok(())
     }
 
-    fn look_at_trial(&self) -> SelftestState {
-        let Some(trial) = &self.trial else {
-            return SelftestState::default();
-        };
-        SelftestState {
+    fn look_at_trial(&self) -> Option<SelftestState> {
+        let trial = self.trial.as_ref()?;
+        Some(SelftestState {
             banned: self.ledger.get(&trial.sources[0]).map(|ban| ban.enforced),
             refused: trial.refused.clone(),
             ..SelftestState::default()
+        })
+    }
+
+    /// Enforcement is switched under a self-test: its ban must not become a real offence, so it ends.
+    pub(super) fn spare_trial(&mut self) {
+        let tested = self.trial.as_ref().map(|trial| trial.sources[0]);
+        let switched = |source: &Prefix| {
+            let ban = self.ledger.get(source);
+            ban.is_some_and(|ban| ban.enforced != self.policy.enforce)
+        };
+        if let Some(source) = tested.filter(switched) {
+            self.ledger.lift(&source);
+            self.submit(vec![Change::Remove { target: source }], Vec::new(), None);
+            self.release(source);
         }
     }
 
@@ -139,10 +150,7 @@ impl Analyst {
     pub(super) fn end_trial(&mut self, to: Option<Sender<Reply>>) {
         let Some(trial) = self.trial.take() else {
             if let Some(to) = to {
-                let _ = to.send(Reply::refused(format!(
-                    "no self-test is under way: its time of {} s is over, or the configuration was read again",
-                    LONGEST.as_secs()
-                )));
+                let _ = to.send(Reply::refused(NONE));
             }
             return;
         };
@@ -161,6 +169,9 @@ impl Analyst {
         self.submit(changes.into(), Vec::new(), to.map(|to| Answer { to, reply }));
     }
 }
+
+/// What a tester hears whom the engine does not know.
+pub const NONE: &str = "no self-test is under way: its 30 s are over, or the engine was restarted";
 
 /// Whether a ban found at start was left by a self-test, whose engine died in the middle of it.
 pub fn is_leftover(found: &LiveBan) -> bool {
