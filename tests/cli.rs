@@ -49,6 +49,9 @@ impl Handler for Canned {
             Request::Unban { target } => Reply::refused(format!("{target} is not banned")),
             Request::Snapshot {} => Reply::Snapshot(Box::new(self.snapshot.clone())),
             Request::Webhooks {} | Request::WebhookRetry { .. } => Reply::refused("webhooks are not running"),
+            Request::SelftestBegin { .. } | Request::SelftestLook { .. } | Request::SelftestEnd {} => {
+                Reply::refused("no self-test is under way")
+            }
         }
     }
 }

@@ -42,6 +42,7 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("crate::cli", "an outer layer"),
     ("crate::stats", "an outer layer"),
     ("crate::state", "an outer layer"),
+    ("crate::selftest", "an outer layer"),
 ];
 
 #[test]

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::error;
 
 use super::check::check;
+use super::selftest::{self, Selftest};
 use crate::config::{self, ConfigError};
 use crate::engine::daemon::{self, Options};
 use crate::engine::error::DaemonError;
@@ -34,6 +35,8 @@ enum Verb {
     Check(ConfigFile),
     /// Print the nftables ruleset that this configuration would load
     Ruleset(ConfigFile),
+    /// Try the running engine with a scan of its own: leaves no trace, safe in production, needs root
+    Selftest(Selftest),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Verb::Run(run) => self::run(run),
         Verb::Check(file) => check(&file.config),
         Verb::Ruleset(file) => ruleset(&file.config),
+        Verb::Selftest(args) => selftest::run(args),
     }
 }
 
@@ -168,6 +172,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
 const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
-const EXIT_CODES: &str = "Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration";
+const EXIT_CODES: &str = "\
+Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration, 3 engine not running (selftest)";
 /// A printed ruleset is the same for the same configuration; without `engine.seed` a running engine draws one.
 const SHOWN_SEED: u32 = 0x5eed;

@@ -6,12 +6,12 @@
 mod args;
 mod ban;
 mod check;
-mod client;
 mod detection;
 pub mod engine;
 mod list;
 mod print;
 mod reload;
+mod selftest;
 mod snapshot;
 mod span;
 mod stats;
@@ -24,9 +24,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use self::client::{Client, ClientError, DEFAULT_SOCKET, SOCKET_VARIABLE};
 pub use self::print::{Style, plain};
 pub use self::webhook::ask::{Ask, AskError};
+pub use crate::control::client::{Client, ClientError, DEFAULT_SOCKET, SOCKET_VARIABLE};
 
 use self::args::{Args, Verb};
 use crate::config::ConfigError;

@@ -3,6 +3,8 @@
 //! [`wire`] (with [`views`]) is all that engine and `verdictctl` share; [`server`] answers on the unix socket and knows nothing of
 //! what is asked.
 
+pub mod client;
+pub mod selftest_view;
 pub mod server;
 mod socket;
 pub mod views;

@@ -4,10 +4,12 @@
 //! its size and its strings are bounded, fields nobody knows are refused. Field names are a contract (scripts read
 //! them through `--json`): more may be added, none is renamed.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::selftest_view::{SelftestPlan, SelftestState};
 pub use super::views::*;
 pub use super::webhook_view::*;
 
@@ -67,6 +69,20 @@ pub enum Request {
         #[serde(default)]
         endpoint: Option<String>,
     },
+    /// A self-test begins (root only): what comes from these two is judged, and told and remembered nowhere.
+    SelftestBegin {
+        /// Who scans; of a documentation range.
+        source: IpAddr,
+        /// Who looks on; of one too.
+        witness: IpAddr,
+    },
+    /// How far it is.
+    SelftestLook {
+        /// Who scans.
+        source: IpAddr,
+    },
+    /// It is over.
+    SelftestEnd {},
 }
 
 /// Why a request is not answered.
@@ -118,7 +134,10 @@ impl Request {
             | Request::List {}
             | Request::Reload {}
             | Request::Snapshot {}
-            | Request::Webhooks {} => Ok(()),
+            | Request::Webhooks {}
+            | Request::SelftestBegin { .. }
+            | Request::SelftestLook { .. }
+            | Request::SelftestEnd {} => Ok(()),
             Request::WebhookRetry { endpoint } => endpoint
                 .as_deref()
                 .map_or(Ok(()), |name| check_text("endpoint", name, MAX_ENDPOINT_CHARS)),
@@ -193,6 +212,12 @@ pub enum Reply {
     Webhooks(Box<WebhookView>),
     /// To [`Request::WebhookRetry`]: how many endpoints were told to try.
     WebhooksRetried(u64),
+    /// To [`Request::SelftestBegin`].
+    Selftest(Box<SelftestPlan>),
+    /// To [`Request::SelftestLook`].
+    SelftestState(Box<SelftestState>),
+    /// To [`Request::SelftestEnd`], once the kernel has forgotten it.
+    SelftestEnded {},
     /// To anything: it was not done, and why.
     Refused {
         /// One sentence, lower case, no full stop.
@@ -254,6 +279,11 @@ mod tests {
             },
             Request::Webhooks {},
             Request::WebhookRetry { endpoint: None },
+            Request::SelftestBegin {
+                source: [192, 0, 2, 1].into(),
+                witness: [192, 0, 2, 2].into(),
+            },
+            Request::SelftestEnd {},
             Request::WebhookRetry {
                 endpoint: Some("Security Operations Center".into()),
             },
@@ -294,6 +324,7 @@ mod tests {
             r#"{"request":"unban","target":"192.0.2.1","force":true}"#,
             r#"{"request":"reboot"}"#,
             r#"{"request":"ban"}"#,
+            r#"{"request":"selftest_begin","source":"192.0.2.0/24","witness":"192.0.2.2"}"#,
             r#"{"request":"stats","top":-1}"#,
             r#"{"request":"status"}{"request":"status"}"#,
             r#"["status"]"#,

@@ -138,6 +138,35 @@ impl Ledger {
         Ok(self.grant(ban))
     }
 
+    /// The ban of a self-test's offence: as live as any, for `length`, and nothing else. It counts toward no limit,
+    /// climbs no ladder and is in no total.
+    ///
+    /// # Errors
+    /// If the source is banned already.
+    pub fn trial(
+        &mut self,
+        offence: &Offence,
+        enforced: bool,
+        length: Duration,
+        now: Instant,
+    ) -> Result<Ban, Refusal> {
+        if self.stands_against(&offence.source, enforced) {
+            return Err(Refusal::AlreadyBanned);
+        }
+        let ban = Ban {
+            source: offence.source,
+            reason: offence.reason,
+            step: 1,
+            offences: 1,
+            since: now,
+            until: now.checked_add(length),
+            enforced,
+            note: Some("self-test".into()),
+        };
+        self.put(ban.clone());
+        Ok(ban)
+    }
+
     /// An operator's ban: enforced in every mode, exempt from every limit, and no offence. It replaces a live
     /// ban of the same target. Without a length it takes the first step of the ladder; a length past the end
     /// of the clock is a ban without end.
@@ -522,6 +551,33 @@ mod tests {
         fn earned(&mut self, source: &str) -> (u32, u64) {
             let ban = self.offend(source).unwrap();
             (ban.step, ban.remaining(self.now).unwrap().as_secs())
+        }
+    }
+
+    #[test]
+    fn a_trial_is_banned_like_anybody_and_remembered_nowhere() {
+        let mut bench = Bench::new();
+        let length = Duration::from_millis(1500);
+        let trial = |bench: &mut Bench, enforced| {
+            let offence = offence("203.0.113.1", false);
+            bench.ledger.trial(&offence, enforced, length, bench.now)
+        };
+        let ban = trial(&mut bench, true).unwrap();
+        assert_eq!((ban.step, ban.remaining(bench.now)), (1, Some(length)));
+        assert_eq!(bench.ledger.active(), 1);
+        assert_eq!(trial(&mut bench, true), Err(Refusal::AlreadyBanned));
+        bench.ledger.lift(&ban.source).unwrap();
+        assert_eq!(
+            (bench.ledger.total(), bench.ledger.offences_of(&ban.source)),
+            (0, 0)
+        );
+        assert_eq!(bench.ledger.standings(0, 1000).0, []);
+        assert!(!trial(&mut bench, false).unwrap().enforced);
+        assert_eq!(bench.wait(2).len(), 1, "it ends by itself");
+        assert_eq!(bench.earned("203.0.113.1"), (1, 600), "nothing was remembered");
+        for _ in 0..2 * NEAR_PER_MINUTE {
+            bench.ledger.lift(&ban.source);
+            trial(&mut bench, true).unwrap();
         }
     }
 

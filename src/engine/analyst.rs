@@ -1,6 +1,8 @@
 //! The slow path's one decision maker: owner of the ledger. Offences, operators' commands, refusals of the kernel
 //! and deadlines come in one at a time; orders to workers and jobs for the enforcer go out.
 
+mod trial;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -10,6 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
 use tracing::{debug, error, info, warn};
 
+pub use self::trial::{NONE, Question, is_leftover};
+
+use self::trial::Trial;
 use super::attack_lines::AttackLines;
 use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
 use super::handshakes::Word;
@@ -91,6 +96,8 @@ pub enum Command {
     Targets { to: Sender<Vec<Prefix>> },
     /// The bans of these, as far as they are still live.
     Bans { of: Box<[Prefix]>, to: Sender<Vec<Ban>> },
+    /// Of a self-test.
+    Selftest(Question),
     /// Leave.
     Stop,
 }
@@ -127,6 +134,7 @@ pub struct Analyst {
     herald: Herald,
     keeper: Option<Sender<Errand>>,
     failures_told: Throttle,
+    trial: Option<Trial>,
 }
 
 impl Analyst {
@@ -156,6 +164,7 @@ impl Analyst {
             herald: Herald::default(),
             keeper: None,
             failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
+            trial: None,
         }
     }
 
@@ -225,12 +234,14 @@ impl Analyst {
             self.retry_at,
             self.storms.next_deadline(),
             self.attacks.next_deadline(&self.policy),
+            self.trial_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
 
     /// What is due by time alone.
     fn tick(&mut self, now: Instant) {
+        self.end_stale_trial(now);
         for ban in self.ledger.expire(now) {
             if let Some(event) = self.announce_end(&ban, Ended::Timeout) {
                 self.herald.hand_over(event);
@@ -256,10 +267,13 @@ impl Analyst {
             self.release(offence.source);
             return;
         }
-        match self
-            .ledger
-            .offence(offence, self.policy.enforce, &self.policy, draw(), now)
-        {
+        let (tested, enforce) = (self.is_tested(&offence.source), self.policy.enforce);
+        let outcome = match tested {
+            true => self.ledger.trial(offence, enforce, trial::LENGTH, now),
+            false => self.ledger.offence(offence, enforce, &self.policy, draw(), now),
+        };
+        match outcome {
+            Ok(ban) if tested => self.enact_trial(&ban, now),
             Ok(ban) => {
                 debug!(
                     ports = ?offence.ports, threshold = offence.threshold, weight = ?offence.weight,
@@ -388,17 +402,23 @@ impl Analyst {
             // The keeper may have given up waiting.
             Command::Standings { cursor, limit, to } => drop(to.send(self.ledger.standings(cursor, limit))),
             Command::Baseline { to } => drop(to.send(self.attacks.baseline(now))),
-            Command::Targets { to } => drop(to.send(self.ledger.targets())),
+            Command::Targets { to } => {
+                let mut targets = self.ledger.targets();
+                targets.retain(|target| !self.is_tested(target));
+                drop(to.send(targets));
+            }
             Command::Bans { of, to } => {
                 let live = of.iter().filter_map(|target| self.ledger.get(target).cloned());
                 drop(to.send(live.collect()));
             }
+            Command::Selftest(question) => self.answer_tester(question, now),
             Command::Stop => {}
         }
     }
 
     fn banned_since(&self, since: Instant, count: usize) -> Vec<(Prefix, BanReason)> {
-        let mut bans: Vec<&Ban> = self.ledger.bans().filter(|ban| ban.since >= since).collect();
+        let told = |ban: &&Ban| ban.since >= since && !self.is_tested(&ban.source);
+        let mut bans: Vec<&Ban> = self.ledger.bans().filter(told).collect();
         bans.sort_by_key(|ban| (ban.since, ban.source));
         bans.iter()
             .take(count)
@@ -473,6 +493,7 @@ impl Analyst {
     /// asked. Bans follow the switch of enforcement.
     fn go_over_to(&mut self, policy: Arc<Policy>, now: Instant) {
         self.policy = policy;
+        self.spare_trial();
         for worker in &self.workers {
             worker.order(Order::Policy(Arc::clone(&self.policy)));
         }
@@ -531,6 +552,9 @@ impl Analyst {
 
     /// Tells people that `ban` ended, and returns what other systems are to hear once it ended in the kernel.
     fn announce_end(&mut self, ban: &Ban, why: Ended) -> Option<Event> {
+        if self.is_tested(&ban.source) {
+            return None;
+        }
         let event = self.herald.unblocked(ban, why);
         // Of what the kernel never took nobody heard that it began.
         let began = self.refused.get_mut(&ban.source).and_then(Option::take).is_none();
@@ -553,6 +577,9 @@ impl Analyst {
     }
 
     fn note_failure(&mut self, failure: Failure, now: Instant) {
+        if self.is_tested(&failure.target) {
+            return self.note_refusal_of_trial(failure);
+        }
         self.stats.enforcement_errors.add(1);
         // A full set refuses a batch of thousands, again and again.
         if let Some(more) = self.failures_told.pass(now) {

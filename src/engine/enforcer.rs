@@ -25,6 +25,8 @@ pub enum Job {
     Change(Work),
     /// Somebody touched the table: put right what is not as it should be.
     Verify,
+    /// A self-test is over: should its scratch set still be there, it goes.
+    Sweep,
     /// The table as it is to be from now on; how it went.
     Load(Box<Spec>, Sender<Result<(), RulesetError>>),
     /// Carry out what came before, then leave.
@@ -121,6 +123,7 @@ impl Enforcer {
             match last {
                 Some(Job::Stop) => break,
                 Some(Job::Verify) => self.verify(),
+                Some(Job::Sweep) => self.sweep(),
                 Some(Job::Load(spec, done)) => drop(done.send(self.reload(&spec))),
                 Some(Job::Change(_)) | None => {}
             }
@@ -242,6 +245,12 @@ impl Enforcer {
             }
         }
         self.report(Report::Emptied { found, whole });
+    }
+
+    fn sweep(&mut self) {
+        if let Err(error) = ruleset::scratch::remove(&mut self.netlink) {
+            warn!("the scratch set of a self-test stays in table inet verdictd: {error}");
+        }
     }
 
     /// The table was not there when it was to be changed.

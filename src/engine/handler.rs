@@ -131,6 +131,9 @@ impl Handler for EngineHandler {
             Request::WebhookRetry { endpoint } => {
                 self.couriers(|webhooks| Reply::WebhooksRetried(webhooks.retry(endpoint.as_deref()) as u64))
             }
+            Request::SelftestBegin { source, witness } => self.begin_selftest(source, witness, peer),
+            Request::SelftestLook { source } => self.look_at_selftest(source, peer),
+            Request::SelftestEnd {} => self.end_selftest(peer),
         }
     }
 }
@@ -168,7 +171,7 @@ impl EngineHandler {
         answer.unwrap_or_default()
     }
 
-    fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
+    pub(super) fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
         self.answered(|to| self.commands.send(command(to)).is_ok())
     }
 
@@ -393,6 +396,6 @@ const MUTED: &str = "connections that last less than a second count as not compl
                      sysctl -w net.netfilter.nf_conntrack_events=1";
 
 /// Long enough for a batch of set elements, short enough for an operator.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// A slow disk may take longer; `verdictctl` gives up after 15 s.
 const SAVING: Duration = Duration::from_secs(8);

@@ -32,5 +32,6 @@ pub mod reload;
 pub mod report;
 pub mod restore;
 pub mod room;
+mod selftest;
 pub mod storm;
 pub mod worker;

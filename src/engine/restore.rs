@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
+use super::analyst::is_leftover;
 use super::clock;
 use super::enforcer::MAX_PREFIX_SETS;
 use super::protect::Protection;
@@ -190,6 +191,9 @@ impl Joined {
             joined.admit(ban, held.is_some(), &forbidden, now);
         }
         for found in live {
+            if is_leftover(found) && joined.seen.insert(found.target) {
+                joined.changes.push(Change::Remove { target: found.target });
+            }
             joined.admit(adopted(found, now), true, &forbidden, now);
         }
         joined

@@ -46,6 +46,12 @@ pub enum Order {
     Completed(Vec<(IpAddr, u16)>),
     /// The host answers there from now on.
     Services(Arc<Services>),
+    /// A self-test from these begins: they are judged, and told nobody but the analyst. Said when that is so.
+    Test([Prefix; 2], Sender<()>),
+    /// How many ports does this one's window hold?
+    Look(IpAddr, Sender<u32>),
+    /// It is over, and they were never here.
+    Tested,
     /// Leave.
     Stop,
 }
@@ -90,6 +96,8 @@ pub struct Worker {
     ears: Ears,
     stats: Arc<Stats>,
     index: usize,
+    /// Who is made up by a self-test.
+    tested: Vec<Prefix>,
     /// When sources whose window is over are looked for again.
     tidy_at: Instant,
 }
@@ -118,6 +126,7 @@ impl Worker {
                 ears,
                 stats,
                 index,
+                tested: Vec::new(),
                 tidy_at: Instant::now(),
             },
             handle,
@@ -149,11 +158,15 @@ impl Worker {
     /// One batch; whether more is waiting.
     fn serve(&mut self) -> Result<bool, FeedError> {
         let Worker {
-            feed, judge, ears, ..
+            feed,
+            judge,
+            ears,
+            tested,
+            ..
         } = self;
         let stats = &self.stats.workers[self.index];
         let received = Instant::now();
-        let served = feed.serve(|packet| answer(judge, ears, stats, &packet, received))?;
+        let served = feed.serve(|packet| answer(judge, ears, tested, stats, &packet, received))?;
         if served.packets > 0 {
             let nanoseconds = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
             stats.latency.record(nanoseconds, u64::from(served.held));
@@ -173,7 +186,11 @@ impl Worker {
                 // The asker may have given up waiting.
                 Order::Top(count, reply) => drop(reply.send(self.judge.top(count, Instant::now()))),
                 Order::Export { cursor, limit, to } => {
-                    drop(to.send(self.judge.export(cursor, limit, Instant::now())));
+                    let mut exported = self.judge.export(cursor, limit, Instant::now());
+                    exported
+                        .sources
+                        .retain(|memory| !self.tested.contains(&memory.source));
+                    drop(to.send(exported));
                 }
                 Order::Retune(config, reply) => drop(reply.send(self.feed.retune(&config))),
                 Order::Completed(all) => {
@@ -182,6 +199,17 @@ impl Worker {
                         .for_each(|(addr, port)| self.judge.complete(*addr, *port, now));
                 }
                 Order::Services(services) => self.judge.set_services(services),
+                Order::Test(sources, ready) => {
+                    self.tested = sources.into();
+                    // The asker may have given up waiting.
+                    let _ = ready.send(());
+                }
+                Order::Look(addr, to) => {
+                    let known = self.judge.source(addr, Instant::now());
+                    let ports = known.map_or(0, |known| known.touches.len());
+                    let _ = to.send(u32::try_from(ports).unwrap_or(u32::MAX));
+                }
+                Order::Tested => self.tested.drain(..).for_each(|source| self.judge.erase(source)),
                 Order::Stop => return false,
             }
         }
@@ -244,11 +272,20 @@ fn publish(stats: &WorkerStats, feed: &Feed) {
 }
 
 /// Parse, decide, count, tell.
-fn answer(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, packet: &Packet<'_>, now: Instant) -> Verdict {
+fn answer(
+    judge: &mut Judge,
+    ears: &Ears,
+    tested: &[Prefix],
+    stats: &WorkerStats,
+    packet: &Packet<'_>,
+    now: Instant,
+) -> Verdict {
     let probe = probe::parse(packet.payload);
     let decision = judge.judge(&probe, packet.class, now);
     stats.count(packet.class, decision.verdict, decision.reason);
-    if let Ok(probe) = &probe {
+    if let Ok(probe) = &probe
+        && !tested.iter().any(|source| source.contains(probe.src))
+    {
         let counted = matches!(decision.reason, Reason::Counted | Reason::Offence);
         if counted {
             stats.evidence(probe.kind());

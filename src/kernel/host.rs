@@ -201,6 +201,15 @@ pub fn networks() -> Result<Vec<(Prefix, String)>, HostError> {
 }
 
 /// The name of an interface; its number, if it is gone by now.
+/// The IPv4 networks that this host's routes lead to in particular, its own among them.
+///
+/// # Errors
+/// If the kernel does not list routes.
+pub fn destinations() -> Result<Vec<Prefix>, HostError> {
+    let mut netlink = Netlink::open(mnl::Bus::Route).map_err(HostError::Routes)?;
+    route::destinations(&mut netlink).map_err(HostError::Routes)
+}
+
 fn interface_name(netlink: &Netlink, index: u32) -> String {
     rustix::net::netdevice::index_to_name(netlink, index).unwrap_or_else(|_| format!("interface {index}"))
 }

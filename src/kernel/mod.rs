@@ -21,3 +21,4 @@ pub mod sets;
 pub mod sockets;
 pub mod ssh_peers;
 mod sys;
+pub mod tun;

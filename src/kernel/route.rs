@@ -48,6 +48,15 @@ pub(super) fn gateways(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, Netlin
     Ok(gateways)
 }
 
+/// The networks that routes of this network namespace lead to, and those that are local, of every table. Left out are
+/// default routes and those that only refuse: a narrower route goes before them.
+pub(super) fn destinations(netlink: &mut Netlink) -> Result<Vec<Prefix>, NetlinkError> {
+    let request = request(netlink, libc::RTM_GETROUTE, libc::AF_INET, RTMSG);
+    netlink.dump_whole(request.bytes(), |all: &mut Vec<_>, kind, payload| {
+        all.extend(read_destination(kind, payload));
+    })
+}
+
 /// Whether a notice of the kernel can change what [`addresses`] or [`gateways`] say.
 pub(super) fn matters(kind: u16, payload: &[u8]) -> bool {
     match kind {
@@ -78,6 +87,21 @@ fn read_network(kind: u16, payload: &[u8]) -> Option<(u32, Prefix)> {
     let far = Attributes::new(payload.get(IFADDRMSG..)?).find(|(kind, _)| *kind == libc::IFA_ADDRESS);
     let addr = far.and_then(|(_, bytes)| address(bytes)).unwrap_or(own);
     Some((index, Prefix::new(addr, *payload.get(1)?).ok()?))
+}
+
+/// Where an RTM_NEWROUTE leads to, if it leads anywhere in particular.
+fn read_destination(kind: u16, payload: &[u8]) -> Option<Prefix> {
+    let leads = matches!(
+        payload.get(RTM_TYPE),
+        Some(&(libc::RTN_UNICAST | libc::RTN_LOCAL))
+    );
+    if kind != libc::RTM_NEWROUTE || !leads {
+        return None;
+    }
+    let mut attributes = Attributes::new(payload.get(RTMSG..)?);
+    let (_, bytes) = attributes.find(|(kind, _)| *kind == libc::RTA_DST)?;
+    let prefix = Prefix::new(address(bytes)?, *payload.get(1)?).ok()?;
+    (prefix.len() > 0).then_some(prefix)
 }
 
 /// The gateways in an RTM_NEWROUTE or RTM_NEWNEXTHOP; several if the route has several paths.
@@ -252,6 +276,25 @@ mod tests {
 
         let object = payload(&[2, 0, 0, 0, 0, 0, 0, 0], &[(NHA_GATEWAY, &[10, 0, 0, 9])]);
         assert_eq!(read_gateways(RTM_NEWNEXTHOP, &object), [ip("10.0.0.9")]);
+    }
+
+    #[test]
+    fn a_route_leads_to_its_network_unless_it_refuses_or_leads_everywhere() {
+        let to = |len: u8, kind: u8| {
+            let fixed = [2, len, 0, 0, 254, 4, 0, kind, 0, 0, 0, 0];
+            let read = payload(&fixed, &[(libc::RTA_DST, &[192, 0, 2, 0])]);
+            read_destination(libc::RTM_NEWROUTE, &read).map(|prefix| prefix.to_string())
+        };
+        assert_eq!(to(24, libc::RTN_UNICAST).as_deref(), Some("192.0.2.0/24"));
+        assert_eq!(to(32, libc::RTN_LOCAL).as_deref(), Some("192.0.2.0"));
+        assert_eq!(to(24, libc::RTN_BLACKHOLE), None);
+        assert_eq!(to(33, libc::RTN_UNICAST), None);
+        assert_eq!(
+            read_destination(libc::RTM_NEWROUTE, &route(&[])),
+            None,
+            "a default route"
+        );
+        assert_eq!(read_destination(libc::RTM_NEWROUTE, &[2, 24]), None);
     }
 
     #[test]

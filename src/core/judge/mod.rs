@@ -226,6 +226,12 @@ impl Judge {
         self.forget(source);
     }
 
+    /// As if `source` had never been here.
+    pub fn erase(&mut self, source: Prefix) {
+        self.bans.remove(&source);
+        self.sources.remove(&source);
+    }
+
     /// The offence could not be told (channel full): the next packet of the source carries it again.
     pub fn unsent(&mut self, source: Prefix) {
         if let Some(place) = self.sources.find(&source)

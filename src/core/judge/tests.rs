@@ -771,3 +771,23 @@ fn a_source_takes_no_more_memory_than_the_docs_say() {
     );
     assert_eq!(size_of::<Completed>(), 24, "if it ever completed a handshake");
 }
+
+#[test]
+fn who_is_erased_was_never_here() {
+    let mut bench = Bench::new(|_| {});
+    let source: Prefix = SCANNER.parse().unwrap();
+    let offence = bench.scan(SCANNER);
+    assert_eq!(offence.ports.len(), 8);
+    bench.judge.ban(source, true);
+    assert_eq!(bench.syn(SCANNER, 80).reason, Reason::Banned);
+    bench.judge.erase(source);
+    assert_eq!(bench.judge.tracked(), 0);
+    assert_eq!(bench.judge.source(source.addr(), bench.now), None);
+    assert_eq!(bench.judge.export(0, 1000, bench.now).sources, []);
+    assert_eq!(bench.syn(SCANNER, 80).reason, Reason::Counted);
+    assert_eq!(
+        bench.judge.due(bench.now + HOLD),
+        None,
+        "nothing was held back for it"
+    );
+}

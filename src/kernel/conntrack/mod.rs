@@ -7,6 +7,7 @@ pub mod dump;
 mod entry;
 pub mod events;
 mod filter;
+pub mod forget;
 pub mod handshakes;
 pub mod proof;
 
@@ -131,6 +132,7 @@ const SOCKSTAT: [&str; 2] = [
 // enum cntl_msg_types of include/uapi/linux/netfilter/nfnetlink_conntrack.h
 const IPCTNL_MSG_CT_NEW: i32 = 0;
 const IPCTNL_MSG_CT_GET: i32 = 1;
+const IPCTNL_MSG_CT_DELETE: i32 = 2;
 const IPCTNL_MSG_CT_GET_STATS: i32 = 5;
 
 #[cfg(test)]

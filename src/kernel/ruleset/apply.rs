@@ -311,20 +311,20 @@ pub(super) fn rule_messages(ruleset: &Ruleset) -> Vec<u8> {
 }
 
 /// A batch under construction that knows which message stands for what.
-struct Transaction {
+pub(super) struct Transaction {
     batch: Batch,
     parts: Vec<String>,
 }
 
 impl Transaction {
-    fn new() -> Transaction {
+    pub(super) fn new() -> Transaction {
         Transaction {
             batch: Batch::new(),
             parts: Vec::new(),
         }
     }
 
-    fn add<M: nftnl::NlMsg>(&mut self, message: &M, part: impl FnOnce() -> String) {
+    pub(super) fn add<M: nftnl::NlMsg>(&mut self, message: &M, part: impl FnOnce() -> String) {
         self.batch.add(message, MsgType::Add);
         self.parts.push(part());
     }
@@ -338,7 +338,7 @@ impl Transaction {
         )
     }
 
-    fn send(self, netlink: &mut Netlink) -> Result<(), RulesetError> {
+    pub(super) fn send(self, netlink: &mut Netlink) -> Result<(), RulesetError> {
         self.send_at(netlink, None)
     }
 

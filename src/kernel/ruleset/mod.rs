@@ -11,6 +11,7 @@ mod expression;
 mod messages;
 mod model;
 mod readback;
+pub mod scratch;
 mod shape;
 mod spec;
 mod sys;

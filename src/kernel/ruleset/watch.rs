@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::TABLE;
+use super::scratch::SCRATCH;
+use super::uapi::NFTA_SET_NAME;
 use crate::kernel::netlink::{Attributes, Message, string};
 use crate::kernel::notices::Notices;
 
@@ -53,10 +55,17 @@ fn concerns_us(notice: &Message<'_>) -> bool {
             | libc::NFT_MSG_DELSET
     );
     // The table's name is attribute 1 in messages about tables, chains, rules and sets alike.
-    let table = || Attributes::after_nfgen(notice.payload).find(|(kind, _)| *kind == 1);
+    let attribute = |wanted| Attributes::after_nfgen(notice.payload).find(|(kind, _)| *kind == wanted);
+    let is_called = |wanted, name| attribute(wanted).is_some_and(|(_, value)| string(value) == Some(name));
+    let about_set = matches!(
+        i32::from(notice.kind & 0xff),
+        libc::NFT_MSG_NEWSET | libc::NFT_MSG_DELSET
+    );
     subsystem == libc::NFNL_SUBSYS_NFTABLES
         && structural
-        && table().is_some_and(|(_, name)| string(name) == Some(TABLE))
+        && is_called(1, TABLE)
+        // A self-test comes and goes; a rule that looked at its set would be a notice of its own.
+        && !(about_set && is_called(NFTA_SET_NAME, SCRATCH))
 }
 
 /// Group NFNLGRP_NFTABLES (7) as a bit.

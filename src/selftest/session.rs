@@ -1,0 +1,134 @@
+//! The conversation with the engine: a self-test begun there is ended there, whatever happens here.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use super::proof::{Fault, Record};
+use super::range::Place;
+use crate::control::client::{Client, ClientError};
+use crate::control::wire::{Reply, Request, SelftestPlan, SelftestState};
+
+/// A self-test that the engine knows of; ended when dropped.
+pub(super) struct Session {
+    client: Client,
+    pub(super) place: Place,
+    pub(super) plan: SelftestPlan,
+    open: bool,
+}
+
+impl Session {
+    /// Begins at the first of `places` that the engine has nothing against.
+    pub(super) fn begin(client: Client, places: Vec<Place>, record: &mut Record) -> Result<Session, Fault> {
+        let mut refusals: Vec<String> = Vec::new();
+        for place in places {
+            let asked = Instant::now();
+            let begin = Request::SelftestBegin {
+                source: place.source.into(),
+                witness: place.witness.into(),
+            };
+            match client.ask(&begin).map_err(|error| unanswered(&error))? {
+                Reply::Selftest(plan) => {
+                    record.engine = SelftestPlan::clone(&plan);
+                    record.add("engine", Some(asked.elapsed()), introduce(&plan));
+                    return Ok(Session {
+                        client,
+                        place,
+                        plan: *plan,
+                        open: true,
+                    });
+                }
+                Reply::Refused { message } => {
+                    let about = |addr: Ipv4Addr| message.starts_with(&format!("{addr} "));
+                    let elsewhere = about(place.source) || about(place.witness);
+                    refusals.push(message);
+                    // Whatever else it is, another range does not help.
+                    if !elsewhere {
+                        break;
+                    }
+                }
+                _ => return Err(other_answer()),
+            }
+        }
+        Err(Fault::new(
+            "engine",
+            "leave to scan from a documentation range (RFC 5737)",
+            format!("the engine refuses: {}", refusals.join("; ")),
+            "[trusted] of the configuration, verdictctl list, or another self-test that runs",
+        ))
+    }
+
+    /// How far the engine is. Asked before anything more is sent: an engine that was restarted knows of no self-test,
+    /// and would take what it sees for the real thing.
+    pub(super) fn look(&self) -> Result<SelftestState, Fault> {
+        let source = self.place.source.into();
+        match self.client.ask(&Request::SelftestLook { source }) {
+            Ok(Reply::SelftestState(state)) => Ok(*state),
+            Ok(Reply::Refused { message }) => Err(Fault::new(
+                "engine",
+                "the self-test to be under way",
+                format!("the engine refuses: {message}"),
+                "its log: was it restarted meanwhile?",
+            )),
+            Ok(_) => Err(other_answer()),
+            Err(error) => Err(unanswered(&error)),
+        }
+    }
+
+    /// It is over; when this returns the engine has forgotten it.
+    pub(super) fn end(&mut self) -> Result<(), Fault> {
+        self.open = false;
+        match self.client.ask(&Request::SelftestEnd {}) {
+            Ok(Reply::SelftestEnded {}) => Ok(()),
+            Ok(Reply::Refused { message }) => Err(Fault::new(
+                "gone",
+                "the engine to forget the self-test",
+                format!("it refuses: {message}"),
+                "verdictctl list; what is left goes by itself within 30 s",
+            )),
+            Ok(_) => Err(other_answer()),
+            Err(error) => Err(unanswered(&error)),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.open {
+            // The first failure is the one that is told; the engine ends by itself what it is not told of.
+            let _ = self.end();
+        }
+    }
+}
+
+fn introduce(plan: &SelftestPlan) -> String {
+    let bans = match (plan.enforce, plan.holds) {
+        (false, _) => "offenders are recorded, not banned",
+        (true, true) => "offenders are banned",
+        (true, false) => "offenders are banned, packets judged by copies",
+    };
+    format!(
+        "answers: mode {}, preset {}, {} ports tolerated, {bans}",
+        plan.mode, plan.preset, plan.threshold
+    )
+}
+
+fn unanswered(error: &ClientError) -> Fault {
+    Fault {
+        not_running: matches!(error, ClientError::NotRunning { .. }),
+        ..Fault::new(
+            "engine",
+            "an answer on the control socket",
+            error.to_string(),
+            "systemctl status verdictd, its log",
+        )
+    }
+}
+
+fn other_answer() -> Fault {
+    Fault::new(
+        "engine",
+        "an engine of this version",
+        "an answer to something else",
+        "verdictctl status: was the engine restarted after an upgrade?",
+    )
+}
