@@ -52,6 +52,9 @@ struct Run {
     /// Where the control socket is made
     #[arg(long, value_name = "DIR", default_value = "/run/verdictd")]
     runtime_dir: PathBuf,
+    /// Where the audit log is kept
+    #[arg(long, value_name = "DIR", default_value = "/var/log/verdictd")]
+    log_dir: PathBuf,
     /// Take the table (rules and bans) out at exit
     #[arg(long)]
     ephemeral: bool,
@@ -85,6 +88,7 @@ fn run(run: Run) -> ExitCode {
         file,
         state_dir,
         runtime_dir,
+        log_dir,
         ephemeral,
         log_format,
         log_level,
@@ -98,6 +102,7 @@ fn run(run: Run) -> ExitCode {
         config: file.config,
         state_dir,
         runtime_dir,
+        log_dir,
         ephemeral,
     }) {
         Ok(()) => ExitCode::SUCCESS,
