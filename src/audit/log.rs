@@ -154,7 +154,9 @@ impl Audit {
 
     /// Goes over to another configuration; the path stays until the next start.
     pub fn configure(&self, config: &AuditConfig) {
-        if let Some((sender, _)) = &self.link {
+        if let Some((sender, shared)) = &self.link {
+            // What is noted from now on comes behind this, and is written by it.
+            shared.enabled.fetch_or(config.enabled, Relaxed);
             // The writer is gone only when the engine is.
             let _ = sender.send_timeout(Message::Configure(config.clone()), PATIENCE);
         }
@@ -305,7 +307,7 @@ impl Writer {
                     let more = messages.try_iter().take(BATCH);
                     std::iter::once(first)
                         .chain(more)
-                        .fold(true, |on, message| self.take(message) && on)
+                        .all(|message| self.take(message))
                 }
                 Err(RecvTimeoutError::Timeout) => true,
                 Err(RecvTimeoutError::Disconnected) => false,
@@ -342,6 +344,9 @@ impl Writer {
     /// Fails open, counted: memory is bounded, also while the disk is full for days.
     fn keep(&mut self, entry: Entry) {
         let room = if entry.1.is_common() { PENDING / 2 } else { PENDING };
+        if !self.config.enabled {
+            return; // noted a moment after it ended
+        }
         match self.pending.len() < room {
             true => self.pending.push_back(entry),
             false => drop(self.shared.lost.fetch_add(1, Relaxed)),

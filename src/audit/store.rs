@@ -154,8 +154,7 @@ impl Store {
         // one of the batch, which is on the disk: the next announcement says what is wrong.
         let _ = self.head_file.write(&mut self.head, false);
         if let Some(rotation) = self.rotation.take() {
-            // What cannot be removed stays until the next rotation.
-            let _ = rotation.finish();
+            rotation.finish();
         }
         Ok(())
     }

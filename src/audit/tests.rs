@@ -476,7 +476,11 @@ fn no_bytes_make_the_verifier_panic() {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                if state % 9 == 0 { b'\n' } else { state as u8 }
+                if state.is_multiple_of(9) {
+                    b'\n'
+                } else {
+                    state as u8
+                }
             })
             .collect();
         let path = if round % 2 == 0 { logs.log() } else { logs.head() };
