@@ -22,6 +22,7 @@ pub mod store;
 mod tests;
 pub mod verify;
 pub mod who;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
