@@ -134,7 +134,7 @@ fn index_of(reason: Reason) -> usize {
         Reason::Repeated => 4,
         Reason::Harmless => 5,
         Reason::Unparsed => 6,
-        Reason::Unrecorded => 7,
+        Reason::Unlogged => 7,
     }
 }
 

@@ -1210,7 +1210,7 @@ fn the_audit_log_goes_with_corporate_mode_and_says_what_has_no_effect() {
     assert_eq!(all.place(Path::new("/var/log")), Path::new("/srv/log/a.jsonl"));
     assert_eq!((all.enabled, all.max_bytes, all.keep), (true, 65_536, 1));
     for (bad, words) in [
-        ("[audit]\nkeep = 0", "write a number from 1 to 1000"),
+        ("[audit]\nkeep = 0", "write a whole number from 1 to 1000"),
         ("[audit]\nmax_bytes = 100", "65536"),
         ("[audit]\npath = \"../x\"", "cannot name the audit log"),
         ("[audit]\npath = \"a/b\"", "as in \"audit.jsonl\""),

@@ -537,7 +537,7 @@ mod tests {
         assert_eq!(value["verdicts"], json!({"accept": 1, "drop": 0}));
         assert_eq!(
             value["reasons"],
-            json!({"trusted": 0, "banned": 0, "offence": 0, "counted": 1, "repeated": 0, "harmless": 1, "unparsed": 0, "unrecorded": 0})
+            json!({"trusted": 0, "banned": 0, "offence": 0, "counted": 1, "repeated": 0, "harmless": 1, "unparsed": 0, "unlogged": 0})
         );
         assert_eq!(
             (&value["kinds"]["NULL_SCAN"], &value["kinds"]["SYN_SCAN"]),

@@ -56,7 +56,7 @@ pub enum Reason {
     /// read and we cannot is no way around us), else it passes.
     Unparsed,
     /// It would begin something that cannot be written down, and policy wants it written down.
-    Unrecorded,
+    Unlogged,
 }
 
 impl Reason {
@@ -69,7 +69,7 @@ impl Reason {
         Reason::Repeated,
         Reason::Harmless,
         Reason::Unparsed,
-        Reason::Unrecorded,
+        Reason::Unlogged,
     ];
 
     /// The word used in `stats`.
@@ -82,7 +82,7 @@ impl Reason {
             Reason::Repeated => "repeated",
             Reason::Harmless => "harmless",
             Reason::Unparsed => "unparsed",
-            Reason::Unrecorded => "unrecorded",
+            Reason::Unlogged => "unlogged",
         }
     }
 }

@@ -452,8 +452,8 @@ fn closed_lets_nothing_new_begin_and_shuts_nobody_out_who_must_not_be() {
     }
     assert!(engine.ban_of("203.0.113.9").is_none());
     engine.must(&["list"]);
-    let unrecorded = engine.json("stats")["reasons"]["unrecorded"].as_u64();
-    assert!(unrecorded >= Some(1), "{unrecorded:?}");
+    let unlogged = engine.json("stats")["reasons"]["unlogged"].as_u64();
+    assert!(unlogged >= Some(1), "{unlogged:?}");
     // A scan is seen all the same.
     Gun::new(&lab.attacker, "10.77.0.9", HOST).syns(5001..=5020);
     engine.wait_ban("10.77.0.9");

@@ -234,7 +234,7 @@ impl Judge {
         Decision {
             attempt: None,
             verdict: Verdict::Drop,
-            reason: Reason::Unrecorded,
+            reason: Reason::Unlogged,
             ..decision
         }
     }

@@ -601,7 +601,7 @@ fn while_nothing_can_be_written_down_nothing_new_begins_but_for_who_must_not_be_
         let expected = if passes {
             before
         } else {
-            (Verdict::Drop, Reason::Unrecorded)
+            (Verdict::Drop, Reason::Unlogged)
         };
         assert_eq!(
             outcome(&after),
