@@ -4,9 +4,10 @@
 //! go into nft sets whose elements time out by themselves, so that the kernel enforces bans and they outlive
 //! this process.
 //!
-//! Imports point inwards only: [`core`] ◀ [`webhook`] ◀ [`config`] ◀ [`kernel`], [`state`], [`notify`], [`stats`], [`control`] ◀ [`engine`], [`selftest`] ◀ [`cli`].
+//! Imports point inwards only: [`core`] ◀ [`webhook`] ◀ [`config`] ◀ [`kernel`], [`state`], [`notify`], [`stats`], [`control`], [`audit`] ◀ [`engine`], [`selftest`] ◀ [`cli`].
 //! `core` decides and touches no clock, thread, file or socket; `tests/layers.rs` holds it to that.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod control;

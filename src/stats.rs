@@ -134,6 +134,7 @@ fn index_of(reason: Reason) -> usize {
         Reason::Repeated => 4,
         Reason::Harmless => 5,
         Reason::Unparsed => 6,
+        Reason::Unlogged => 7,
     }
 }
 
@@ -396,7 +397,7 @@ mod tests {
             (report.new, report.odd, report.refused, report.observed),
             (1, 1, 0, 0)
         );
-        assert_eq!(report.reasons, [0, 1, 0, 1, 0, 0, 0]);
+        assert_eq!(report.reasons, [0, 1, 0, 1, 0, 0, 0, 0]);
         assert_eq!(report.uptime, Duration::from_secs(3));
     }
 
@@ -410,7 +411,7 @@ mod tests {
             (report.accept, report.drop, report.refused, report.observed),
             (0, 0, 1, 1)
         );
-        assert_eq!(report.reasons, [0, 0, 1, 0, 0, 1, 0]);
+        assert_eq!(report.reasons, [0, 0, 1, 0, 0, 1, 0, 0]);
     }
 
     #[test]

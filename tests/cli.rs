@@ -48,6 +48,7 @@ impl Handler for Canned {
             Request::Unban { target } if target == "203.0.113.9" => Reply::Unbanned(self.bans.clone()),
             Request::Unban { target } => Reply::refused(format!("{target} is not banned")),
             Request::Snapshot {} => Reply::Snapshot(Box::new(self.snapshot.clone())),
+            Request::AuditNote { .. } => Reply::Noted { written: false },
             Request::Webhooks {} | Request::WebhookRetry { .. } => Reply::refused("webhooks are not running"),
             Request::SelftestBegin { .. } | Request::SelftestLook { .. } | Request::SelftestEnd {} => {
                 Reply::refused("no self-test is under way")
@@ -114,6 +115,7 @@ fn protecting() -> Canned {
             },
             attacks: Vec::new(),
             blind: vec![],
+            audit: None,
             degraded: vec![],
         },
         stats: StatsView {

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use verdictd::audit::AuditConfig;
 use verdictd::config::{Config, ConfigError, load, parse};
 use verdictd::core::attack::Counting;
 use verdictd::core::policy::{Mode, OnLoss, OtherProtocols};
@@ -56,9 +57,17 @@ fn an_empty_file_is_the_python_systems_default() {
         policy,
         engine,
         webhooks,
+        audit,
+        sha256,
         notes,
     } = good("");
     assert_eq!(webhooks, WebhookConfig::default());
+    assert_eq!(audit, AuditConfig::default());
+    // Of nothing.
+    assert_eq!(
+        sha256,
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    );
     assert_eq!(
         (policy.mode, &*policy.preset, policy.enforce),
         (Mode::DetectionOnly, "standard", true)
@@ -1187,6 +1196,39 @@ fn the_shipped_config_watches_only() {
     assert_eq!(notes(&shipped), [""; 0]);
 }
 
+#[test]
+fn the_audit_log_goes_with_corporate_mode_and_says_what_has_no_effect() {
+    let corporate = "[firewall]\nfirewall_mode = \"corporate\"\n[allowed_ports]\ntcp = [22]\n";
+    assert!(good(corporate).audit.enabled && !good("").audit.enabled);
+    let told = |more: &str| notes(&good(&format!("{corporate}{more}"))).join("\n");
+    assert_eq!(told("[engine]\non_audit_failure = \"closed\""), "");
+    assert!(told("[audit]\nenabled = false").contains("nothing of what corporate mode refuses"));
+    assert!(
+        told("[audit]\nenabled = false\n[engine]\non_audit_failure = \"closed\"")
+            .contains("there is no audit log")
+    );
+    assert!(
+        told("[bans]\nenforce = false\n[engine]\non_audit_failure = \"closed\"")
+            .contains("only orders are refused")
+    );
+    let all = good("[audit]\nenabled = true\npath = \"/srv/log/a.jsonl\"\nmax_bytes = 65536\nkeep = 1").audit;
+    assert_eq!(all.place(Path::new("/var/log")), Path::new("/srv/log/a.jsonl"));
+    assert_eq!((all.enabled, all.max_bytes, all.keep), (true, 65_536, 1));
+    for (bad, words) in [
+        ("[audit]\nkeep = 0", "write a whole number from 1 to 1000"),
+        ("[audit]\nmax_bytes = 100", "65536"),
+        ("[audit]\npath = \"../x\"", "cannot name the audit log"),
+        ("[audit]\npath = \"a/b\"", "as in \"audit.jsonl\""),
+        (
+            "[engine]\non_audit_failure = \"close\"",
+            "did you mean \"closed\"?",
+        ),
+        ("[audit]\non_audit_failure = \"closed\"", "belongs under [engine]"),
+    ] {
+        assert!(refusals(bad).contains(words), "{bad}: {}", refusals(bad));
+    }
+}
+
 /// What stands behind a "#" is a default, and every key is there.
 #[test]
 fn the_shipped_config_shows_every_key_at_its_default() {
@@ -1213,6 +1255,7 @@ fn the_shipped_config_shows_every_key_at_its_default() {
     assert_eq!(shown.policy.stealth_threshold, default.policy.stealth_threshold);
     assert_eq!(shown.policy.count_completed, default.policy.count_completed);
     assert_eq!(shown.policy.unproven_cap, default.policy.unproven_cap);
+    assert_eq!(shown.audit, default.audit);
     let mut webhooks = shown.webhooks;
     assert_eq!(std::mem::take(&mut webhooks.endpoints), []);
     assert_eq!(webhooks, default.webhooks);
@@ -1238,6 +1281,7 @@ fn the_shipped_config_shows_every_key_at_its_default() {
         "bans",
         "distributed",
         "engine",
+        "audit",
         "custom",
         "webhooks",
     ] {

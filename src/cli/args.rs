@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::audit::AuditVerb;
 use super::webhook::WebhookVerb;
 
 /// Ask and command the running verdictd.
@@ -53,6 +54,9 @@ pub(super) enum Verb {
         #[arg(value_name = "ADDR|PREFIX")]
         target: String,
     },
+    /// Verify the audit log
+    #[command(subcommand, arg_required_else_help = true)]
+    Audit(AuditVerb),
     /// Set up, try out and watch the sending of events
     #[command(subcommand, arg_required_else_help = true)]
     Webhook(WebhookVerb),

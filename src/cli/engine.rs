@@ -56,6 +56,9 @@ struct Run {
     /// Where the control socket is made
     #[arg(long, value_name = "DIR", default_value = "/run/verdictd")]
     runtime_dir: PathBuf,
+    /// Where the audit log is kept
+    #[arg(long, value_name = "DIR", default_value = "/var/log/verdictd")]
+    log_dir: PathBuf,
     /// Take the table (rules and bans) out at exit
     #[arg(long)]
     ephemeral: bool,
@@ -91,6 +94,7 @@ fn run(run: Run) -> ExitCode {
         file,
         state_dir,
         runtime_dir,
+        log_dir,
         ephemeral,
         log_format,
         log_level,
@@ -104,6 +108,7 @@ fn run(run: Run) -> ExitCode {
         config: file.config,
         state_dir,
         runtime_dir,
+        log_dir,
         ephemeral,
     }) {
         Ok(()) => ExitCode::SUCCESS,

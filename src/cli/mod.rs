@@ -4,6 +4,7 @@
 //! may not.
 
 mod args;
+mod audit;
 mod ban;
 mod check;
 mod detection;
@@ -87,6 +88,7 @@ fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, 
         Verb::Reload => reload::run(&client, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
+        Verb::Audit(verb) => audit::run(&client, verb, screen),
         Verb::Webhook(verb) => webhook::run(&client, verb, screen, ask),
     }
 }

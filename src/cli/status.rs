@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json};
 use super::{CliError, Client, Exit, Screen, span};
-use crate::control::wire::{Reply, Request, StatusReport};
+use crate::control::wire::{AuditView, Reply, Request, StatusReport};
 
 pub(super) fn run(client: &Client, as_json: bool, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
     let status = match client.ask(&Request::Status {})? {
@@ -79,7 +79,21 @@ fn facts(status: &StatusReport) -> Table {
     fact("queues", numbers(&status.queues));
     fact("log groups", numbers(&status.log_groups));
     fact("bans", bans(status));
+    if let Some(audit) = &status.audit {
+        fact("audit log", audit_log(audit));
+    }
     facts
+}
+
+fn audit_log(audit: &AuditView) -> String {
+    let mut text = format!("{}, {}", audit.path, counted(audit.seq, "line"));
+    if audit.lost > 0 {
+        text += &format!(", {} lost since the start", grouped(audit.lost));
+    }
+    if audit.on_failure == "closed" {
+        text += "; nothing new without it (on_audit_failure = \"closed\")";
+    }
+    text
 }
 
 fn attacks(status: &StatusReport) -> Table {

@@ -34,6 +34,8 @@ pub use words::{counting_text, thresholds_text};
 use self::distributed::Refused;
 use self::document::{Report, Section};
 use self::sections::{Bans, Firewall, Security};
+use crate::audit::AuditConfig;
+use crate::audit::chain::Hash;
 use crate::core::policy::{OnLoss, Policy};
 use crate::webhook::config::WebhookConfig;
 
@@ -46,6 +48,10 @@ pub struct Config {
     pub engine: EngineConfig,
     /// Who is told.
     pub webhooks: WebhookConfig,
+    /// What is written down.
+    pub audit: AuditConfig,
+    /// SHA-256 of the text, in hex.
+    pub sha256: String,
     /// What is accepted but worth a word, in the order of the file.
     pub notes: Vec<Note>,
 }
@@ -128,7 +134,12 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let (problems, notes) = report.into_parts();
     let problems = syntax::merge(syntax, problems);
     if problems.is_empty() {
-        return Ok(Config { notes, ..config });
+        let sha256 = Hash::of(text.as_bytes()).to_string();
+        return Ok(Config {
+            notes,
+            sha256,
+            ..config
+        });
     }
     Err(ConfigError {
         path: path.to_owned(),
@@ -145,7 +156,8 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
     let bans = Bans::read(&mut root);
     let refused = Refused::of(&firewall, &tcp_allowed);
     let distributed = distributed::read(&mut root, preset.attempts.clone(), &bans, &refused);
-    let (mut engine, most) = sections::engine(&mut root);
+    let (mut engine, most, on_failure) = sections::engine(&mut root);
+    let audit = sections::audit(&mut root, firewall.mode, bans.enforce, on_failure);
     let webhooks = webhooks::read(&mut root);
     contradictions::find(root.report(), &preset, &bans, &most);
     root.finish(sections::home_but(""));
@@ -181,6 +193,8 @@ fn read(mut root: Section<'_>, complete: bool) -> Config {
         policy,
         engine,
         webhooks,
+        audit,
+        sha256: String::new(),
         notes: Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ use super::document::Section;
 use super::interface::InterfaceName;
 use super::presets::{Base, Changes, Preset, note_without_effect};
 use super::units::{self, Fault, Read, shown};
+use crate::audit::{AuditConfig, OnFailure};
 use crate::core::ladder;
 use crate::core::policy::{Mode, OnLoss, OtherProtocols};
 use crate::core::ports::PortSet;
@@ -194,8 +195,17 @@ fn sleep_interval(value: &DeValue<'_>) -> Read<String> {
 
 /// A name in the state directory, or an absolute path.
 fn state_file(value: &DeValue<'_>) -> Read<PathBuf> {
-    let right = "write a file name, as in \"state.toml\", or an absolute path";
-    let path = Path::new(units::string(value, right)?);
+    named_file(value, "the state file", "state.toml")
+}
+
+/// A name in the log directory, or an absolute path.
+fn log_file(value: &DeValue<'_>) -> Read<PathBuf> {
+    named_file(value, "the audit log", "audit.jsonl")
+}
+
+fn named_file(value: &DeValue<'_>, what: &str, example: &str) -> Read<PathBuf> {
+    let right = format!("write a file name, as in \"{example}\", or an absolute path");
+    let path = Path::new(units::string(value, &right)?);
     let wild = |part| matches!(part, Component::ParentDir);
     let plain = !value.as_str().unwrap_or_default().chars().any(char::is_control);
     let named =
@@ -204,7 +214,7 @@ fn state_file(value: &DeValue<'_>) -> Read<PathBuf> {
     if plain && named && one && !path.components().any(wild) && !ends_in_slash(path) {
         return Ok(path.to_owned());
     }
-    Err(Fault::new(shown(value), "cannot name the state file", right))
+    Err(Fault::new(shown(value), format!("cannot name {what}"), right))
 }
 
 fn ends_in_slash(path: &Path) -> bool {
@@ -306,16 +316,17 @@ pub(super) struct Most {
 }
 
 /// `[engine]`, and how many sources are remembered.
-pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most) {
-    let (mut engine, mut most) = (
+pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most, AuditFailure) {
+    let (mut engine, mut most, mut failure) = (
         EngineConfig::default(),
         Most {
             sources: 1_000_000,
             line: None,
         },
+        AuditFailure::default(),
     );
     let Some(mut section) = root.section("engine") else {
-        return (engine, most);
+        return (engine, most, failure);
     };
     engine.workers = section
         .get("workers", units::whole(1..=64))
@@ -332,6 +343,10 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most) {
     engine.on_loss = section
         .get("on_loss", units::word("an answer", &losses))
         .unwrap_or(engine.on_loss);
+    failure.answer = section
+        .get("on_audit_failure", units::word("an answer", &OnFailure::ALL))
+        .unwrap_or_default();
+    failure.line = section.line_of("on_audit_failure");
     engine.manage_ruleset = section
         .get("manage_ruleset", units::boolean)
         .unwrap_or(engine.manage_ruleset);
@@ -356,7 +371,51 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most) {
         want_numbers(&section);
     }
     section.finish(home_but("engine"));
-    (engine, most)
+    (engine, most, failure)
+}
+
+/// `engine.on_audit_failure`, and where the file says so.
+#[derive(Default)]
+pub(super) struct AuditFailure {
+    answer: OnFailure,
+    line: usize,
+}
+
+/// `[audit]`.
+pub(super) fn audit(root: &mut Section<'_>, mode: Mode, enforce: bool, failure: AuditFailure) -> AuditConfig {
+    let mut audit = AuditConfig {
+        enabled: mode == Mode::Corporate,
+        on_failure: failure.answer,
+        ..AuditConfig::default()
+    };
+    if let Some(mut section) = root.section("audit") {
+        audit.enabled = section.get("enabled", units::boolean).unwrap_or(audit.enabled);
+        audit.path = section.get("path", log_file).unwrap_or(audit.path);
+        audit.max_bytes = section
+            .get("max_bytes", units::whole(1 << 16..=1u64 << 30))
+            .unwrap_or(audit.max_bytes);
+        audit.keep = section
+            .get("keep", units::whole(1..=1000u32))
+            .unwrap_or(audit.keep);
+        if !audit.enabled && mode == Mode::Corporate {
+            let text = "audit.enabled = false: nothing of what corporate mode refuses, bans and is ordered is written down";
+            section
+                .report()
+                .note(section.line_of("enabled"), "audit.enabled", text);
+        }
+        section.finish(home_but("audit"));
+    }
+    let unused = match (audit.enabled, enforce) {
+        (false, _) => Some("there is no audit log"),
+        (true, false) => Some("nothing new is dropped while bans.enforce = false; only orders are refused"),
+        (true, true) => None,
+    };
+    if let Some(why) = unused.filter(|_| failure.answer == OnFailure::Closed) {
+        let key = "engine.on_audit_failure";
+        let text = format!("{key} = \"closed\" has little effect: {why}");
+        root.report().note(failure.line, key, text);
+    }
+    audit
 }
 
 /// A table that the admin loads holds its numbers as text: none may be looked for, or depend on this machine's CPUs.
@@ -387,7 +446,7 @@ pub(super) fn home_but(here: &'static str) -> impl Fn(&str) -> Option<&'static s
     }
 }
 
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 9] = [
     (
         "firewall",
         &[
@@ -439,6 +498,7 @@ const HOMES: [(&str, &[&str]); 8] = [
             "seed",
             "queue_length",
             "on_loss",
+            "on_audit_failure",
             "manage_ruleset",
             "allow_lockout",
             "internal_interfaces",
@@ -447,6 +507,7 @@ const HOMES: [(&str, &[&str]); 8] = [
             "report_every",
         ],
     ),
+    ("audit", &["path", "max_bytes", "keep"]),
     (
         "webhooks",
         &[

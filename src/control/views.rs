@@ -58,8 +58,28 @@ pub struct StatusReport {
     pub attacks: Vec<AttackView>,
     /// What the engine cannot know as it runs now, in words: empty unless it only watches copies.
     pub blind: Vec<String>,
+    /// The audit log; none where nothing is written down.
+    pub audit: Option<AuditView>,
     /// What is not as it should be, in words; empty when all is well.
     pub degraded: Vec<String>,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditView {
+    /// The file.
+    pub path: String,
+    /// The file that says how far it goes.
+    pub head: String,
+    /// Number of its last line.
+    pub seq: u64,
+    /// That line's hash.
+    pub sha256: String,
+    /// Records that were lost since the start.
+    pub lost: u64,
+    /// `continue` or `closed`.
+    pub on_failure: String,
 }
 
 /// An address or network that is never banned.
@@ -517,7 +537,7 @@ mod tests {
         assert_eq!(value["verdicts"], json!({"accept": 1, "drop": 0}));
         assert_eq!(
             value["reasons"],
-            json!({"trusted": 0, "banned": 0, "offence": 0, "counted": 1, "repeated": 0, "harmless": 1, "unparsed": 0})
+            json!({"trusted": 0, "banned": 0, "offence": 0, "counted": 1, "repeated": 0, "harmless": 1, "unparsed": 0, "unlogged": 0})
         );
         assert_eq!(
             (&value["kinds"]["NULL_SCAN"], &value["kinds"]["SYN_SCAN"]),

@@ -21,6 +21,8 @@ pub const MAX_REASON_CHARS: usize = 200;
 pub const MAX_TARGET_CHARS: usize = 64;
 /// The longest name of an endpoint, as in the config.
 pub const MAX_ENDPOINT_CHARS: usize = 100;
+/// The longest finding for the audit log, in characters.
+pub const MAX_DETAIL_CHARS: usize = 900;
 /// The most sources that `stats` lists.
 pub const MAX_TOP: usize = 1000;
 /// The longest ban an operator may ask for: a year, as for a step of the ladder.
@@ -61,6 +63,15 @@ pub enum Request {
     },
     /// Save the state now.
     Snapshot {},
+    /// Write into the audit log what another part of the program found out; root only.
+    AuditNote {
+        /// `integrity`, `selftest` or `monitor`.
+        kind: NoteKind,
+        /// `ok` or `failed`.
+        result: NoteResult,
+        /// In words.
+        detail: String,
+    },
     /// How the sending of events goes.
     Webhooks {},
     /// Try waiting events again at once, and dead letters once more.
@@ -83,6 +94,28 @@ pub enum Request {
     },
     /// It is over.
     SelftestEnd {},
+}
+
+/// Which part of the program found something out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// Files against their sums.
+    Integrity,
+    /// The self-test.
+    Selftest,
+    /// The monitor.
+    Monitor,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteResult {
+    /// Well.
+    Ok,
+    /// Not well.
+    Failed,
 }
 
 /// Why a request is not answered.
@@ -141,6 +174,7 @@ impl Request {
             Request::WebhookRetry { endpoint } => endpoint
                 .as_deref()
                 .map_or(Ok(()), |name| check_text("endpoint", name, MAX_ENDPOINT_CHARS)),
+            Request::AuditNote { detail, .. } => check_text("detail", detail, MAX_DETAIL_CHARS),
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),
             Request::Ban {
@@ -218,6 +252,11 @@ pub enum Reply {
     SelftestState(Box<SelftestState>),
     /// To [`Request::SelftestEnd`], once the kernel has forgotten it.
     SelftestEnded {},
+    /// To [`Request::AuditNote`]: whether there is an audit log, and it is on the disk there.
+    Noted {
+        /// On the disk.
+        written: bool,
+    },
     /// To anything: it was not done, and why.
     Refused {
         /// One sentence, lower case, no full stop.
@@ -276,6 +315,11 @@ mod tests {
             ban(Some(7200), Some("said \"no\" — twice")),
             Request::Unban {
                 target: "2001:db8::/64".into(),
+            },
+            Request::AuditNote {
+                kind: NoteKind::Integrity,
+                result: NoteResult::Failed,
+                detail: "/usr/bin/verdictd was changed".into(),
             },
             Request::Webhooks {},
             Request::WebhookRetry { endpoint: None },

@@ -55,11 +55,13 @@ pub enum Reason {
     /// Could not be read. It accuses nobody; where bans are enforced it is dropped (fails closed: what the host might
     /// read and we cannot is no way around us), else it passes.
     Unparsed,
+    /// It would begin something that cannot be written down, and policy wants it written down.
+    Unlogged,
 }
 
 impl Reason {
     /// Every reason, in the order in which they are shown.
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 8] = [
         Reason::Trusted,
         Reason::Banned,
         Reason::Offence,
@@ -67,6 +69,7 @@ impl Reason {
         Reason::Repeated,
         Reason::Harmless,
         Reason::Unparsed,
+        Reason::Unlogged,
     ];
 
     /// The word used in `stats`.
@@ -79,6 +82,7 @@ impl Reason {
             Reason::Repeated => "repeated",
             Reason::Harmless => "harmless",
             Reason::Unparsed => "unparsed",
+            Reason::Unlogged => "unlogged",
         }
     }
 }

@@ -23,6 +23,8 @@ use super::keeper::Errand;
 use super::protect::Protection;
 use super::storm::Storms;
 use super::worker::{Handle, Order};
+use crate::audit::log::Audit;
+use crate::audit::record::What;
 use crate::control::wire::{AttackView, BanView, Reply};
 use crate::core::attack::{Attacks, Attempt, Baseline};
 use crate::core::ledger::{Ledger, Refusal, Standing};
@@ -132,6 +134,7 @@ pub struct Analyst {
     storms: Storms,
     watcher: Option<Sender<Word>>,
     herald: Herald,
+    audit: Audit,
     keeper: Option<Sender<Errand>>,
     failures_told: Throttle,
     trial: Option<Trial>,
@@ -162,6 +165,7 @@ impl Analyst {
             storms: Storms::default(),
             watcher: None,
             herald: Herald::default(),
+            audit: Audit::default(),
             keeper: None,
             failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             trial: None,
@@ -179,6 +183,11 @@ impl Analyst {
     /// Tells other systems through `herald`.
     pub fn with_herald(self, herald: Herald) -> Analyst {
         Analyst { herald, ..self }
+    }
+
+    /// Writes bans and their ends down in `audit`.
+    pub fn with_audit(self, audit: Audit) -> Analyst {
+        Analyst { audit, ..self }
     }
 
     /// Tells `watcher`, who follows handshakes, of another policy and other addresses.
@@ -314,6 +323,7 @@ impl Analyst {
             .map(|(_, port)| *port);
         let attack = self.attacks.under_way().find(|attack| Some(attack.port) == port);
         let event = self.herald.blocked(ban, offence, attack);
+        self.audit.note(|| What::ban(ban, offence, view(ban, now).until));
         let length = ban
             .remaining(now)
             .map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
@@ -559,6 +569,7 @@ impl Analyst {
         // Of what the kernel never took nobody heard that it began.
         let began = self.refused.get_mut(&ban.source).and_then(Option::take).is_none();
         let why = why.word();
+        self.audit.note(|| What::unban(ban, why));
         if ban.enforced {
             info!(
                 target: NOTICE, event = "unban", source = %ban.source, reason = %ban.reason, step = ban.step,
@@ -589,6 +600,10 @@ impl Analyst {
             );
             let ban = self.ledger.get(&failure.target);
             self.herald.failed(failure.target, ban, &failure.error);
+            self.audit.note(|| What::Failure {
+                source: failure.target.to_string(),
+                error: failure.error.clone(),
+            });
         }
         if failure.withdrawn
             && let Some(ban) = self.ledger.lift(&failure.target)

@@ -27,12 +27,16 @@ use super::keeper::{Errand, Health, Keeper};
 use super::lockout::{self};
 use super::notify::notify;
 use super::open::{Opened, open, put_in_place};
+use super::orders;
 use super::reconciler;
 use super::refusals;
 use super::reload::Reloader;
 use super::report::Reporter;
 use super::restore::Kept;
 use super::worker::{Ears, Handle, Order, Worker};
+use crate::audit::log::{Audit, Paths};
+use crate::audit::record::What;
+use crate::audit::{self};
 use crate::config::{self, Config, duration_text};
 use crate::control::server::{Bound, Server};
 use crate::control::wire::Reply;
@@ -53,6 +57,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Where the control socket is made.
     pub runtime_dir: PathBuf,
+    /// Where the audit log is kept.
+    pub log_dir: PathBuf,
     /// Take the table out at exit.
     pub ephemeral: bool,
 }
@@ -91,8 +97,11 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     if let Err(error) = notify("STOPPING=1") {
         warn!("cannot tell the service manager that we stop: {error}");
     }
-    engine.stop(options.ephemeral);
-    outcome
+    let why = outcome
+        .as_ref()
+        .map_or_else(ToString::to_string, |signal| (*signal).to_owned());
+    engine.stop(options.ephemeral, why);
+    outcome.map(drop)
 }
 
 /// Holds the state directory for this process; released by the kernel when it ends, however it ends.
@@ -146,6 +155,8 @@ struct Engine {
     stop_followers: Arc<OwnedFd>,
     webhooks: Couriers,
     herald: Herald,
+    audit: Audit,
+    recorder: JoinHandle<()>,
     stats: Arc<Stats>,
 }
 
@@ -204,6 +215,13 @@ impl Engine {
         let (webhooks, herald) = couriers(&options.state_dir, &health);
         let layout = spec.layout;
         let (alarm, events) = unbounded();
+        let paths = Paths {
+            log: config.audit.place(&options.log_dir),
+            head: options.state_dir.join(audit::HEAD_NAME),
+        };
+        let (audit, recorder) = Audit::begin(paths, &config.audit);
+        let recorder = spawn("audit", &alarm, move || recorder.run())?;
+        audit.note(|| starts(options, config, restored.ledger.active()));
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (refusal_sender, refused) = bounded(refusals::CHANNEL);
         let (attempt_sender, attempts) = bounded(handshakes::CHANNEL);
@@ -214,6 +232,7 @@ impl Engine {
             attempts: attempt_sender,
             refusals: refusal_sender,
             herald: herald.clone(),
+            gate: audit.gate(),
         };
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
@@ -236,8 +255,10 @@ impl Engine {
         }
         drop(ears);
         let refusals = {
-            let stats = Arc::clone(&stats);
-            spawn("refusals", &alarm, move || refusals::follow(&refused, &stats))?
+            let (stats, audit) = (Arc::clone(&stats), audit.clone());
+            spawn("refusals", &alarm, move || {
+                refusals::follow(&refused, &stats, &audit);
+            })?
         };
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
@@ -280,7 +301,8 @@ impl Engine {
         )
         .with_keeper(errands.clone())
         .with_watcher(word_sender)
-        .with_herald(herald.clone());
+        .with_herald(herald.clone())
+        .with_audit(audit.clone());
         analyst.restore(restored.ledger, restored.attacks);
         let inbox = Inbox {
             offences,
@@ -349,6 +371,7 @@ impl Engine {
             netlink: Mutex::new(asking),
             keeper: errands.clone(),
             health,
+            audit: audit.clone(),
         };
         let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
@@ -387,20 +410,26 @@ impl Engine {
             stop_followers,
             webhooks,
             herald,
+            audit,
+            recorder,
             stats,
         })
     }
 
     /// Until a signal says stop, or a thread is lost.
-    fn wait(&self) -> Result<(), DaemonError> {
+    fn wait(&self) -> Result<&'static str, DaemonError> {
         loop {
             match self.events.recv() {
                 Ok(Event::Stop(signal)) => {
                     info!("{signal}: stopping");
-                    return Ok(());
+                    return Ok(signal);
                 }
                 Ok(Event::Reload(asker)) => {
-                    let reply = self.reload();
+                    let reply = self.reload(if asker.is_some() {
+                        "control socket"
+                    } else {
+                        "SIGHUP"
+                    });
                     // Whoever asked may have hung up.
                     if let Some(asker) = asker {
                         let _ = asker.send(reply);
@@ -412,8 +441,29 @@ impl Engine {
         }
     }
 
-    /// Another configuration, or everything as it was; told to the log and to whoever asked.
-    fn reload(&self) -> Reply {
+    /// Another configuration, or everything as it was; told to the log and to whoever asked, and written down.
+    fn reload(&self, by: &'static str) -> Reply {
+        let before = self.running.get();
+        let reply = match self.audit.refuses() {
+            Some(why) => {
+                error!("reload refused: {why}");
+                Reply::refused(why)
+            }
+            None => self.try_reload(),
+        };
+        let record = || orders::reloaded(by, &before, &self.running.get(), &reply);
+        let was_on = self.audit.is_on();
+        if was_on {
+            self.audit.note(record);
+        }
+        self.audit.configure(&self.running.get().config.audit);
+        if !was_on {
+            self.audit.note(record);
+        }
+        reply
+    }
+
+    fn try_reload(&self) -> Reply {
         let handles: Vec<Handle> = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
         let reloader = Reloader {
             running: &self.running,
@@ -443,7 +493,7 @@ impl Engine {
     }
 
     /// Stops in reverse order of the flow and goes on past errors.
-    fn stop(self, ephemeral: bool) {
+    fn stop(self, ephemeral: bool, why: String) {
         let bans = usize::try_from(self.stats.bans_active.get()).unwrap_or(usize::MAX);
         self.herald
             .tell(|now| event::firewall_stopped(now, "stopped", bans));
@@ -465,6 +515,9 @@ impl Engine {
         }
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
+        self.audit.note(|| What::Stop { why });
+        self.audit.stop();
+        join(self.recorder);
         let webhooks = self
             .webhooks
             .lock()
@@ -482,6 +535,19 @@ impl Engine {
         if ephemeral && let Err(error) = ruleset::delete(&mut netlink) {
             error!("table inet verdictd stays behind: {error}");
         }
+    }
+}
+
+/// What is written down of a start.
+fn starts(options: &Options, config: &Config, bans: usize) -> What {
+    What::Start {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        mode: config.policy.mode.to_string(),
+        enforce: config.policy.enforce,
+        config: options.config.display().to_string(),
+        config_sha256: config.sha256.clone(),
+        bans: bans as u64,
     }
 }
 

@@ -11,15 +11,18 @@ use super::analyst::{Command, Target};
 use super::daemon::{Couriers, Event};
 use super::enforcer::{Expected, RETRY};
 use super::keeper::{Errand, Health};
+use super::orders;
 use super::protect::Protection;
 use super::report::busiest;
 use super::room::Manner;
 use super::worker::Handle;
+use crate::audit::OnFailure;
+use crate::audit::log::Audit;
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
 use crate::control::wire::{
-    AttackView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow, StatsView,
-    StatusReport, WebhookView,
+    AttackView, AuditView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow,
+    StatsView, StatusReport, WebhookView,
 };
 use crate::core::judge::SourceView;
 use crate::core::policy::OnLoss;
@@ -55,6 +58,8 @@ pub struct EngineHandler {
     pub keeper: Sender<Errand>,
     /// What is wrong with the state.
     pub health: Arc<Health>,
+    /// Where orders are written down.
+    pub audit: Audit,
 }
 
 /// What is in force, as a whole.
@@ -92,6 +97,12 @@ impl Shared {
 
 impl Handler for EngineHandler {
     fn handle(&self, request: Request, peer: Peer) -> Reply {
+        orders::recorded(&self.audit, request, peer, |request| self.answer(request, peer))
+    }
+}
+
+impl EngineHandler {
+    fn answer(&self, request: Request, peer: Peer) -> Reply {
         match request {
             Request::Status {} => self.status(),
             Request::Stats { top } => self.stats(top.min(MAX_TOP)),
@@ -125,6 +136,9 @@ impl Handler for EngineHandler {
                 self.ask(|to| Command::Unban { target, to })
             }),
             Request::Snapshot {} => self.snapshot(),
+            Request::AuditNote { kind, result, detail } => {
+                orders::note(&self.audit, kind, result, detail, peer)
+            }
             Request::Webhooks {} => {
                 self.couriers(|webhooks| Reply::Webhooks(Box::new(WebhookView::of(&webhooks.status()))))
             }
@@ -136,9 +150,7 @@ impl Handler for EngineHandler {
             Request::SelftestEnd {} => self.end_selftest(peer),
         }
     }
-}
 
-impl EngineHandler {
     /// A plain address means its source (an IPv6 address its prefix); one with a length means just that.
     fn for_target(text: &str, act: impl FnOnce(Target) -> Reply) -> Reply {
         match Prefix::parse(text) {
@@ -243,6 +255,7 @@ impl EngineHandler {
                 None => BLIND.map(str::to_owned).into(),
             },
             degraded: self.degraded(table.degraded),
+            audit: self.audit_view(running.config.audit.on_failure),
             ..StatusReport::default()
         };
         match protection {
@@ -268,7 +281,20 @@ impl EngineHandler {
             ));
         }
         of_table.extend(self.health.degraded());
+        of_table.extend(self.audit.state().degraded);
         of_table
+    }
+
+    fn audit_view(&self, on_failure: OnFailure) -> Option<AuditView> {
+        let state = Some(self.audit.state()).filter(|state| state.enabled)?;
+        Some(AuditView {
+            path: state.path.display().to_string(),
+            head: state.head.display().to_string(),
+            seq: state.end.seq,
+            sha256: state.end.hash.to_string(),
+            lost: state.lost,
+            on_failure: on_failure.word().to_owned(),
+        })
     }
 
     fn stats(&self, top: usize) -> Reply {

@@ -24,6 +24,7 @@ pub mod keeper;
 pub mod lockout;
 pub mod notify;
 pub mod open;
+pub mod orders;
 pub mod peers;
 pub mod protect;
 pub mod reconciler;

@@ -1,4 +1,4 @@
-//! The thread that writes down what a port filter refused (corporate mode): fed by the workers, who never wait for it.
+//! The thread that tells log and audit log what a port filter refused (corporate mode): fed by the workers, who never wait for it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::info;
 
+use crate::audit::log::Audit;
+use crate::audit::record::What;
 use crate::core::verdict::Proto;
 use crate::notify::log::SAID;
-use crate::notify::refusals::{Line, Refusal, Refusals, Target};
+use crate::notify::refusals::{Line, Refusal, Refusals, Share, Target};
 use crate::stats::Stats;
 
 /// Refusals on their way from the workers. The kernel hands on some 20 a second of one source; what does not fit is
@@ -16,7 +18,7 @@ use crate::stats::Stats;
 pub const CHANNEL: usize = 4096;
 
 /// Logs what comes until every worker is gone.
-pub fn follow(facts: &Receiver<Refusal>, stats: &Stats) {
+pub fn follow(facts: &Receiver<Refusal>, stats: &Stats, audit: &Audit) {
     let mut refusals = Refusals::default();
     let mut lost = Lost { told: 0, stats };
     while let Some(first) = next(facts, &refusals) {
@@ -27,13 +29,16 @@ pub fn follow(facts: &Receiver<Refusal>, stats: &Stats) {
             let gathered = std::iter::once(first).chain(facts.try_iter().take(CHANNEL));
             gathered
                 .filter_map(|fact| refusals.note(fact, now))
-                .for_each(tell);
+                .for_each(|line| {
+                    write_down(&line, audit);
+                    tell(line);
+                });
         }
         if refusals.closes_at().is_some_and(|at| at <= Instant::now()) {
-            close(&mut refusals, &mut lost);
+            close(&mut refusals, &mut lost, audit);
         }
     }
-    close(&mut refusals, &mut lost);
+    close(&mut refusals, &mut lost, audit);
 }
 
 /// The next fact; `Some(None)` when the minute is over, `None` when no worker is left.
@@ -50,9 +55,32 @@ fn next(facts: &Receiver<Refusal>, refusals: &Refusals) -> Option<Option<Refusal
     }
 }
 
-fn close(refusals: &mut Refusals, lost: &mut Lost<'_>) {
+/// The log gets what a person reads, the audit log every packet: of the same facts.
+fn close(refusals: &mut Refusals, lost: &mut Lost<'_>, audit: &Audit) {
+    for share in refusals.shares() {
+        audit.note(|| What::refusal(&share));
+    }
     refusals.close(Instant::now()).into_iter().for_each(tell);
-    lost.since_told().map(Line::Lost).into_iter().for_each(tell);
+    if let Some(line) = lost.since_told().map(Line::Lost) {
+        write_down(&line, audit);
+        tell(line);
+    }
+}
+
+/// What is in the shares of the minute is not told twice.
+fn write_down(line: &Line, audit: &Audit) {
+    match line {
+        Line::Refused(refusal) => audit.note(|| {
+            What::refusal(&Share {
+                source: Some(refusal.source),
+                target: Some(refusal.target),
+                packets: 1,
+                ..Share::default()
+            })
+        }),
+        Line::Lost(packets) => audit.note(|| What::unseen(*packets)),
+        Line::More { .. } | Line::Others { .. } => {}
+    }
 }
 
 struct Lost<'a> {
@@ -138,7 +166,7 @@ mod tests {
             worker.send(fact).unwrap();
         }
         drop(worker);
-        follow(&facts, &stats);
+        follow(&facts, &stats, &Audit::default());
         assert!(facts.is_empty());
     }
 }

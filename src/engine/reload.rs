@@ -164,6 +164,7 @@ fn keep_fixed(old: &Config, new: &mut Config) {
     new.engine.ban_set_size = kept.ban_set_size;
     new.engine.manage_ruleset = kept.manage_ruleset;
     new.engine.state_file = kept.state_file;
+    new.audit.path.clone_from(&old.audit.path);
     new.policy.v6_prefix = old.policy.v6_prefix;
     new.policy.max_sources = old.policy.max_sources;
 }
@@ -299,6 +300,25 @@ const SETTINGS: &[Setting] = &[
     (
         "engine.allow_lockout",
         |c| c.engine.allow_lockout.to_string(),
+        When::Now,
+    ),
+    (
+        "engine.on_audit_failure",
+        |c| c.audit.on_failure.word().to_owned(),
+        When::Now,
+    ),
+    ("audit.enabled", |c| c.audit.enabled.to_string(), When::Now),
+    ("audit.max_bytes", |c| c.audit.max_bytes.to_string(), When::Now),
+    ("audit.keep", |c| c.audit.keep.to_string(), When::Now),
+    (
+        "audit.path",
+        |c| c.audit.path.display().to_string(),
+        When::AtStart,
+    ),
+    ("webhooks.enabled", |c| c.webhooks.enabled.to_string(), When::Now),
+    (
+        "webhooks.endpoints",
+        |c| join(c.webhooks.endpoints.iter().map(|endpoint| &endpoint.name)),
         When::Now,
     ),
     ("firewall.state_file", state_file, When::AtStart),

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::herald::Herald;
+use crate::audit::gate::Gate;
 use crate::core::attack::Attempt;
 use crate::core::judge::{Exported, Guard, Judge, SourceView};
 use crate::core::policy::Policy;
@@ -85,6 +86,8 @@ pub struct Ears {
     pub refusals: Sender<Refusal>,
     /// Other systems'.
     pub herald: Herald,
+    /// Shut while nothing new may begin, because it could not be written down.
+    pub gate: Gate,
 }
 
 /// A worker before it runs; see [`Worker::run`].
@@ -281,7 +284,10 @@ fn answer(
     now: Instant,
 ) -> Verdict {
     let probe = probe::parse(packet.payload);
-    let decision = judge.judge(&probe, packet.class, now);
+    let mut decision = judge.judge(&probe, packet.class, now);
+    if ears.gate.is_shut() {
+        decision = judge.shut_out(decision, &probe, packet.class);
+    }
     stats.count(packet.class, decision.verdict, decision.reason);
     if let Ok(probe) = &probe
         && !tested.iter().any(|source| source.contains(probe.src))

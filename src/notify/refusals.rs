@@ -2,7 +2,7 @@
 //!
 //! Pure: time is an argument. A scan of every port, or a flood of forged sources, is a handful of lines a minute.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub struct Refusal {
 }
 
 /// What was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// A port.
     Port(Proto, u16),
@@ -55,6 +55,22 @@ impl fmt::Display for Target {
             Target::Protocol(number) => write!(f, "protocol {number}"),
         }
     }
+}
+
+/// What the audit log writes down: packets of one source to one target, or summed up. All shares of a minute and its
+/// [`Line::Refused`] together are every packet that was noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Who; `None`: several.
+    pub source: Option<IpAddr>,
+    /// For what; `None`: several.
+    pub target: Option<Target>,
+    /// How many.
+    pub packets: u64,
+    /// Of how many targets, at least, where there are several.
+    pub targets: Option<u64>,
+    /// Of how many sources, at least, where there are several.
+    pub sources: Option<u64>,
 }
 
 /// A line to be logged.
@@ -120,8 +136,8 @@ impl fmt::Display for Line {
 #[derive(Debug)]
 pub struct Refusals {
     sources: HashMap<IpAddr, Source>,
-    /// What was refused already, so that it has its line or was counted.
-    seen: HashSet<(IpAddr, Target)>,
+    /// What was refused already, and how many packets of it had no line of their own.
+    seen: HashMap<(IpAddr, Target), u64>,
     lines: Throttle,
     /// Of sources for which there was no room.
     beyond: u64,
@@ -140,7 +156,7 @@ impl Default for Refusals {
         Refusals {
             // std's keyed hash: strangers choose the keys.
             sources: HashMap::new(),
-            seen: HashSet::new(),
+            seen: HashMap::new(),
             lines: Throttle::new(ALL_LINES, PERIOD / ALL_LINES),
             beyond: 0,
             closes_at: None,
@@ -158,9 +174,9 @@ impl Refusals {
         }
         let source = self.sources.entry(refusal.source).or_insert_with(Source::new);
         let key = (refusal.source, refusal.target);
-        let is_new = !self.seen.contains(&key);
+        let is_new = !self.seen.contains_key(&key);
         if is_new && self.seen.len() < MAX_SEEN {
-            self.seen.insert(key);
+            self.seen.insert(key, 0);
         }
         // The source's own bound first: what it may not say takes nothing from the others.
         if is_new && source.lines.take(now) && self.lines.take(now) {
@@ -168,7 +184,55 @@ impl Refusals {
         }
         source.packets += 1;
         source.targets += u64::from(is_new);
+        self.seen.entry(key).and_modify(|untold| *untold += 1);
         None
+    }
+
+    /// What had no line of its own, in as many shares as a minute may have; to be asked before [`Refusals::close`].
+    pub fn shares(&self) -> Vec<Share> {
+        let mut untold: Vec<(IpAddr, Target, u64)> = self
+            .seen
+            .iter()
+            .map(|(key, packets)| (key.0, key.1, *packets))
+            .collect();
+        untold.retain(|(_, _, packets)| *packets > 0);
+        untold.sort_by(|a, b| b.2.cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1))));
+        untold.truncate(TARGET_SHARES);
+        let mut rest: HashMap<IpAddr, (u64, u64)> = self
+            .sources
+            .iter()
+            .map(|(source, had)| (*source, (had.packets, had.targets)))
+            .collect();
+        for (source, _, packets) in &untold {
+            let left = rest.entry(*source).or_default();
+            *left = (left.0.saturating_sub(*packets), left.1.saturating_sub(1));
+        }
+        let mut rest: Vec<(IpAddr, u64, u64)> = rest
+            .into_iter()
+            .map(|(source, (packets, targets))| (source, packets, targets))
+            .collect();
+        rest.retain(|(_, packets, _)| *packets > 0);
+        rest.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        let others = rest.split_off(rest.len().min(SOURCE_SHARES));
+        let of_targets = untold.into_iter().map(|(source, target, packets)| Share {
+            source: Some(source),
+            target: Some(target),
+            packets,
+            ..Share::default()
+        });
+        let of_sources = rest.into_iter().map(|(source, packets, targets)| Share {
+            source: Some(source),
+            packets,
+            targets: Some(targets.max(1)),
+            ..Share::default()
+        });
+        let packets = others.iter().map(|(_, packets, _)| packets).sum::<u64>() + self.beyond;
+        let of_others = (packets > 0).then(|| Share {
+            packets,
+            sources: Some(others.len() as u64 + u64::from(self.beyond > 0)),
+            ..Share::default()
+        });
+        of_targets.chain(of_sources).chain(of_others).collect()
     }
 
     /// When [`Refusals::close`] is to be called; never while nothing was refused.
@@ -231,6 +295,9 @@ const PERIOD: Duration = Duration::from_secs(60);
 const SOURCE_LINES: u32 = 8;
 /// Lines of all sources within it.
 const ALL_LINES: u32 = 120;
+/// Shares of a minute that name source and target, and that name a source only.
+const TARGET_SHARES: usize = 200;
+const SOURCE_SHARES: usize = 50;
 /// Sources that are summed up by name.
 const SUMMED_UP: usize = 5;
 /// Bounds of what strangers can fill: some 10 MB together.
@@ -307,6 +374,32 @@ mod tests {
             let _ = refusals.note(refusal([203, 0, 113, 9], port), now);
         }
         assert!(refusals.note(refusal([198, 51, 100, 7], 22), now).is_some());
+    }
+
+    #[test]
+    fn every_packet_is_in_a_line_or_a_share_and_both_are_bounded() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let mut lines = 0;
+        let floods =
+            (0..50_000u32).map(|n| refusal([10, (n % 7) as u8, (n >> 8) as u8, n as u8], (n % 997) as u16));
+        let one = (0..50_000u32).map(|n| refusal([203, 0, 113, 9], (n % 60_000) as u16));
+        let few = (0..10_000u32).map(|n| refusal([198, 51, 100, (n % 9) as u8], 22));
+        for fact in few.chain(one).chain(floods) {
+            lines += u64::from(refusals.note(fact, now).is_some());
+        }
+        let shares = refusals.shares();
+        let packets: u64 = shares.iter().map(|share| share.packets).sum();
+        assert_eq!(lines + packets, 110_000);
+        assert!(
+            shares.len() <= TARGET_SHARES + SOURCE_SHARES + 1,
+            "{}",
+            shares.len()
+        );
+        let first = &shares[0];
+        assert_eq!(first.target, Some(Target::Port(Proto::Tcp, 22)));
+        assert_eq!(first.source, Some([198, 51, 100, 0].into()));
+        refusals.close(now);
+        assert_eq!(refusals.shares(), []);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Home {
     pub(crate) fn new(config: &str) -> Home {
         let directory = TempDir::with_prefix("verdictd-test-").expect("a temporary directory");
         let home = Home { directory };
-        for part in ["state", "run"] {
+        for part in ["state", "run", "logs"] {
             fs::create_dir(home.path().join(part)).expect("a directory of ours");
         }
         home.write_config(config);
@@ -88,7 +88,7 @@ impl Home {
     pub(crate) fn for_anybody(config: &str) -> Home {
         let home = Home::new(config);
         fs::copy(env!("CARGO_BIN_EXE_verdictd"), home.path().join("verdictd")).expect("room for a copy");
-        for part in ["", "state", "run"] {
+        for part in ["", "state", "run", "logs"] {
             let mode = fs::Permissions::from_mode(0o777);
             fs::set_permissions(home.path().join(part), mode).expect("a directory of ours");
         }
@@ -115,6 +115,11 @@ impl Home {
         self.path().join("state")
     }
 
+    /// The log directory, where the audit log is.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.path().join("logs")
+    }
+
     /// Everything that engines here logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap_or_default()
@@ -134,7 +139,9 @@ impl Home {
             .arg("--state-dir")
             .arg(self.state())
             .arg("--runtime-dir")
-            .arg(self.path().join("run"));
+            .arg(self.path().join("run"))
+            .arg("--log-dir")
+            .arg(self.logs());
         command
     }
 

@@ -214,6 +214,31 @@ impl Judge {
         }
     }
 
+    /// What becomes of `decision` while nothing can be written down: what would begin something new is dropped, unless
+    /// its sender must not be shut out, or nothing is ever dropped here. What is open goes on.
+    pub fn shut_out(&self, decision: Decision, probe: &Result<Probe, Unparsed>, class: Class) -> Decision {
+        let Ok(probe) = probe else { return decision };
+        let begins = match probe.transport {
+            Transport::Tcp { flags, .. } => classify(flags) == ScanKind::Syn,
+            _ => true,
+        };
+        let spared = decision.reason == Reason::Trusted || self.guard.protected.contains(probe.src);
+        if class != Class::New
+            || decision.verdict == Verdict::Drop
+            || !begins
+            || spared
+            || !self.policy.enforce
+        {
+            return decision;
+        }
+        Decision {
+            attempt: None,
+            verdict: Verdict::Drop,
+            reason: Reason::Unlogged,
+            ..decision
+        }
+    }
+
     /// The analyst's word: `source` is banned until it is released. What it did before is consumed.
     pub fn ban(&mut self, source: Prefix, enforced: bool) {
         self.bans.insert(source, enforced);

@@ -573,6 +573,56 @@ fn what_is_refused_is_no_attempt_on_a_service() {
 }
 
 #[test]
+fn while_nothing_can_be_written_down_nothing_new_begins_but_for_who_must_not_be_shut_out() {
+    let udp = Transport::Udp {
+        sport: 40000,
+        dport: 53,
+    };
+    let syn = tcp(22, TcpFlags::SYN, 1);
+    let ack = tcp(22, TcpFlags::ACK, 2);
+    for (src, transport, class, enforce, passes) in [
+        (SCANNER, syn, Class::New, true, false),
+        (SCANNER, udp, Class::New, true, false),
+        (SCANNER, ack, Class::New, true, true), // of a connection older than conntrack
+        (SCANNER, syn, Class::Odd, true, true),
+        (SCANNER, syn, Class::New, false, true),
+        ("10.0.0.1", syn, Class::New, true, true),
+        ("10.0.0.2", udp, Class::New, true, true),
+    ] {
+        let mut bench = Bench::guarded(|policy| policy.enforce = enforce, &["10.0.0.1"], &["10.0.0.2"]);
+        let probe = Ok(Probe {
+            src: src.parse().unwrap(),
+            dst: Ipv4Addr::new(198, 51, 100, 1).into(),
+            transport,
+        });
+        let decision = bench.judge.judge(&probe, class, bench.now);
+        let before = outcome(&decision);
+        let after = bench.judge.shut_out(decision, &probe, class);
+        let expected = if passes {
+            before
+        } else {
+            (Verdict::Drop, Reason::Unlogged)
+        };
+        assert_eq!(
+            outcome(&after),
+            expected,
+            "{src} {transport:?} {class:?} {enforce}"
+        );
+        assert!(passes || after.attempt.is_none());
+    }
+    // Who scans is found out all the same.
+    let mut bench = Bench::new(|_| ());
+    let offence = (1..=8).find_map(|port| {
+        let decision = bench.syn(SCANNER, port);
+        bench
+            .judge
+            .shut_out(decision, &Err(Unparsed::Empty), Class::New)
+            .offence
+    });
+    assert!(offence.is_some());
+}
+
+#[test]
 fn what_cannot_be_read_passes_only_where_nothing_is_enforced() {
     for (enforce, verdict) in [(true, Verdict::Drop), (false, Verdict::Accept)] {
         let mut bench = Bench::new(|policy| policy.enforce = enforce);
