@@ -98,7 +98,16 @@ fn parts(request: &Request) -> (String, Value) {
 }
 
 /// They change nothing, and some are asked every minute. What is not listed is an order.
-const QUESTIONS: [&str; 5] = ["status", "stats", "list", "webhooks", "health"];
+const QUESTIONS: [&str; 8] = [
+    "status",
+    "stats",
+    "list",
+    "webhooks",
+    "health",
+    "selftest_begin",
+    "selftest_look",
+    "selftest_end",
+];
 const UNWRITTEN: &str =
     "it could not be written down within 3 s, and on_audit_failure = \"closed\": see verdictctl status";
 
