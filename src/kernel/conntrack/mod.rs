@@ -62,10 +62,14 @@ impl Completed {
     }
 }
 
-/// Whether conntrack announces nothing in this network namespace: no rule woke it, nothing came since, or its events
-/// are off.
+/// Whether conntrack announces nothing in this network namespace: it sleeps, or its events are off.
 pub fn is_silent() -> bool {
-    number("/proc/sys/net/netfilter/nf_conntrack_count").is_none_or(|flows| flows == 0) || is_muted()
+    sleeps() || is_muted()
+}
+
+/// Whether it follows nothing here: no rule woke it, or nothing came since.
+fn sleeps() -> bool {
+    number("/proc/sys/net/netfilter/nf_conntrack_count").is_none_or(|flows| flows == 0)
 }
 
 /// Whether somebody turned its events off here (`nf_conntrack_events`: 0; 2 is "while somebody listens").
