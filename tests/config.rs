@@ -499,7 +499,12 @@ fn the_missions_webhooks_are_who_is_told() {
     assert!(second.filter.wants(EventType::BlockError) && !second.filter.wants(EventType::IpUnblocked));
     assert_eq!((&third.secret, third.enabled), (&SecretSource::None, false));
     assert!(third.filter.wants(EventType::ConnectionAttempt));
-    assert!(!notes(&config).iter().any(|note| note.contains("webhooks")));
+    let said = notes(&config);
+    let said: Vec<&String> = said.iter().filter(|note| note.contains("webhooks")).collect();
+    assert!(
+        said.len() == 1 && said[0].contains("everybody can sign with it"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -946,7 +951,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[webhooks]\nspool_max_bytes = 1\nbatch_sice = 3",
-        "2: webhooks.spool_max_bytes: 1 is out of range; write a whole number from 1048576 to 17179869184\n\
+        "2: webhooks.spool_max_bytes: 1 is out of range; write a whole number from 1048576 to 1073741824\n\
          f.toml:3: webhooks.batch_sice: no such key; did you mean \"batch_size\"?",
     ),
     (
@@ -1064,7 +1069,7 @@ fn a_megabyte_of_problems_takes_no_minute() {
     assert!(refusals(&"a\n".repeat(1 << 19)).ends_with("these are the first 1000 problems"));
     assert!(refusals(&"[".repeat(1 << 20)).starts_with("f.toml:1: "));
     assert!(refusals(&"x=[\n".repeat(1 << 18)).starts_with("f.toml:1: "));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -74,10 +74,15 @@ const DOCUMENTS: [Document; 2] = [
             // Corporate environment setup.
             (
                 145,
-                Loads(&[], |config| {
-                    corporate(config);
-                    told(config, &["Security Operations Center"]);
-                }),
+                Loads(
+                    &[
+                        "line 17: webhooks.endpoints.secret is one of the documentation: everybody can sign with it",
+                    ],
+                    |config| {
+                        corporate(config);
+                        told(config, &["Security Operations Center"]);
+                    },
+                ),
             ),
             // Small office.
             (
@@ -155,18 +160,23 @@ const DOCUMENTS: [Document; 2] = [
             // Webhooks by hand.
             (
                 488,
-                Loads(&[], |config| {
-                    untouched_by_webhooks(config);
-                    told(config, &["Security Operations Center"]);
-                    let [endpoint] = &config.webhooks.endpoints[..] else {
-                        panic!("{config:?}")
-                    };
-                    let delivery = endpoint.delivery;
-                    assert_eq!((delivery.batch_size, delivery.rate_limit), (10, 100));
-                    let wants = [EventType::IpBlocked, EventType::IpUnblocked]
-                        .map(|kind| endpoint.filter.wants(kind));
-                    assert_eq!(wants, [true, false]);
-                }),
+                Loads(
+                    &[
+                        "line 9: webhooks.endpoints.secret is one of the documentation: everybody can sign with it",
+                    ],
+                    |config| {
+                        untouched_by_webhooks(config);
+                        told(config, &["Security Operations Center"]);
+                        let [endpoint] = &config.webhooks.endpoints[..] else {
+                            panic!("{config:?}")
+                        };
+                        let delivery = endpoint.delivery;
+                        assert_eq!((delivery.batch_size, delivery.rate_limit), (10, 100));
+                        let wants = [EventType::IpBlocked, EventType::IpUnblocked]
+                            .map(|kind| endpoint.filter.wants(kind));
+                        assert_eq!(wants, [true, false]);
+                    },
+                ),
             ),
         ],
     ),
@@ -177,10 +187,15 @@ const DOCUMENTS: [Document; 2] = [
             // Configure webhooks.
             (
                 31,
-                Loads(&[], |config| {
-                    untouched_by_webhooks(config);
-                    told(config, &["Security Operations Center"]);
-                }),
+                Loads(
+                    &[
+                        "line 7: webhooks.endpoints.secret is one of the documentation: everybody can sign with it",
+                    ],
+                    |config| {
+                        untouched_by_webhooks(config);
+                        told(config, &["Security Operations Center"]);
+                    },
+                ),
             ),
             // Rate limiting.
             (111, Loads(&[], untouched_by_webhooks)),
@@ -257,10 +272,14 @@ fn blocks_are_found_by_their_fences() {
 #[test]
 fn the_examples_give_what_their_titles_promise() {
     const STATED: [Example; 7] = [
-        ("corporate.toml", &[], |config| {
-            corporate(config);
-            told(config, &["Security Operations Center"]);
-        }),
+        (
+            "corporate.toml",
+            &["line 21: webhooks.endpoints.secret is one of the documentation: everybody can sign with it"],
+            |config| {
+                corporate(config);
+                told(config, &["Security Operations Center"]);
+            },
+        ),
         ("detection.toml", &[], |config| {
             assert_eq!(config.policy.mode, Mode::DetectionOnly);
             preset(config, "standard", 7, 2, ["10m", "2h", "1d", "7d"]);

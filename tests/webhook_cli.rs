@@ -225,6 +225,7 @@ impl Ask for Script {
     fn yes(&mut self, question: &str, _: bool) -> Result<bool, AskError> {
         match self.next(question) {
             Answer::Yes(yes) => Ok(yes),
+            Answer::Out => Err(AskError::Cancelled),
             other => panic!("{question}: {other:?}"),
         }
     }
@@ -763,6 +764,12 @@ fn leaving_changes_nothing_and_a_made_secret_is_shown_once() {
         .unwrap();
     assert!(secret.len() == 64 && ran.out.contains(secret), "{}", ran.out);
     assert!(!text.contains("events"), "{text}");
+    // Who has saved and then wants out has saved.
+    let place = Place::with("");
+    let ran = place.answered(&[&add[..], &[One("Save"), Out]].concat());
+    ran.ends(0).says(&["shown this once", "verdictctl reload"]);
+    assert!(!ran.err.contains("nothing was changed"), "{}", ran.err);
+    assert!(place.text().contains("http://x.example.com/"));
 }
 
 /// An engine with webhooks.

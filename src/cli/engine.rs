@@ -16,6 +16,7 @@ use crate::engine::open::{self, FIRST_NUMBER};
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
 use crate::notify::log::{self, Format};
+use crate::webhook::secret;
 
 /// NFQUEUE verdict engine: judges new connections, bans scanners in the kernel
 #[derive(Debug, Parser)]
@@ -73,6 +74,7 @@ fn log_format() -> impl TypedValueParser<Value = Format> {
 
 /// Runs `verdictd` with the process's own arguments.
 pub fn main() -> ExitCode {
+    secret::keep_from_others();
     match Arguments::parse().verb {
         Verb::Run(run) => self::run(run),
         Verb::Check(file) => check(&file.config),

@@ -101,7 +101,7 @@ fn endpoint(
     let url = section.get("url", url);
     let enabled = section.get("enabled", units::boolean).unwrap_or(true);
     let allow_http = section.get("allow_http", units::boolean).unwrap_or(false);
-    let secret = secret_source(&mut section);
+    let secret = secret_source(&mut section, config.enabled && enabled);
     let headers = headers(&mut section, config);
     let filter = filter(&mut section);
     let delivery = delivery(&mut section, config.defaults);
@@ -146,7 +146,9 @@ fn name(value: &DeValue<'_>) -> Read<String> {
 fn url(value: &DeValue<'_>) -> Read<Target> {
     let right = "write an address in quotes that begins with https:// or http://";
     let text = value.as_str().ok_or_else(|| hidden(value, right))?;
-    let target = Target::parse(text).map_err(|error| Fault::new("", error.to_string(), right))?;
+    let ascii = "write other letters than ASCII as xn--… in its host and %… behind it";
+    let right_here = if text.is_ascii() { right } else { ascii };
+    let target = Target::parse(text).map_err(|error| Fault::new("", error.to_string(), right_here))?;
     match target.address().map(address::place) {
         Some(Err(refused)) => Err(Fault::new(
             "",
@@ -179,8 +181,8 @@ fn plain_http(section: &Section<'_>, url: &Target, allowed: bool) {
     section.report().note(section.line_of("url"), key, text);
 }
 
-/// One of the places where a secret may stand.
-fn secret_source(section: &mut Section<'_>) -> SecretSource {
+/// One of the places where a secret may stand. `used`: a word about one that nobody uses would only disturb.
+fn secret_source(section: &mut Section<'_>, used: bool) -> SecretSource {
     let given: Vec<&str> = SECRETS.into_iter().filter(|key| section.has(key)).collect();
     if given.len() > 1 {
         let right = format!("keep one of {}", given.join(", "));
@@ -193,6 +195,14 @@ fn secret_source(section: &mut Section<'_>) -> SecretSource {
     if inline == Some(None) {
         let key = section.full("secret");
         let text = format!("{key} is empty: requests of this endpoint are not signed");
+        section.report().note(section.line_of("secret"), key, text);
+    }
+    if let Some(Some(known)) = &inline
+        && used
+        && known.reveal().starts_with("your-")
+    {
+        let key = section.full("secret");
+        let text = format!("{key} is one of the documentation: everybody can sign with it");
         section.report().note(section.line_of("secret"), key, text);
     }
     let sources = [
@@ -347,6 +357,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Room for the largest event beside others, and no more than a small disk has.
+/// Room for the largest event beside others, and no more than is read within seconds at a start.
 const LEAST_SPOOL: u64 = 1 << 20;
-const MOST_SPOOL: u64 = 16 << 30;
+const MOST_SPOOL: u64 = 1 << 30;

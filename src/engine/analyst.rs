@@ -287,7 +287,7 @@ impl Analyst {
                 self.stats.storm_refusals.add(1);
                 let most = self.policy.max_bans_per_minute;
                 if self.storms.refuse(most, now) {
-                    self.herald.tell(|now| event::ban_storm(now, most, 1));
+                    self.herald.tell(|now| event::ban_storm(now, most));
                 }
             }
         }

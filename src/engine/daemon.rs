@@ -41,7 +41,8 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::{self, Backend, Layout, Ruleset, TableWatch};
 use crate::state::Place;
 use crate::stats::Stats;
-use crate::webhook::{Webhooks, event};
+use crate::webhook::config::WebhookConfig;
+use crate::webhook::{StartError, Webhooks, event};
 
 /// How the engine is started.
 #[derive(Clone, Debug)]
@@ -200,7 +201,7 @@ impl Engine {
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
-        let (webhooks, herald) = couriers(config, &options.state_dir, &health);
+        let (webhooks, herald) = couriers(&options.state_dir, &health);
         let layout = spec.layout;
         let (alarm, events) = unbounded();
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
@@ -254,6 +255,10 @@ impl Engine {
                 withdrawn: false,
                 untold: None,
             }));
+        }
+        // Reads what waits on disk, which may be much: the kernel holds rules and bans by now.
+        if let Err(error) = reload_couriers(&webhooks, &config.webhooks) {
+            health.trouble(format!("no webhooks: {error}"));
         }
         let enforcer = Enforcer::new(
             netlink,
@@ -356,6 +361,14 @@ impl Engine {
         );
         info!("control socket {}", server.path().display());
         herald.tell(|now| event::firewall_started(now, &policy, &config.webhooks));
+        // Whoever relied on them is told, however late. Few as a rule: what finds no room is counted as dropped.
+        for event in restored
+            .ended
+            .iter()
+            .filter_map(|(ban, why)| herald.unblocked(ban, *why))
+        {
+            herald.hand_over(event);
+        }
         Ok(Engine {
             running,
             layout,
@@ -413,7 +426,8 @@ impl Engine {
         match reloader.reload() {
             Ok(changes) => {
                 self.reporter.look();
-                self.reload_webhooks();
+                // Webhooks that cannot be changed are no reason to refuse: protection has been changed already.
+                let _ = reload_couriers(&self.webhooks, &self.running.get().config.webhooks);
                 for change in &changes {
                     info!("reload: {change}");
                 }
@@ -425,17 +439,6 @@ impl Engine {
                 error.to_string().lines().for_each(|line| error!("{line}"));
                 Reply::refused(error)
             }
-        }
-    }
-
-    /// Webhooks that cannot be changed go on as they were: protection has been changed already.
-    fn reload_webhooks(&self) {
-        let config = &self.running.get().config.webhooks;
-        let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(webhooks) = webhooks.as_mut()
-            && let Err(error) = webhooks.reload(config)
-        {
-            error!("webhooks stay as they were: {error}");
         }
     }
 
@@ -482,9 +485,10 @@ impl Engine {
     }
 }
 
-/// Starts the webhooks; without them everything else goes on, and `status` says so.
-fn couriers(config: &Config, state_dir: &Path, health: &Health) -> (Couriers, Herald) {
-    match Webhooks::start(&config.webhooks, &state_dir.join("webhooks")) {
+/// Starts the threads of the webhooks, which send nothing yet; without them everything else goes on, and `status` says
+/// so.
+fn couriers(state_dir: &Path, health: &Health) -> (Couriers, Herald) {
+    match Webhooks::start(&WebhookConfig::default(), &state_dir.join("webhooks")) {
         Ok((webhooks, outbox)) => (Arc::new(Mutex::new(Some(webhooks))), Herald::new(Some(outbox))),
         Err(error) => {
             error!("no webhooks: {error}");
@@ -492,6 +496,15 @@ fn couriers(config: &Config, state_dir: &Path, health: &Health) -> (Couriers, He
             (Arc::default(), Herald::default())
         }
     }
+}
+
+/// Has them go on by `config`.
+fn reload_couriers(couriers: &Couriers, config: &WebhookConfig) -> Result<(), StartError> {
+    let mut couriers = couriers.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = couriers
+        .as_mut()
+        .map_or(Ok(()), |webhooks| webhooks.reload(config));
+    done.inspect_err(|error| error!("webhooks: {error}"))
 }
 
 fn spawn<T: Send + 'static>(

@@ -23,6 +23,7 @@ use crate::core::verdict::{Ban, BanReason};
 use crate::kernel::ruleset::Spec;
 use crate::kernel::sets::{Change, LiveBan};
 use crate::state::{self, Awake, Place};
+use crate::webhook::event::Ended;
 
 /// What was saved, at rest.
 #[derive(Default)]
@@ -39,6 +40,8 @@ pub struct Restored {
     pub ledger: Ledger,
     /// What makes the kernel's sets agree with it.
     pub changes: Vec<Change>,
+    /// Bans that were in force when it was saved and are not any more, and why.
+    pub ended: Vec<(Ban, Ended)>,
     /// Nothing counted yet, and what is usual.
     pub attacks: Attacks,
     sources: Vec<Memory>,
@@ -85,9 +88,12 @@ impl Kept {
             now,
         );
         let mut ledger = Ledger::new();
-        ledger.restore(&awake.standings, joined.bans);
+        ledger.restore(&awake.standings, std::mem::take(&mut joined.bans));
         for ban in ledger.switch(policy.enforce, policy, now) {
             joined.changes.push(change(&ban, now));
+            if !ban.enforced {
+                joined.end(ban, Ended::Manual);
+            }
         }
         if !live.is_empty() {
             info!("{} bans were in force already", live.len());
@@ -106,6 +112,7 @@ impl Kept {
             ledger,
             attacks,
             changes: joined.changes,
+            ended: joined.ended,
             sources: awake.sources,
         }
     }
@@ -158,6 +165,7 @@ impl Restored {
 struct Joined {
     bans: Vec<Ban>,
     changes: Vec<Change>,
+    ended: Vec<(Ban, Ended)>,
     seen: HashSet<Prefix>,
 }
 
@@ -171,7 +179,12 @@ impl Joined {
                 // Would-be when it was saved: what drops the source since then is another ban.
                 Some(_) if !ban.enforced => continue,
                 Some(found) => ban.until = found.remaining.and_then(|left| now.checked_add(left)),
-                None if ban.until.is_some_and(|until| until <= now) => continue,
+                None if ban.until.is_some_and(|until| until <= now) => {
+                    if ban.enforced {
+                        joined.end(ban, Ended::Timeout);
+                    }
+                    continue;
+                }
                 None => {}
             }
             joined.admit(ban, held.is_some(), &forbidden, now);
@@ -188,8 +201,14 @@ impl Joined {
             return;
         }
         match (forbidden(&ban.source), held) {
-            (true, true) => self.changes.push(Change::Remove { target: ban.source }),
-            (true, false) => {}
+            (true, held) => {
+                if held {
+                    self.changes.push(Change::Remove { target: ban.source });
+                }
+                if ban.enforced {
+                    self.end(ban, Ended::Protected);
+                }
+            }
             (false, held) => {
                 if ban.enforced && !held {
                     self.changes.push(change(&ban, now));
@@ -197,6 +216,17 @@ impl Joined {
                 self.bans.push(ban);
             }
         }
+    }
+
+    /// It was in force, whatever it is now.
+    fn end(&mut self, ban: Ban, why: Ended) {
+        self.ended.push((
+            Ban {
+                enforced: true,
+                ..ban
+            },
+            why,
+        ));
     }
 }
 
@@ -288,6 +318,12 @@ mod tests {
         ];
         let kernel = [live("192.0.2.1", 50), live("192.0.2.4", 7), live("192.0.2.5", 60)];
         let joined = Joined::of(bans, &kernel, |_| false, now);
+        let ended = joined.ended.iter().map(|(ban, why)| (ban.source, *why));
+        assert!(
+            ended.eq([(prefix("192.0.2.2"), Ended::Timeout)]),
+            "{:?}",
+            joined.ended
+        );
         assert_eq!(
             outcome(&joined, now),
             (
@@ -316,6 +352,16 @@ mod tests {
             |_| true,
             now,
         );
+        let ended = joined
+            .ended
+            .iter()
+            .map(|(ban, why)| (ban.source.to_string(), *why));
+        let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        assert!(
+            ended.eq(all.map(|source| (source.into(), Ended::Protected))),
+            "{:?}",
+            joined.ended
+        );
         let freed = vec!["192.0.2.1".into(), "192.0.2.3".into()];
         assert_eq!(outcome(&joined, now), (vec![], vec![], freed));
     }
@@ -330,6 +376,6 @@ mod tests {
         let joined = Joined::of(bans, &[live("192.0.2.1", 50)], |_| false, now);
         let expected = vec!["192.0.2.2 port_scanning 100".into(), "192.0.2.1 manual 50".into()];
         assert_eq!(outcome(&joined, now), (expected, vec![], vec![]));
-        assert!(!joined.bans[0].enforced);
+        assert!(!joined.bans[0].enforced && joined.ended.is_empty());
     }
 }

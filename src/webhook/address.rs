@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum Place {
     /// This host.
     Loopback,
-    /// A private network (RFC 1918, RFC 4193, RFC 6598): a security operations centre lives there.
+    /// A private network (RFC 1918, RFC 4193, RFC 6598, site-local ones before RFC 3879): a security operations centre lives there.
     Private,
     /// Anywhere else.
     Public,
@@ -70,14 +70,15 @@ fn place_v6(v6: Ipv6Addr) -> Result<Place, Refused> {
         Err(Refused::NoHost(v6.into()))
     } else if v6.is_loopback() {
         Ok(Place::Loopback)
-    } else if v6.is_unique_local() {
+    } else if v6.is_unique_local() || v6.segments()[0] & 0xffc0 == 0xfec0 {
         Ok(Place::Private)
     } else {
         Ok(Place::Public)
     }
 }
 
-/// The IPv4 address inside mapped (RFC 4291), NAT64 (RFC 6052) and 6to4 (RFC 3056) ones: that is where it ends.
+/// The IPv4 address inside mapped (RFC 4291), NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056) ones: that is where it
+/// ends.
 fn unwrapped(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else {
         return address;
@@ -87,21 +88,24 @@ fn unwrapped(address: IpAddr) -> IpAddr {
         IpAddr::from([a, b, c, d])
     };
     match v6.segments() {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, .., high, low] => v4(high, low),
         [0x2002, high, low, ..] => v4(high, low),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => v4(high, low),
         _ => address,
     }
 }
 
-/// Those that are not link-local: EC2 and GCP by IPv6, Alibaba, Oracle, Azure. (169.254.169.254 is named for its
-/// message.)
-const METADATA: [IpAddr; 6] = [
+/// Those that are not link-local: EC2, its pods (EKS Pod Identity) and GCP by IPv6, Alibaba, Oracle, Azure.
+/// (169.254.169.254 is named for its message.)
+const METADATA: [IpAddr; 7] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
@@ -123,6 +127,8 @@ mod tests {
             "fd00::1",
             "::ffff:10.1.1.1",
             "64:ff9b::a00:1",
+            "64:ff9b:1:2::a00:1",
+            "fec0::1",
         ] {
             assert_eq!(of(text), Ok(Place::Private), "{text}");
         }
@@ -145,6 +151,8 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "2002:a9fe:a9fe::",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "64:ff9b:1::a9fe:a9fe",
             "100.100.100.200",
             "::169.254.169.254",
         ] {

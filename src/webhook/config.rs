@@ -244,7 +244,7 @@ pub enum SecretSource {
     None,
     /// In the config itself.
     Inline(Secret),
-    /// In a file, without its last line break.
+    /// In a file of one line, without spaces at its ends.
     File(PathBuf),
     /// In an environment variable.
     Env(String),

@@ -45,12 +45,12 @@ impl DeadLetters {
         self.kept
     }
 
-    /// How many there were once and are not any more, since the file was full.
+    /// How many there were once and are not any more, since the file was full, or could not be kept at all.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Keeps `events`. When full, the older half goes.
+    /// Keeps `events`, or counts them as dropped. When full, the older half goes.
     pub(super) fn put<'e>(
         &mut self,
         endpoint: &str,
@@ -68,6 +68,15 @@ impl DeadLetters {
             lines.push(b'\n');
             count += 1;
         }
+        let kept = self.append(&lines);
+        match kept {
+            Ok(()) => self.kept += count,
+            Err(_) => self.dropped += count,
+        }
+        kept
+    }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let length = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
         if length + lines.len() as u64 > self.most_bytes {
             self.halve()?;
@@ -75,14 +84,14 @@ impl DeadLetters {
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
+            .custom_flags(libc::O_NOFOLLOW)
             .mode(0o600)
             .open(&self.path)?;
         let torn = length > 0 && !self.ends_whole();
         if torn {
             file.write_all(b"\n")?;
         }
-        file.write_all(&lines)?;
-        self.kept += count;
+        file.write_all(lines)?;
         file.sync_data()
     }
 
@@ -113,6 +122,14 @@ impl DeadLetters {
             .take(most)
             .map(|letter| letter.event)
             .collect())
+    }
+
+    /// The oldest `count` were refused again: others come before them from now on.
+    pub(super) fn put_last(&mut self, count: usize) -> io::Result<()> {
+        let mut letters = self.read()?;
+        let count = count.min(letters.len());
+        letters.rotate_left(count);
+        self.rewrite(&letters)
     }
 
     /// The oldest `count` were delivered after all.
@@ -147,6 +164,7 @@ impl DeadLetters {
             .create(true)
             .write(true)
             .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW)
             .mode(0o600)
             .open(&new)?;
         file.write_all(&lines)?;

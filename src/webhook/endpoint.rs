@@ -2,116 +2,50 @@
 //! fails. What one endpoint does to its thread no other notices.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use super::config::{EndpointConfig, WebhookConfig};
 use super::dead::DeadLetters;
-use super::http::{Client, Lookup, Outcome};
+use super::handle::{Handle, Setup};
+use super::http::{Client, Outcome};
 use super::outbox::{Lane, Shared};
-use super::pace::{Bucket, Circuit, Retry};
-use super::spool::{Record, Spool};
-use super::status::EndpointStatus;
+use super::pace::{Bucket, Circuit, Portion, Retry};
+use super::spool::{Record, Spool, Taken};
 use super::wire::{Batch, Event, EventType, Severity};
-
-/// What a thread is told from outside, and what it tells.
-#[derive(Debug)]
-pub(super) struct Handle {
-    pub(super) name: String,
-    setup: Mutex<Arc<Setup>>,
-    /// The endpoint is no longer in the config.
-    leave: AtomicBool,
-    /// An operator wants another try, of dead letters, too.
-    again: AtomicBool,
-    counts: Mutex<EndpointStatus>,
-}
-
-/// What an endpoint is served by; replaced as a whole at a reload.
-#[derive(Debug)]
-pub(super) struct Setup {
-    pub(super) endpoint: EndpointConfig,
-    pub(super) config: WebhookConfig,
-    pub(super) lookup: Arc<dyn Lookup>,
-}
-
-impl Handle {
-    pub(super) fn new(setup: Setup) -> Handle {
-        Handle {
-            name: setup.endpoint.name.clone(),
-            counts: Mutex::new(idle(&setup.endpoint)),
-            setup: Mutex::new(Arc::new(setup)),
-            leave: AtomicBool::new(false),
-            again: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn replace(&self, setup: Setup) {
-        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
-    }
-
-    pub(super) fn leave(&self) {
-        self.leave.store(true, Ordering::Release);
-    }
-
-    pub(super) fn again(&self) {
-        self.again.store(true, Ordering::Release);
-    }
-
-    pub(super) fn status(&self) -> EndpointStatus {
-        self.counts().clone()
-    }
-
-    fn counts(&self) -> MutexGuard<'_, EndpointStatus> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn setup(&self) -> Arc<Setup> {
-        Arc::clone(&self.setup.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The status of an endpoint that nothing was done for.
-pub(super) fn idle(endpoint: &EndpointConfig) -> EndpointStatus {
-    EndpointStatus {
-        name: endpoint.name.clone(),
-        url: endpoint.url.to_string(),
-        enabled: endpoint.enabled,
-        delivered: 0,
-        attempts: 0,
-        failed: 0,
-        last_error: None,
-        last_error_at: None,
-        last_success_at: None,
-        circuit: Circuit::Closed,
-        waiting: 0,
-        dead_letters: 0,
-        dropped: 0,
-    }
-}
 
 /// Events that go together.
 #[derive(Debug, Default)]
 struct Held {
     records: Vec<Record>,
-    bytes: usize,
+    bytes: u64,
     since: Option<Instant>,
     urgent: bool,
-    /// It was tried: the same goes again, no more and no less.
+    /// It was tried: nothing more is added to it.
     sealed: bool,
 }
 
 impl Held {
-    fn add(&mut self, records: Vec<Record>, now: Instant) {
-        for record in records {
+    fn add(&mut self, taken: Taken, now: Instant) {
+        self.bytes += taken.bytes;
+        for record in taken.records {
             let severity = record.event.event_type.parse().map(EventType::severity);
             self.urgent |= severity.is_ok_and(|severity| severity > Severity::Informational);
-            self.bytes += record.line().len();
             self.since.get_or_insert(now);
             self.records.push(record);
         }
+    }
+
+    /// Takes the first `count` out.
+    fn release(&mut self, count: usize) -> Vec<Record> {
+        let rest = self.records.split_off(count);
+        let first = std::mem::replace(&mut self.records, rest);
+        if self.records.is_empty() {
+            *self = Held::default();
+        }
+        first
     }
 
     /// When it is to go.
@@ -151,11 +85,18 @@ pub(super) struct Worker {
     client: Client,
     bucket: Bucket,
     retry: Retry,
+    portion: Portion,
     held: [Held; 2],
     dead: DeadLetters,
-    /// Dead letters are being sent again.
-    reviving: bool,
+    revival: Option<Revival>,
     chance: RandomState,
+}
+
+/// Dead letters are being sent again: each of them once.
+#[derive(Debug)]
+struct Revival {
+    left: usize,
+    portion: Portion,
 }
 
 impl Worker {
@@ -165,9 +106,10 @@ impl Worker {
             client: Client::new(&setup.endpoint, &setup.config, Arc::clone(&setup.lookup)),
             bucket: Bucket::new(setup.endpoint.delivery.rate_limit, Instant::now()),
             retry: Retry::default(),
+            portion: Portion::default(),
             held: Default::default(),
             dead,
-            reviving: false,
+            revival: None,
             chance: RandomState::new(),
             shared,
             handle,
@@ -179,17 +121,17 @@ impl Worker {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
-            self.refresh();
             let mut spools = shared.spools();
             if self.handle.leave.load(Ordering::Acquire) {
                 return;
             }
             let Some(open) = spools.as_mut() else { return };
             let now = Instant::now();
-            self.fill(open, now);
+            self.refresh(open, now);
+            let more = self.fill(open, now);
             self.show(now);
-            let next = self.next(now, OffsetDateTime::now_utc());
-            match next {
+            match self.next(now) {
+                Next::Wait(_) if more => {} // others had the lock in between
                 Next::Wait(None) => drop(shared.changed.wait(spools)),
                 Next::Wait(Some(until)) => {
                     drop(
@@ -217,29 +159,53 @@ impl Worker {
     }
 
     /// Takes over what a reload changed and an operator wished.
-    fn refresh(&mut self) {
+    fn refresh(&mut self, spools: &mut [Spool; 2], now: Instant) {
         let setup = self.handle.setup();
         if !Arc::ptr_eq(&setup, &self.setup) {
-            self.client = Client::new(&setup.endpoint, &setup.config, Arc::clone(&setup.lookup));
-            self.bucket
-                .set_rate(setup.endpoint.delivery.rate_limit, Instant::now());
-            self.setup = setup;
+            self.change_to(setup, spools, now);
         }
         if self.handle.again.swap(false, Ordering::AcqRel) {
             self.retry.reset();
-            self.reviving = true;
+            self.revival = Some(Revival {
+                left: self.dead.kept() as usize,
+                portion: Portion::default(),
+            });
         }
     }
 
-    fn fill(&mut self, spools: &mut [Spool; 2], now: Instant) {
+    fn change_to(&mut self, setup: Arc<Setup>, spools: &mut [Spool; 2], now: Instant) {
+        self.client = Client::new(&setup.endpoint, &setup.config, Arc::clone(&setup.lookup));
+        self.bucket.set_rate(setup.endpoint.delivery.rate_limit, now);
+        if setup.endpoint != self.setup.endpoint {
+            // What is changed may be what was wrong.
+            self.retry = Retry::default();
+            self.portion = Portion::default();
+        }
+        if setup.endpoint.filter != self.setup.endpoint.filter {
+            // A batch may hold what is not wanted any more.
+            self.held = Default::default();
+            spools
+                .iter_mut()
+                .for_each(|spool| spool.rewind(&self.handle.name));
+        }
+        self.setup = setup;
+    }
+
+    /// Whether something is left to be looked at, and room for it.
+    fn fill(&mut self, spools: &mut [Spool; 2], now: Instant) -> bool {
         let most = self.setup.endpoint.delivery.batch_size;
+        let mut more = false;
         for (held, spool) in self.held.iter_mut().zip(spools) {
             let room = most.saturating_sub(held.records.len());
             let bytes = LARGEST_BATCH.saturating_sub(held.bytes);
-            if !held.sealed && room > 0 && bytes > 0 {
-                held.add(spool.take(&self.handle.name, room, bytes as u64), now);
+            if held.sealed || room == 0 || bytes == 0 {
+                continue;
             }
+            let taken = spool.take(&self.handle.name, room, bytes);
+            more |= taken.more && taken.records.len() < room && taken.bytes < bytes;
+            held.add(taken, now);
         }
+        more
     }
 
     /// Counts of the spool are added by whoever asks.
@@ -253,9 +219,11 @@ impl Worker {
         counts.dead_letters = self.dead.kept();
     }
 
-    fn next(&mut self, now: Instant, wall: OffsetDateTime) -> Next {
-        for lane in Lane::ALL {
-            if self.oldest_is_late(lane, wall) {
+    fn next(&mut self, now: Instant) -> Next {
+        // Nothing is given up that was not tried: a clock may have been wrong when it was written, or before a restart.
+        let failing = self.retry.is_failing();
+        for lane in Lane::ALL.into_iter().filter(|_| failing) {
+            if self.late(lane, now) > 0 {
                 return Next::Expire(lane);
             }
         }
@@ -295,7 +263,7 @@ impl Worker {
             }
             until = Some(until.map_or(at, |until| until.min(at)));
         }
-        if self.reviving {
+        if self.revival.is_some() {
             let at = back.max(self.bucket.ready(now, false));
             if at <= now {
                 return Next::Again;
@@ -309,30 +277,28 @@ impl Worker {
         }
     }
 
-    fn oldest_is_late(&self, lane: Lane, wall: OffsetDateTime) -> bool {
-        let oldest = self.held[lane as usize].records.first();
-        oldest.is_some_and(|record| self.is_late(record, wall))
-    }
-
-    fn is_late(&self, record: &Record, wall: OffsetDateTime) -> bool {
-        let now = u128::try_from(wall.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-        now.saturating_sub(record.written.into()) > self.setup.config.spool_max_age.as_millis()
+    /// How many events at the head of a batch are too old.
+    fn late(&self, lane: Lane, now: Instant) -> usize {
+        let most = self.setup.config.spool_max_age;
+        let records = self.held[lane as usize].records.iter();
+        let age = |record: &Record| self.shared.clock.age(record.written, now);
+        records.take_while(|record| age(record) > most).count()
     }
 
     fn send(&mut self, lane: Lane) {
         let held = &mut self.held[lane as usize];
         held.sealed = true;
-        let events: Vec<Event> = held.events().cloned().collect();
-        let count = events.len() as u64;
+        let most = self.setup.endpoint.delivery.batch_size.min(held.records.len());
+        let count = self.portion.of(most);
+        let events: Vec<Event> = held.events().take(count).cloned().collect();
         match self.attempt(events) {
             Outcome::Delivered => {
-                self.handle.counts().delivered += count;
-                self.settle(lane);
+                self.portion.taken();
+                self.handle.counts().delivered += count as u64;
+                self.settle(lane, count);
             }
-            Outcome::Refused(reason) => {
-                self.bury(lane, &reason, usize::MAX);
-                self.settle(lane);
-            }
+            Outcome::Unfit(_) if self.portion.refused(count) => {}
+            Outcome::Refused(reason) | Outcome::Unfit(reason) => self.bury(lane, &reason, count),
             Outcome::Later(..) => {}
         }
     }
@@ -348,7 +314,7 @@ impl Worker {
         let delivery = self.setup.endpoint.delivery;
         let before = self.retry.circuit(now, delivery.retry_attempts);
         match &outcome {
-            Outcome::Delivered | Outcome::Refused(_) => self.retry.succeeded(),
+            Outcome::Delivered | Outcome::Refused(_) | Outcome::Unfit(_) => self.retry.succeeded(),
             Outcome::Later(_, wish) => {
                 let chance = self.chance.hash_one(now) as f64 / u64::MAX as f64;
                 self.retry
@@ -363,6 +329,8 @@ impl Worker {
         let name = self.handle.name.as_str();
         let mut counts = self.handle.counts();
         counts.attempts += 1;
+        let retries = self.setup.endpoint.delivery.retry_attempts;
+        counts.circuit = self.retry.circuit(now, retries);
         let wall = Some(OffsetDateTime::now_utc());
         match outcome {
             Outcome::Delivered => {
@@ -371,12 +339,11 @@ impl Worker {
                     tracing::info!(endpoint = name, "a webhook endpoint takes events again");
                 }
             }
-            Outcome::Later(error, _) | Outcome::Refused(error) => {
+            Outcome::Later(error, _) | Outcome::Refused(error) | Outcome::Unfit(error) => {
                 counts.failed += 1;
                 counts.last_error = Some(error.clone());
                 counts.last_error_at = wall;
-                let retries = self.setup.endpoint.delivery.retry_attempts;
-                if before == Circuit::Closed && self.retry.circuit(now, retries) != Circuit::Closed {
+                if before == Circuit::Closed && counts.circuit != Circuit::Closed {
                     tracing::warn!(
                         endpoint = name,
                         error,
@@ -387,18 +354,12 @@ impl Worker {
         }
     }
 
-    /// The batch of `lane` is done with.
-    fn settle(&mut self, lane: Lane) {
-        let held = std::mem::take(&mut self.held[lane as usize]);
-        if let Some(last) = held.records.last() {
-            self.ack(lane, last.number, held.records.len());
-        }
-    }
-
-    fn ack(&self, lane: Lane, number: u64, count: usize) {
+    /// The first `count` of the batch are done with.
+    fn settle(&mut self, lane: Lane, count: usize) {
+        let done = self.held[lane as usize].release(count);
         let mut spools = self.shared.spools();
         let Some(spools) = spools.as_mut() else { return };
-        if let Err(error) = spools[lane as usize].ack(&self.handle.name, number, count as u64) {
+        if let Err(error) = spools[lane as usize].ack(&self.handle.name, &done) {
             self.shared.note_error(&error);
         }
     }
@@ -411,46 +372,53 @@ impl Worker {
         tracing::warn!(
             endpoint = name,
             reason,
+            count,
             "events for a webhook endpoint are dead letters"
         );
         if let Err(error) = result {
             self.shared.note_error(&error);
         }
+        self.settle(lane, count);
     }
 
     /// What waited too long gives way; what is left of the batch goes on.
     fn expire(&mut self, lane: Lane) {
-        let wall = OffsetDateTime::now_utc();
-        let records = &self.held[lane as usize].records;
-        let late = records
-            .iter()
-            .take_while(|record| self.is_late(record, wall))
-            .count();
-        let Some(last) = late.checked_sub(1).map(|last| records[last].number) else {
-            return;
-        };
-        let reason = "it could not be delivered within spool_max_age";
-        self.bury(lane, reason, late);
-        let held = &mut self.held[lane as usize];
-        held.records.drain(..late);
-        if held.records.is_empty() {
-            *held = Held::default();
-        }
-        self.ack(lane, last, late);
+        let late = self.late(lane, Instant::now());
+        self.bury(lane, "it could not be delivered within spool_max_age", late);
     }
 
-    /// Sends the oldest dead letters again; stops at the first that fails.
+    /// Sends the oldest dead letters again. Who refuses one again gets the others all the same; who takes none now is
+    /// left in peace.
     fn revive(&mut self) {
-        let most = self.setup.endpoint.delivery.batch_size;
-        let events = self.dead.oldest(most).unwrap_or_default();
+        let Some(mut revival) = self.revival.take() else {
+            return;
+        };
+        let most = self.setup.endpoint.delivery.batch_size.min(revival.left);
+        let events = self.dead.oldest(revival.portion.of(most)).unwrap_or_default();
         let count = events.len();
-        self.reviving = count > 0 && self.attempt(events) == Outcome::Delivered;
-        if self.reviving {
-            self.handle.counts().delivered += count as u64;
-            if let Err(error) = self.dead.remove_oldest(count) {
-                self.reviving = false; // or the same would be sent for ever
-                self.shared.note_error(&error);
+        if count == 0 {
+            return;
+        }
+        let moved = match self.attempt(events) {
+            Outcome::Delivered => {
+                revival.portion.taken();
+                self.handle.counts().delivered += count as u64;
+                self.dead.remove_oldest(count)
             }
+            Outcome::Unfit(_) if revival.portion.refused(count) => {
+                self.revival = Some(revival);
+                return;
+            }
+            Outcome::Unfit(_) => self.dead.put_last(count),
+            Outcome::Refused(_) | Outcome::Later(..) => return,
+        };
+        match moved {
+            Ok(()) => {
+                revival.left -= count;
+                self.revival = Some(revival);
+            }
+            // The same would be sent for ever.
+            Err(error) => self.shared.note_error(&error),
         }
     }
 }
@@ -458,6 +426,6 @@ impl Worker {
 /// How long an urgent event waits for others: many of a burst in one request, and well within a second.
 const LINGER: Duration = Duration::from_millis(200);
 /// Bytes of events in one request, give or take the last: receivers commonly take a megabyte.
-const LARGEST_BATCH: usize = 512 << 10;
+const LARGEST_BATCH: u64 = 512 << 10;
 /// How often the age of events is looked at while nothing else happens.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);

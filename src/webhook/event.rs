@@ -293,8 +293,8 @@ fn failed(
 }
 
 /// More new bans within a minute than are allowed: no more are added for now.
-pub fn ban_storm(now: Now, most: u32, held_back: u64) -> Event {
-    let data = json!({"max_bans_per_minute": most, "held_back": held_back});
+pub fn ban_storm(now: Now, most: u32) -> Event {
+    let data = json!({"max_bans_per_minute": most});
     event(EventType::BanStorm, now, now.at, data)
 }
 
@@ -328,9 +328,15 @@ pub fn selftest_failed(now: Now, detail: &str) -> Event {
     event(EventType::SelftestFailed, now, now.at, json!({"detail": detail}))
 }
 
-/// Ends every constructor: id, moment, technique.
+/// What the machine calls itself: a receiver of many has to tell them apart.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Ends every constructor: id, moment, machine, technique.
 fn event(kind: EventType, now: Now, at: Instant, data: Value) -> Event {
     let mut data = object(data);
+    data.insert("host".into(), host().into());
     if let Some(technique) = kind.mitre_technique() {
         data.insert("mitre_technique".into(), technique.into());
     }
@@ -495,7 +501,7 @@ mod tests {
             block_error(now, banned.source, banned.reason, &"full"),
             unblock_error(now, banned.source, Ended::Manual, &"gone"),
             distributed_attack_ended(now, &attack(now), true),
-            ban_storm(now, 600, 3),
+            ban_storm(now, 600),
             integrity_violation(now, "state", "x"),
             state_degraded(now, &["x".to_owned()]),
             ruleset_wiped(now, "x", true),

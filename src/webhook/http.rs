@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use thiserror::Error;
 use time::OffsetDateTime;
 use time::macros::format_description;
+use ureq::http::header::AUTHORIZATION;
 use ureq::http::{HeaderName, HeaderValue, StatusCode, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -51,8 +54,10 @@ pub(super) enum Outcome {
     Delivered,
     /// Not now; the peer may wish for a pause.
     Later(String, Option<Duration>),
-    /// Never: the same again would meet the same.
+    /// Never: whatever is sent would meet the same.
     Refused(String),
+    /// Never: but fewer events, or others, may be taken.
+    Unfit(String),
 }
 
 /// What is needed to send to one endpoint.
@@ -91,11 +96,15 @@ impl Client {
             lookup,
             plain: endpoint.url.is_plain() && !endpoint.allow_http,
         };
+        let mut headers: Vec<_> = endpoint.headers.iter().filter_map(header).collect();
+        if headers.iter().all(|(name, _)| name != AUTHORIZATION) {
+            headers.extend(credentials(endpoint.url.uri()).map(|value| (AUTHORIZATION, value)));
+        }
         Client {
             agent: Agent::with_parts(settings, DefaultConnector::default(), guard),
             uri: endpoint.url.uri().clone(),
             secret: endpoint.secret.clone(),
-            headers: endpoint.headers.iter().filter_map(header).collect(),
+            headers,
             signature: config.signature_header.clone(),
             timestamp: config.timestamp_header.clone(),
             timeout,
@@ -193,8 +202,34 @@ fn header((name, value): &(String, Secret)) -> Option<(HeaderName, HeaderValue)>
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
 }
 
+/// What `user:password@` of an address says in a request (RFC 7617): there a percent sign is one, in an address it
+/// writes other characters (RFC 3986, section 3.2.1).
+fn credentials(uri: &Uri) -> Option<HeaderValue> {
+    let (user, _) = uri.authority()?.as_str().rsplit_once('@')?;
+    let user = if user.contains(':') {
+        user.to_owned()
+    } else {
+        format!("{user}:")
+    };
+    let encoded = BASE64_STANDARD.encode(unescaped(&user));
+    Some(sensitive(format!("Basic {encoded}")))
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut parts = text.split('%');
+    let mut plain = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        plain.push(code.unwrap_or(b'%'));
+        plain.extend(&part.as_bytes()[if code.is_some() { 2 } else { 0 }..]);
+    }
+    plain
+}
+
 fn sensitive(text: String) -> HeaderValue {
-    let mut value = HeaderValue::try_from(text).expect("hexadecimal digits are visible ASCII");
+    let mut value = HeaderValue::try_from(text).expect("made of visible ASCII only");
     value.set_sensitive(true);
     value
 }
@@ -210,6 +245,7 @@ fn judged(status: StatusCode, pause: Option<Duration>) -> Outcome {
         200..300 => Outcome::Delivered,
         300..400 => Outcome::Later(format!("{said}, and redirects are not followed"), pause),
         408 | 429 => Outcome::Later(said, pause),
+        400 | 413 | 422 => Outcome::Unfit(said),
         400..500 => Outcome::Refused(said),
         _ => Outcome::Later(said, pause),
     }
@@ -329,7 +365,10 @@ mod tests {
         for status in [301, 308, 408, 429, 500, 503, 599, 999] {
             assert!(matches!(of(status), Outcome::Later(..)), "{status}");
         }
-        for status in [400, 401, 404, 410, 413, 418] {
+        for status in [400, 413, 422] {
+            assert!(matches!(of(status), Outcome::Unfit(_)), "{status}");
+        }
+        for status in [401, 403, 404, 410, 418] {
             assert!(matches!(of(status), Outcome::Refused(_)), "{status}");
         }
         assert_eq!(of(410), Outcome::Refused("it answers 410 Gone".into()));
@@ -350,6 +389,28 @@ mod tests {
             "99999999999999999999999",
         ] {
             assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_asks_is_told_the_user_of_the_address() {
+        let of = |address: &str| credentials(&address.parse().unwrap());
+        // "us er:p@w", as RFC 7617 has it.
+        for (address, value) in [
+            (
+                "https://us%20er:p%40w@soc.example.com/",
+                Some("Basic dXMgZXI6cEB3"),
+            ),
+            ("https://key@soc.example.com/", Some("Basic a2V5Og==")),
+            ("https://soc.example.com/a@b", None),
+        ] {
+            let got = of(address);
+            assert_eq!(
+                got.as_ref().map(|value| value.to_str().unwrap()),
+                value,
+                "{address}"
+            );
+            assert!(got.is_none_or(|value| value.is_sensitive()));
         }
     }
 

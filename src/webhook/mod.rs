@@ -14,6 +14,7 @@ pub mod config;
 mod dead;
 mod endpoint;
 pub mod event;
+mod handle;
 mod http;
 mod merge;
 mod outbox;
@@ -24,6 +25,7 @@ mod sender;
 pub mod signature;
 mod spool;
 pub mod status;
+mod steady;
 pub mod trial;
 pub mod wire;
 

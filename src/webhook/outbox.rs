@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
@@ -10,6 +10,7 @@ use super::config::Filter;
 use super::event::{self, Now};
 use super::merge::{Merger, Sighting};
 use super::spool::Spool;
+use super::steady::Steady;
 use super::wire::{Event, EventType};
 use crate::core::probe::Probe;
 
@@ -72,7 +73,9 @@ pub(super) struct Shared {
     pub(super) dropped: AtomicU64,
     pub(super) spooled: AtomicU64,
     pub(super) merged: AtomicU64,
-    pub(super) last_error: Mutex<Option<String>>,
+    /// The last trouble with the disk, and when such a thing was last told.
+    pub(super) last_error: Mutex<Option<(String, Instant)>>,
+    pub(super) clock: Steady,
     /// Set once, at the end: write what is there, send what still goes until `deadline`.
     pub(super) stopping: AtomicBool,
     pub(super) deadline: Mutex<Option<Instant>>,
@@ -90,10 +93,18 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// A full disk refuses every write: it is said once a minute.
     pub(super) fn note_error(&self, error: &std::io::Error) {
-        tracing::warn!(%error, "the spool of webhooks fails");
         let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(error.to_string());
+        let told = last.as_ref().is_some_and(|(_, told)| told.elapsed() < TELL_EVERY);
+        let at = last
+            .as_ref()
+            .filter(|_| told)
+            .map_or_else(Instant::now, |(_, at)| *at);
+        *last = Some((error.to_string(), at));
+        if !told {
+            tracing::warn!(%error, "the spool of webhooks fails");
+        }
     }
 }
 
@@ -178,8 +189,7 @@ impl Writer {
     }
 
     fn write(&self, batches: [Vec<Event>; 2]) {
-        let written = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let written = written.map_or(0, |since| since.as_millis() as u64);
+        let written = self.shared.clock.millis(Instant::now());
         let mut spools = self.shared.spools();
         let Some(spools) = spools.as_mut() else { return };
         for (spool, events) in spools.iter_mut().zip(batches) {
@@ -243,5 +253,6 @@ const QUEUED: usize = 4_096;
 /// Events that are written under one lock.
 const AT_ONCE: usize = 256;
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// 4,096 sightings in that time are 80,000 a second: more than a disk takes.
 const REST: Duration = Duration::from_millis(50);

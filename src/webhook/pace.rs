@@ -1,5 +1,5 @@
-//! When the next request may go: a bucket of tokens for the usual pace, and steps back where it fails. Pure: time and
-//! chance are arguments.
+//! When the next request may go, and how much of a batch: a bucket of tokens for the usual pace, steps back where it
+//! fails, fewer events where some are refused. Pure: time and chance are arguments.
 
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,11 @@ impl Retry {
         self.not_before = now.checked_add(step.max(rest).max(wished));
     }
 
+    /// Whether the last request failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failed > 0
+    }
+
     /// When the next request may go.
     pub(super) fn ready(&self, now: Instant) -> Instant {
         self.not_before.map_or(now, |at| at.max(now))
@@ -138,6 +143,46 @@ impl Retry {
         }
     }
 }
+
+/// How many events go in one request: fewer after one was refused for what is in it, so that of a batch only those
+/// are given up that are refused by themselves, or are too large by themselves.
+#[derive(Debug, Default)]
+pub(super) struct Portion {
+    /// `None`: as many as there are.
+    most: Option<usize>,
+    /// Events that were refused by themselves, with none taken in between.
+    alone: u32,
+}
+
+impl Portion {
+    /// How many of `held` events.
+    pub(super) fn of(&self, held: usize) -> usize {
+        self.most.map_or(held, |most| most.min(held))
+    }
+
+    /// A portion was taken.
+    pub(super) fn taken(&mut self) {
+        self.alone = 0;
+        self.most = self.most.and_then(|most| most.checked_mul(2));
+    }
+
+    /// A portion of `count` was refused; whether fewer are worth a try. From somebody who refuses one by one whatever
+    /// comes, nothing more is learnt.
+    pub(super) fn refused(&mut self, count: usize) -> bool {
+        if count > 1 && self.alone < ENOUGH {
+            self.most = Some(count / 2);
+            return true;
+        }
+        self.alone += 1;
+        if self.alone >= ENOUGH {
+            self.most = None;
+        }
+        false
+    }
+}
+
+/// So many events refused one by one are not an accident.
+const ENOUGH: u32 = 3;
 
 /// The longest step back.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -227,5 +272,42 @@ mod tests {
             (retry.ready(now), retry.circuit(now, 0)),
             (now, Circuit::HalfOpen)
         );
+    }
+
+    /// Who refuses every portion with a bad event in it: sizes of the portions, and what is given up.
+    fn sent_to(bad: &[usize], batch: usize) -> (Vec<usize>, Vec<usize>) {
+        let mut portion = Portion::default();
+        let mut held: Vec<usize> = (0..batch).collect();
+        let (mut sizes, mut lost) = (Vec::new(), Vec::new());
+        while !held.is_empty() {
+            let count = portion.of(held.len());
+            sizes.push(count);
+            if !held[..count].iter().any(|event| bad.contains(event)) {
+                portion.taken();
+                held.drain(..count);
+            } else if !portion.refused(count) {
+                lost.extend(held.drain(..count));
+            }
+        }
+        (sizes, lost)
+    }
+
+    #[test]
+    fn of_a_batch_only_the_bad_are_given_up() {
+        for bad in 0..10 {
+            let (sizes, lost) = sent_to(&[bad], 10);
+            assert_eq!(lost, [bad]);
+            assert!(sizes.len() <= 11, "{bad}: {sizes:?}");
+        }
+        assert_eq!(sent_to(&[1, 7], 10).1, [1, 7]);
+        let (sizes, lost) = sent_to(&[4_321], 10_000);
+        assert!(lost == [4_321] && sizes.len() < 60, "{}", sizes.len());
+    }
+
+    #[test]
+    fn who_refuses_everything_is_not_asked_about_each() {
+        let all: Vec<usize> = (0..10_000).collect();
+        let (sizes, lost) = sent_to(&all, 10_000);
+        assert_eq!((sizes.len(), lost), (17, all));
     }
 }

@@ -16,6 +16,7 @@ use crate::core::verdict::{Ban, BanReason, Offence, Proto, Weight};
 /// An event of this type as it could happen, marked by `"test": true`.
 pub fn sample(kind: EventType, now: Now) -> Event {
     let mut event = made_up(kind, now);
+    event.data.insert("host".into(), "web1.example".into());
     event.data.insert("test".into(), true.into());
     event
 }
@@ -52,7 +53,7 @@ fn made_up(kind: EventType, now: Now) -> Event {
             &"netlink: no buffer space available",
         ),
         EventType::DistributedAttackEnded => event::distributed_attack_ended(now, &attack(now), true),
-        EventType::BanStorm => event::ban_storm(now, 600, 41),
+        EventType::BanStorm => event::ban_storm(now, 600),
         EventType::IntegrityViolation => event::integrity_violation(
             now,
             "state",
@@ -60,13 +61,13 @@ fn made_up(kind: EventType, now: Now) -> Event {
         ),
         EventType::StateDegraded => event::state_degraded(
             now,
-            &["the state cannot be saved: no space left on device".to_owned()],
+            &["the state is not saved: cannot write /var/lib/verdictd/state.toml.new: No space left on device (os error 28)".to_owned()],
         ),
         EventType::RulesetWiped => {
-            event::ruleset_wiped(now, "the table inet verdictd was deleted by process 4711", true)
+            event::ruleset_wiped(now, "table inet verdictd: it is gone; bans that go into it again: 17", true)
         }
         EventType::SelftestFailed => event::selftest_failed(now, "the probe from 192.0.2.99 was not banned"),
-        EventType::FirewallStopped => event::firewall_stopped(now, "SIGTERM", 17),
+        EventType::FirewallStopped => event::firewall_stopped(now, "stopped", 17),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use thiserror::Error;
 
 use super::config::SecretSource;
@@ -56,7 +57,7 @@ impl SecretSource {
             SecretSource::File(path) => from_file(path).map(Some),
             SecretSource::Env(name) => {
                 let text = std::env::var(name).map_err(|_| SecretError::NoVariable(name.clone()))?;
-                one_line(&text, || format!("${name}")).map(Some)
+                trimmed(&text, || format!("${name}")).map(Some)
             }
             SecretSource::Credential(name) => {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
@@ -65,6 +66,14 @@ impl SecretSource {
             }
         }
     }
+}
+
+/// Keeps what this process knows out of core dumps and of `/proc` for others of its user: secrets are in its memory,
+/// and one may be in its environment. LimitCORE=0 alone does not: a `kernel.core_pattern` that is a program gets the
+/// memory whatever the limit (core(5)).
+pub fn keep_from_others() {
+    // Never refused: it is asked with a value that every kernel knows.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 fn from_file(path: &Path) -> Result<Secret, SecretError> {
@@ -98,12 +107,16 @@ fn from_file(path: &Path) -> Result<Secret, SecretError> {
     let text = text
         .filter(|text| text.len() as u64 <= LARGEST)
         .ok_or_else(form)?;
-    one_line(&text, || format!("{path:?}"))
+    if text.trim().contains(['\r', '\n']) {
+        return Err(form());
+    }
+    trimmed(&text, || format!("{path:?}"))
 }
 
-/// Editors end a file with a line break that nobody means.
-fn one_line(text: &str, place: impl FnOnce() -> String) -> Result<Secret, SecretError> {
-    Secret::new(text.trim_end_matches(['\r', '\n'])).ok_or_else(|| SecretError::Empty(place()))
+/// Editors end a file with a line break that nobody means; spaces at its ends are not seen, and the receiver takes them
+/// away, too.
+fn trimmed(text: &str, place: impl FnOnce() -> String) -> Result<Secret, SecretError> {
+    Secret::new(text.trim()).ok_or_else(|| SecretError::Empty(place()))
 }
 
 /// No key is longer; HMAC hashes what is longer than 64 bytes anyway (RFC 2104, section 2).
@@ -117,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_without_its_last_line_break() {
+    fn a_file_is_read_without_what_nobody_sees_at_its_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let put = |text: &[u8], mode| {
@@ -125,12 +138,16 @@ mod tests {
             set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             SecretSource::File(path.clone()).read()
         };
-        assert_eq!(put(b"hush hush\n", 0o600).unwrap(), Secret::new("hush hush"));
+        for text in [&b"hush hush\n"[..], b"hush hush", b" hush hush \r\n\n"] {
+            assert_eq!(put(text, 0o600).unwrap(), Secret::new("hush hush"));
+        }
         for (text, mode) in [
             (&b"hush"[..], 0o644),
             (b"\n", 0o600),
             (&[0x68, 0xff], 0o600),
             (&[b'h'; 5_000], 0o600),
+            // As a receiver has it while the secret is changed: which of them signs, nobody said.
+            (b"hush\nhush hush\n", 0o600),
         ] {
             let said = put(text, mode).unwrap_err().to_string();
             assert!(!said.contains("hush") && said.contains("\"/"), "{said}");

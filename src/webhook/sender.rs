@@ -12,7 +12,8 @@ use thiserror::Error;
 
 use super::config::{EndpointConfig, Filter, WebhookConfig};
 use super::dead::DeadLetters;
-use super::endpoint::{self, Handle, Setup, Worker};
+use super::endpoint::Worker;
+use super::handle::{self, Handle, Setup};
 use super::http::{Lookup, SystemLookup};
 use super::outbox::{self, Outbox, Shared};
 use super::spool::{self, Spool};
@@ -92,69 +93,90 @@ impl Webhooks {
     /// Goes on by `config`. Endpoints keep their place by their name; what waits for one that is gone is forgotten.
     ///
     /// # Errors
-    /// As [`start`](Webhooks::start); then nothing changed, or nothing more is sent to some endpoints.
+    /// As [`start`](Webhooks::start); then nothing is sent to some endpoints or to any, and the next call tries again.
     pub fn reload(&mut self, config: &WebhookConfig) -> Result<(), StartError> {
-        self.running.retain(|running| !running.thread.is_finished());
-        let stays = |name: &str| config.live().any(|endpoint| endpoint.name == name);
-        if config.live().next().is_some() {
-            self.open(config, stays)?;
-        } else {
-            self.shared.wanted.store(0, Ordering::Relaxed);
-            *self.shared.spools() = None;
-        }
         self.config = config.clone();
+        let opened = self.open();
         self.running.retain(|running| {
-            let stays = stays(&running.handle.name);
+            let stays = is_live(config, &running.handle.name);
             if !stays {
                 running.handle.leave();
             }
-            stays
+            stays && !running.thread.is_finished()
         });
-        let served = self.serve_all();
+        let sends = self.shared.spools().is_some();
+        let served = if sends { self.serve_all() } else { Ok(()) };
+        let result = opened.and(served);
         self.notify();
-        served
+        *self
+            .shared
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = result
+            .as_ref()
+            .err()
+            .map(|error| (error.to_string(), Instant::now()));
+        result
     }
 
-    /// Makes the spools what `config` says.
-    fn open(&self, config: &WebhookConfig, stays: impl Fn(&str) -> bool) -> Result<(), StartError> {
+    /// Makes the spools what the config says.
+    fn open(&self) -> Result<(), StartError> {
+        let config = &self.config;
         let mut spools = self.shared.spools();
+        let open = spools.take();
+        let Some(wanted) = config.live().map(|endpoint| endpoint.filter).reduce(Filter::or) else {
+            self.shared.wanted.store(0, Ordering::Relaxed);
+            return Ok(());
+        };
         let failed = |source| StartError::Spool {
             path: self.folder.clone(),
             source,
         };
+        // What happens meanwhile waits for the lock, and is not lost.
+        self.shared.wanted.fetch_or(wanted.bits(), Ordering::Relaxed);
         // Attempts get a quarter of the room: they may be many, and push out only each other.
         let bulk = config.spool_max_bytes / 4;
         let sizes = [config.spool_max_bytes - bulk, bulk];
-        let mut open = match spools.take() {
+        let mut open = match open {
             Some(open) => open,
-            None => [
-                Spool::open(&self.folder.join("events"), sizes[0]).map_err(failed)?,
-                Spool::open(&self.folder.join("attempts"), sizes[1]).map_err(failed)?,
-            ],
+            None => match self.open_spools(sizes) {
+                Ok(open) => open,
+                Err(error) => {
+                    self.shared.wanted.store(0, Ordering::Relaxed);
+                    return Err(failed(error));
+                }
+            },
         };
+        let stays = |name: &str| is_live(config, name);
         let mut result = Ok(());
         for (spool, size) in open.iter_mut().zip(sizes) {
-            for endpoint in config.live() {
-                let served = spool.serve(&endpoint.name, endpoint.filter);
-                result = result.and(served.map_err(failed));
-            }
-            spool.forget(&stays);
+            let live = config
+                .live()
+                .map(|endpoint| (endpoint.name.as_str(), endpoint.filter));
+            result = result.and(spool.serve(live).map_err(failed));
+            spool.forget(stays);
             spool.set_most_bytes(size);
         }
         *spools = Some(open);
-        let wanted = config.live().map(|endpoint| endpoint.filter).reduce(Filter::or);
-        self.shared
-            .wanted
-            .store(wanted.map_or(0, Filter::bits), Ordering::Relaxed);
+        self.shared.wanted.store(wanted.bits(), Ordering::Relaxed);
         result
+    }
+
+    fn open_spools(&self, [main, bulk]: [u64; 2]) -> io::Result<[Spool; 2]> {
+        Ok([
+            Spool::open(&self.folder.join("events"), main)?,
+            Spool::open(&self.folder.join("attempts"), bulk)?,
+        ])
     }
 
     /// A thread for each endpoint that has none, the new settings for those that have.
     fn serve_all(&mut self) -> Result<(), StartError> {
+        // One for all: it holds every endpoint.
+        let config = Arc::new(self.config.clone());
         for endpoint in self.config.live() {
             let setup = Setup {
                 endpoint: endpoint.clone(),
-                config: self.config.clone(),
+                config: Arc::clone(&config),
                 lookup: Arc::clone(&self.lookup),
             };
             let running = self
@@ -195,7 +217,7 @@ impl Webhooks {
             dropped: self.shared.dropped.load(Ordering::Relaxed),
             spool_bytes: open.iter().map(Spool::bytes).sum(),
             damaged: open.iter().map(Spool::damaged).sum(),
-            last_error: last_error.clone(),
+            last_error: last_error.as_ref().map(|(error, _)| error.clone()),
             endpoints: self
                 .config
                 .endpoints
@@ -211,7 +233,7 @@ impl Webhooks {
             .running
             .iter()
             .find(|running| running.handle.name == endpoint.name);
-        let mut status = running.map_or_else(|| endpoint::idle(endpoint), |running| running.handle.status());
+        let mut status = running.map_or_else(|| handle::idle(endpoint), |running| running.handle.status());
         for (waiting, dropped) in spools.iter().map(|spool| spool.depth(&endpoint.name)) {
             status.waiting += waiting;
             status.dropped += dropped;
@@ -259,6 +281,10 @@ impl Webhooks {
         self.shared.changed.notify_all();
         drop(spools);
     }
+}
+
+fn is_live(config: &WebhookConfig, name: &str) -> bool {
+    config.live().any(|endpoint| endpoint.name == name)
 }
 
 impl Drop for Webhooks {

@@ -207,6 +207,26 @@ fn what_is_wrong_with_the_engine_is_heard() {
     engine.stop();
 }
 
+/// The kernel ended it on time; others hear of it as soon as somebody can tell them.
+#[test]
+fn a_ban_that_ended_while_no_engine_ran_is_heard_to_have_ended() {
+    let lab = Lab::new();
+    let receiver = Receiver::start(&lab.host);
+    let engine = Engine::start(&lab.host, &config(DETECTION, NO_ATTEMPTS));
+    engine.must(&["ban", "20.0.0.1", "--for", "3s"]);
+    engine.must(&["ban", "20.0.0.2", "--for", "1h"]);
+    receiver.hears("ip_blocked", 2);
+    let home = engine.stop();
+    thread::sleep(secs(4));
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    let ended = &receiver.hears("ip_unblocked", 1)[0];
+    assert_eq!(
+        (&ended["ip"], &ended["reason"]),
+        (&"20.0.0.1".into(), &"timeout_expired".into())
+    );
+    engine.stop();
+}
+
 /// Who is told that an address is blocked may rely on it: while the set is full nobody is told so.
 #[test]
 fn a_ban_is_told_once_the_kernel_holds_it() {

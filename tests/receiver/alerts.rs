@@ -184,6 +184,30 @@ fn a_failing_channel_is_tried_again_and_delays_nobody() {
 }
 
 #[test]
+fn slack_says_when_it_wants_to_be_asked_again() {
+    let slack = FakeSlack::answering("429 Too Many Requests\r\nRetry-After: 17");
+    let receiver = Site::new().with("SLACK_WEBHOOK_URL", &slack.url()).start();
+    assert_eq!(
+        receiver.post(&Post::events(&many(1, "ip_blocked", "a"))).status,
+        200
+    );
+    let told = "alert by slack failed: it answered 429; tried again in 17 s";
+    assert!(within(20, || receiver.log().contains(told)), "{}", receiver.log());
+}
+
+#[test]
+fn a_mail_server_that_says_nothing_is_said_to_say_nothing() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = mailing(Site::new(), silent.local_addr().unwrap().port()).start();
+    assert_eq!(
+        receiver.post(&Post::events(&many(1, "ip_blocked", "a"))).status,
+        200
+    );
+    let told = "alert by mail failed: no answer within 10 s; tried again in 5 s";
+    assert!(within(60, || receiver.log().contains(told)), "{}", receiver.log());
+}
+
+#[test]
 fn an_alert_outlives_a_restart_and_is_told_once() {
     let site = Site::new().with("SLACK_WEBHOOK_URL", "http://127.0.0.1:1/hunter2");
     let receiver = site.start();

@@ -6,13 +6,12 @@
 
 mod alerts;
 mod endurance;
+mod hostile;
 mod reading;
 mod rig;
 mod test_server;
 
 use std::fs;
-use std::io::Write;
-use std::net::TcpStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -160,6 +159,59 @@ fn a_request_that_is_not_what_it_says_is_refused() {
 }
 
 #[test]
+fn a_header_that_is_there_twice_fits_nothing() {
+    let receiver = Site::new().start();
+    let post = Post::of("{\"events\":[]}");
+    assert_eq!(receiver.post(&post).status, 200);
+    let text = String::from_utf8(post.bytes("/webhook")).unwrap();
+    for name in [
+        "X-Firewall-Signature",
+        "X-Firewall-Signature-V2",
+        "X-Firewall-Timestamp",
+    ] {
+        let second = format!(
+            "Content-Type: x\r\n{name}: {}\r\n",
+            "sha256=".to_owned() + &"0".repeat(64)
+        );
+        let twice = text.replace("Content-Type: application/json\r\n", &second);
+        assert_eq!(send(receiver.address, twice.as_bytes()).body, REFUSED, "{name}");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}:")))
+            .unwrap();
+        let twice = text.replace(line, &format!("{line}\r\n{line}"));
+        assert_eq!(send(receiver.address, twice.as_bytes()).body, REFUSED, "{name}");
+    }
+}
+
+#[test]
+fn a_recorded_request_under_a_new_timestamp_is_known_or_refused() {
+    let then = Post::signed(
+        json!({"events": [event("a", "x", json!({}))]}).to_string(),
+        KEY,
+        unix_seconds() - 1_000,
+    );
+    let again = Post {
+        v2: None,
+        timestamp: Some(unix_seconds().to_string()),
+        ..then
+    };
+    let strict = Site::new().with("REQUIRE_V2", "true").start();
+    assert_eq!(strict.post(&again).body, REFUSED);
+    assert!(
+        strict
+            .log()
+            .contains("X-Firewall-Signature-V2 is missing, and require_v2 asks for it")
+    );
+    assert_eq!(strict.post(&Post::events(&many(1, "x", "a"))).status, 200);
+    let lenient = Site::new().start();
+    for _ in 0..3 {
+        assert_eq!(lenient.post(&again).status, 200);
+    }
+    assert_eq!(lenient.stored(), 1);
+}
+
+#[test]
 fn what_no_sender_sends_is_refused_and_hurts_nobody() {
     let receiver = Site::new().start();
     let bad: [(&str, Vec<u8>, u16); 6] = [
@@ -201,27 +253,6 @@ fn what_no_sender_sends_is_refused_and_hurts_nobody() {
     assert_eq!(receiver.get("/").status, 404);
     assert_eq!(receiver.stored(), 0);
     assert_eq!(receiver.get("/health").json()["status"], "healthy");
-}
-
-#[test]
-fn peers_that_never_finish_keep_nobody_out() {
-    let receiver = Site::new().start();
-    let silent: Vec<TcpStream> = (0..200)
-        .map(|at| {
-            let mut stream = TcpStream::connect(receiver.address).unwrap();
-            let begun = [
-                "POST /webhook HTT",
-                "POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
-            ];
-            stream.write_all(begun[usize::from(at < 40)].as_bytes()).unwrap();
-            stream
-        })
-        .collect();
-    assert_eq!(
-        receiver.post(&Post::events(&[event("a", "x", json!({}))])).status,
-        200
-    );
-    drop(silent);
 }
 
 #[test]
@@ -297,10 +328,11 @@ fn without_a_secret_or_with_a_wrong_setting_it_does_not_start() {
 
 #[test]
 fn the_engine_links_nothing_of_the_receiver() {
+    // An unoptimised test takes a minute for what grep does at once.
     let holds = |program: &str, word: &str| {
-        let bytes = fs::read(program).unwrap();
-        let mut windows = bytes.windows(word.len());
-        windows.any(|window| window == word.as_bytes())
+        let (text, code) = run(Command::new("grep").args(["-qaF", "-e", word, program]));
+        assert!([0, 1].contains(&code), "{text}");
+        code == 0
     };
     let words = ["SQLite format 3", "/tokio-1.", "/axum-0.", "/lettre-0."];
     for word in words {

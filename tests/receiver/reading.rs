@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::many;
-use super::rig::{KEY, Post, Site, event, within};
+use super::rig::{KEY, Post, Site, event, send, within};
 
 #[test]
 fn pages_have_every_event_once() {
@@ -111,6 +111,41 @@ fn who_is_not_of_this_machine_needs_the_token() {
         none.get_with("/stats", &format!("{strange}Authorization: Bearer \r\n"))
             .status,
         403
+    );
+}
+
+#[test]
+fn who_only_looks_local_is_not_shown_events() {
+    let receiver = Site::new().start();
+    let ask = |text: &str| send(receiver.address, format!("GET /stats {text}\r\n\r\n").as_bytes()).status;
+    let end = "Connection: close";
+    assert_eq!(ask(&format!("HTTP/1.1\r\nHost: 127.0.0.1:5000\r\n{end}")), 200);
+    assert_eq!(ask(&format!("HTTP/1.1\r\nHost: localhost\r\n{end}")), 200);
+    // A page in a browser of this machine, by a name that its owner points to 127.0.0.1.
+    assert_eq!(ask(&format!("HTTP/1.1\r\nHost: rebound.example\r\n{end}")), 403);
+    // nginx with nothing but proxy_pass.
+    assert_eq!(ask(&format!("HTTP/1.0\r\nHost: 127.0.0.1:5000\r\n{end}")), 403);
+}
+
+#[test]
+fn what_is_read_does_nothing_to_a_terminal() {
+    let receiver = Site::new().start();
+    let hostile = event("a", "x", json!({"note": "\u{9b}2J\u{202e}\u{7f}\u{1b}]0;ä"}));
+    assert_eq!(
+        receiver
+            .post(&Post::events(std::slice::from_ref(&hostile)))
+            .status,
+        200
+    );
+    for path in ["/events", "/stats"] {
+        let answer = receiver.get(path);
+        let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!answer.body.contains(acts), "{:?}", answer.body);
+        assert!(answer.body.contains('ä'));
+    }
+    assert_eq!(
+        receiver.get("/events").json()["events"][0]["data"],
+        hostile["data"]
     );
 }
 

@@ -67,7 +67,7 @@ impl Receiver {
 
     /// `headers`: whole lines, each with its CRLF.
     pub(crate) fn get_with(&self, path: &str, headers: &str) -> Answer {
-        let text = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        let text = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
         send(self.address, text.as_bytes())
     }
 
@@ -93,6 +93,13 @@ impl Receiver {
         let child = &mut self.child;
         assert!(within(20, || child.try_wait().unwrap().is_some()), "did not stop");
         self.child.wait().unwrap().code()
+    }
+
+    /// The most memory that it ever had.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -282,7 +289,18 @@ pub(crate) struct FakeSlack {
 }
 
 impl FakeSlack {
+    /// Refuses so many, then takes everything.
     pub(crate) fn start(refusals: usize) -> FakeSlack {
+        FakeSlack::refusing(refusals, "500 No")
+    }
+
+    /// Takes nothing; `status` may have further headers behind it.
+    pub(crate) fn answering(status: &str) -> FakeSlack {
+        FakeSlack::refusing(usize::MAX, status)
+    }
+
+    fn refusing(refusals: usize, status: &str) -> FakeSlack {
+        let refusal = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let messages = Arc::<Mutex<Vec<String>>>::default();
@@ -292,9 +310,7 @@ impl FakeSlack {
                 let mut stream = BufReader::new(stream.unwrap());
                 let body = read_body(&mut stream);
                 if at < refusals {
-                    let _ = stream
-                        .get_mut()
-                        .write_all(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                    let _ = stream.get_mut().write_all(refusal.as_bytes());
                 } else {
                     let text: Value = serde_json::from_slice(&body).unwrap();
                     kept.lock()

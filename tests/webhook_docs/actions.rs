@@ -156,6 +156,7 @@ fn a_siem_gets_every_event_as_cef_and_one_that_is_away_loses_none() {
             kind.mitre_technique().is_some(),
             "{line}"
         );
+        assert!(line.contains(" dvchost=web1.example externalId="), "{line}");
         assert!(line.contains(" cs2Label=trial cs2=True"), "{line}");
     }
     let of = |kind: EventType| &lines[EventType::ALL.iter().position(|one| *one == kind).unwrap()];
@@ -168,7 +169,7 @@ fn a_siem_gets_every_event_as_cef_and_one_that_is_away_loses_none() {
             EventType::ConnectionAttempt,
             " src=192.0.2.1 spt=50123 dst=198.51.100.1 dpt=22 proto=tcp ",
         ),
-        (EventType::StateDegraded, " msg=the state cannot be saved"),
+        (EventType::StateDegraded, " msg=the state is not saved"),
     ] {
         assert!(of(kind).contains(words), "no {words:?}: {}", of(kind));
     }

@@ -357,7 +357,7 @@ fn bounds_in_the_installed_configuration_are_those_that_hold() {
         (
             "spool_max_bytes",
             ["1048576", "1048575"],
-            ["17179869184", "17179869185"],
+            ["1073741824", "1073741825"],
         ),
     ] {
         let shipped = fs::read_to_string(home("config/verdictd.toml")).unwrap();

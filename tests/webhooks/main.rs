@@ -4,6 +4,8 @@
 
 mod faults;
 mod kill;
+mod odd;
 mod peers;
+mod process;
 mod rig;
 mod safety;

@@ -58,7 +58,7 @@ pub(crate) fn read_request(stream: &TcpStream) -> Option<Request> {
 }
 
 /// What is answered to the request of this number, from 0: the whole answer.
-type Answer = dyn Fn(usize) -> String + Send + Sync;
+type Answer = dyn Fn(usize, &Request) -> String + Send + Sync;
 
 /// A receiver on a port of its own.
 #[derive(Clone)]
@@ -69,6 +69,11 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn start(answer: impl Fn(usize) -> String + Send + Sync + 'static) -> Receiver {
+        Receiver::judging(move |number, _| answer(number))
+    }
+
+    /// One that looks at what it gets.
+    pub(crate) fn judging(answer: impl Fn(usize, &Request) -> String + Send + Sync + 'static) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let receiver = Receiver {
             address: listener.local_addr().unwrap(),
@@ -102,10 +107,10 @@ fn serve(mut stream: TcpStream, got: &Mutex<Vec<Request>>, answer: &Answer) {
     if let Some(request) = read_request(&stream) {
         let number = {
             let mut got = got.lock().unwrap();
-            got.push(request);
+            got.push(request.clone());
             got.len() - 1
         };
-        let _ = stream.write_all(answer(number).as_bytes());
+        let _ = stream.write_all(answer(number, &request).as_bytes());
     }
 }
 

@@ -5,19 +5,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use verdictd::notify::throttle::Throttle;
 use verdictd::webhook::signature::{self, Accepted, SIGNATURE, SIGNATURE_V2, Secret, Signed, TIMESTAMP};
 use verdictd::webhook::wire;
 
-use crate::http::{self, Peer, Refused, problem};
+use crate::config::Config;
+use crate::guests::Guest;
+use crate::http::{self, Peer, Refused, Room, busy, problem};
 use crate::intake;
 use crate::log::Log;
 use crate::read_api::{self, Readers};
@@ -26,6 +27,8 @@ use crate::store::{StoreError, Writer};
 /// What every request needs.
 pub(crate) struct App {
     secrets: Vec<Secret>,
+    /// Whether the signature that covers the timestamp has to be there.
+    require_v2: bool,
     writer: Writer,
     pub(crate) readers: Readers,
     log: Arc<Log>,
@@ -33,20 +36,20 @@ pub(crate) struct App {
     complaints: Mutex<Throttle>,
     /// When the database was last tried, and what came of it.
     health: tokio::sync::Mutex<Option<(Instant, bool)>>,
-    /// Bodies in memory.
-    bodies: Semaphore,
+    room: Room,
 }
 
 impl App {
-    pub(crate) fn new(secrets: Vec<Secret>, writer: Writer, readers: Readers, log: Arc<Log>) -> App {
+    pub(crate) fn new(config: &Config, writer: Writer, readers: Readers, log: Arc<Log>) -> App {
         App {
-            secrets,
+            secrets: config.secrets.clone(),
+            require_v2: config.require_v2,
             writer,
             readers,
             log,
             complaints: Mutex::new(Throttle::new(COMPLAINTS, COMPLAINTS_EVERY)),
             health: tokio::sync::Mutex::new(None),
-            bodies: Semaphore::new(BODIES),
+            room: Room::new(),
         }
     }
 
@@ -64,10 +67,13 @@ impl App {
 
     /// Who made it, or the answer to a stranger, which says nothing of why.
     fn check(&self, headers: &HeaderMap, body: &[u8], peer: Peer) -> Result<Accepted, Refused> {
-        signature::verify(signed(headers, body), &self.secrets, unix_seconds()).map_err(|why| {
-            self.complain(format!("request of {} refused: {why}", peer.0));
-            problem(StatusCode::UNAUTHORIZED, "Invalid signature").into()
-        })
+        let why = match signature::verify(signed(headers, body), &self.secrets, unix_seconds()) {
+            Ok(accepted) if accepted.replay_proof || !self.require_v2 => return Ok(accepted),
+            Ok(_) => format!("{SIGNATURE_V2} is missing, and require_v2 asks for it"),
+            Err(why) => why.to_string(),
+        };
+        self.complain(format!("request of {} refused: {why}", peer.0));
+        Err(problem(StatusCode::UNAUTHORIZED, "Invalid signature").into())
     }
 
     /// The answer to whom the database cannot serve: come again.
@@ -110,27 +116,29 @@ impl App {
 async fn webhook(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
+    Extension(guest): Extension<Arc<Guest>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let Ok(Ok(_room)) = timeout(WAIT_FOR_ROOM, app.bodies.acquire()).await else {
-        return busy("Too many requests at once");
-    };
-    match take_in(&app, peer, &headers, body).await {
-        Ok(answer) => answer,
-        Err(answer) => *answer,
-    }
+    let taken = take_in(&app, peer, &guest, &headers, body).await;
+    taken.unwrap_or_else(|answer| *answer)
 }
 
-async fn take_in(app: &App, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Response, Refused> {
-    let body = http::whole_body(body).await?;
-    let accepted = app.check(headers, &body, peer)?;
-    let events = intake::read(&body).map_err(|why| {
+async fn take_in(
+    app: &App,
+    peer: Peer,
+    guest: &Guest,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
+    let body = http::whole_body(body, &app.room).await?;
+    let accepted = app.check(headers, &body.bytes, peer)?;
+    guest.is_known();
+    let events = intake::read(&body.bytes).map_err(|why| {
         app.log
             .warn(format!("well signed request of {} refused: {why}", peer.0));
         Refused::from(problem(StatusCode::BAD_REQUEST, &why.to_string()))
     })?;
-    drop(body);
     let count = events.len();
     let stored = app
         .writer
@@ -164,17 +172,14 @@ async fn health(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-fn busy(what: &str) -> Response {
-    let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE, what);
-    answer
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    answer
-}
-
-/// The headers that say who sent it. One that is no text fits nothing.
+/// The headers that say who sent it. One that is no text, or is there twice, fits nothing: which of two is meant would
+/// be for everything on the way to decide.
 pub(crate) fn signed<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Signed<'a> {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+    let text = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next()?.to_str().unwrap_or("");
+        Some(if values.next().is_some() { "" } else { value })
+    };
     Signed {
         v1: text(SIGNATURE),
         v2: text(SIGNATURE_V2),
@@ -189,9 +194,6 @@ pub(crate) fn unix_seconds() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// Times [`http::BODY_BYTES`] is what strangers can make us hold.
-const BODIES: usize = 64;
-const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
 /// Longer than a lock is waited for, shorter than the patience of who asks.
 const HEALTH_TIME: Duration = Duration::from_secs(4);
 const HEALTH_AGE: Duration = Duration::from_millis(500);

@@ -89,6 +89,8 @@ const SETTINGS: &str = "\
 Settings (TOML keys; in upper case environment variables, but for bind):
   webhook_secret            what requests are signed with (or webhook_secret_file, one a line)
   webhook_secret_previous   also accepted, while the secret is being changed
+  require_v2                true: refuse requests without the signature that covers their timestamp
+  retention_days            events are deleted so many days after they came; 365, 0 for never
   database_path             events.db in $STATE_DIRECTORY or here
   smtp_server, smtp_port    mail server; 587 (STARTTLS), 465 is TLS from the first byte
   email_user, email_pass    login there (or email_pass_file)

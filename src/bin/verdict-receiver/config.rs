@@ -15,7 +15,11 @@ pub(crate) struct Config {
     pub(crate) bind: SocketAddr,
     /// What requests may be signed with, the newest first.
     pub(crate) secrets: Vec<Secret>,
+    /// Whether a request has to carry the signature that covers its timestamp.
+    pub(crate) require_v2: bool,
     pub(crate) database: PathBuf,
+    /// How long events are kept; none: for ever.
+    pub(crate) retention: Option<Duration>,
     pub(crate) log_file: Option<PathBuf>,
     /// Whoever shows it may read events from elsewhere than loopback.
     pub(crate) read_token: Option<Secret>,
@@ -76,6 +80,18 @@ impl Config {
             database: settings
                 .text("database_path")
                 .map_or_else(|| default_database(state), PathBuf::from),
+            require_v2: settings
+                .parsed("require_v2", "true or false", flag)
+                .unwrap_or(false),
+            retention: settings
+                .parsed(
+                    "retention_days",
+                    "a number of days from 1 to 36500, or 0 for ever",
+                    |text| within(text, 0, 36_500),
+                )
+                .map_or(Some(RETENTION), |days| {
+                    (days > 0).then_some(DAY * u32::try_from(days).unwrap_or(0))
+                }),
             log_file: settings.text("log_file").map(PathBuf::from),
             read_token: settings.secrets("read_token").into_iter().next(),
             wide_scan_ports: settings
@@ -112,7 +128,15 @@ fn mail(settings: &mut Settings, warnings: &mut Vec<String>) -> Option<Mail> {
     let to = settings.parsed("alert_email", "addresses of mail with commas between", mailboxes);
     let password = settings.secrets("email_pass").into_iter().next();
     let user = settings.text("email_user");
-    let (server, to) = match (settings.text("smtp_server"), to) {
+    let server = settings.parsed(
+        "smtp_server",
+        "the name or address of a host; its port goes into smtp_port",
+        host,
+    );
+    if password.is_some() && user.is_none() {
+        warnings.push("email_pass is given but email_user is not: mail is sent without a login".into());
+    }
+    let (server, to) = match (server, to) {
         (Some(server), Some(to)) => (server, to),
         (None, None) => return None,
         (Some(_), None) => {
@@ -129,8 +153,9 @@ fn mail(settings: &mut Settings, warnings: &mut Vec<String>) -> Option<Mail> {
         .unwrap_or_else(|| to[0].clone());
     if plain && password.is_some() && !is_loopback(&server) {
         let right = "leave smtp_plain out, or give no email_pass";
+        let from = settings.origin("smtp_plain");
         settings.problems.push(format!(
-            "smtp_plain = true would send email_pass readable to \"{server}\": {right}"
+            "{from}: true would send email_pass readable to \"{server}\": {right}"
         ));
     }
     let port = port.map_or(SUBMISSION, |port| u16::try_from(port).unwrap_or(SUBMISSION));
@@ -168,9 +193,13 @@ fn slack(settings: &mut Settings) -> Option<Secret> {
             .reveal()
             .contains(|c: char| c.is_whitespace() || c.is_control())
     {
+        let key = ["slack_webhook_url", "slack_webhook_url_file"]
+            .into_iter()
+            .find(|key| settings.has(key));
+        let from = settings.origin(key.unwrap_or("slack_webhook_url"));
         settings
             .problems
-            .push("slack_webhook_url: write an address that begins with https://".into());
+            .push(format!("{from}: write an address that begins with https://"));
         return None;
     }
     Some(url)
@@ -185,6 +214,13 @@ fn default_database(state_directory: Option<String>) -> PathBuf {
 fn mailboxes(text: &str) -> Option<Vec<Mailbox>> {
     let all: Option<Vec<Mailbox>> = text.split(',').map(|one| one.trim().parse().ok()).collect();
     all.filter(|all| !all.is_empty())
+}
+
+/// An address, or a name in the letters that RFC 1123 allows.
+fn host(text: &str) -> Option<String> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let good = text.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.chars().all(letters));
+    good.then(|| text.to_owned())
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -208,6 +244,8 @@ fn flag(text: &str) -> Option<bool> {
 const SUBMISSION: u16 = 587;
 /// RFC 8314, section 3.3: the same with TLS from the first byte.
 const SUBMISSIONS: u16 = 465;
+const DAY: Duration = Duration::from_secs(86_400);
+const RETENTION: Duration = Duration::from_secs(365 * 86_400);
 const ALERT_INTERVAL: Duration = Duration::from_secs(60);
 const NO_SECRET: &str = "no secret: everybody could send events. Give WEBHOOK_SECRET in the environment, webhook_secret \
     or webhook_secret_file in --config FILE, or a systemd credential webhook_secret";
@@ -275,7 +313,7 @@ mod tests {
                 "FILE:3: log_file takes text, a whole number, true or false",
                 "FILE:1: webhook_secrt is not a setting; did you mean \"webhook_secret\"?",
                 "FILE:2: smtp_port: \"70000\": write a port from 1 to 65535",
-                "slack_webhook_url: write an address that begins with https://",
+                "FILE:4: slack_webhook_url: write an address that begins with https://",
             ]
         );
         let broken = read(Some(("webhook_secret = \"hunter2\n", 0o600)), &[])
@@ -350,6 +388,46 @@ mod tests {
         assert_eq!(
             from(&[to, server, ("EMAIL_USER", "u@example.com")]),
             "u@example.com"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let file = "webhook_secret_file = \"/nowhere/secret\"\nsmtp_server = \"mail.example.com:25\"\n\
+            log_file = \"\"\nretention_days = -1\nrequire_v2 = \"always\"\n";
+        let problems = read(Some((file, 0o600)), &[("READ_TOKEN", "token\n")]).unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "FILE:3: log_file is empty: leave it out",
+                "FILE:1: webhook_secret_file: /nowhere/secret: No such file or directory (os error 2)",
+                "FILE:5: require_v2: \"always\": write true or false",
+                "FILE:4: retention_days: \"-1\": write a number of days from 1 to 36500, or 0 for ever",
+                "READ_TOKEN begins or ends with a space or a line break: take it out",
+                "FILE:2: smtp_server: \"mail.example.com:25\": write the name or address of a host; its port goes into smtp_port",
+            ]
+        );
+        let url = [("SLACK_WEBHOOK_URL", "hooks.slack.com/hunter2")];
+        let right = "SLACK_WEBHOOK_URL: write an address that begins with https://";
+        assert_eq!(with(&url).unwrap_err(), [right]);
+        let mail = [
+            ("SMTP_SERVER", "::1"),
+            ("ALERT_EMAIL", "a@b"),
+            ("EMAIL_PASS", "p"),
+        ];
+        let warned = with(&mail).unwrap().warnings;
+        assert!(
+            warned[0].starts_with("email_pass is given but email_user is not"),
+            "{warned:?}"
+        );
+    }
+
+    #[test]
+    fn events_are_kept_for_a_year_unless_told_otherwise() {
+        let days = |text| with(&[("RETENTION_DAYS", text)]).unwrap().retention;
+        assert_eq!(
+            [days(""), days("30"), days("0")],
+            [Some(365 * DAY), Some(30 * DAY), None]
         );
     }
 

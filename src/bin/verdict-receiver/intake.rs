@@ -92,8 +92,8 @@ fn id(at: usize, whole: &Map<String, Value>, sent: &Value) -> String {
     if let Some(id) = own.filter(|id| !id.is_empty() && id.len() <= LONGEST_NAME) {
         return id.to_owned();
     }
-    let content = serde_json::json!([at, sent, whole]).to_string();
-    let digest = Sha256::digest(content.as_bytes());
+    let content = serde_json::to_vec(&(at, sent, whole)).unwrap_or_default();
+    let digest = Sha256::digest(&content);
     digest[..16].iter().fold("content-".to_owned(), |mut id, byte| {
         id.push_str(&format!("{byte:02x}"));
         id

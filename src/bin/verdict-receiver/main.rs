@@ -8,6 +8,7 @@ mod alert;
 mod app;
 mod args;
 mod config;
+mod guests;
 mod http;
 mod intake;
 mod log;
@@ -23,10 +24,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use verdictd::notify::text::plain;
+use verdictd::webhook::secret;
 
 use crate::args::{Args, Verb};
 
 fn main() -> ExitCode {
+    secret::keep_from_others();
     let ended = match Args::parse().verb {
         Verb::Serve(args) => serve::run(&args),
         Verb::TestServer(args) => test_server::run(args),

@@ -1,15 +1,16 @@
 //! Reading what is stored: `/stats`, `/events`, `/blocked`, for this machine and for whoever shows the token.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Json;
-use axum::extract::{Extension, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 use subtle::ConstantTimeEq;
 use verdictd::config::suggest::nearest;
+use verdictd::notify::text::plain_json;
 use verdictd::webhook::signature::Secret;
 
 use crate::app::App;
@@ -23,10 +24,9 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    /// Loopback, where no proxy passed a stranger on; anybody with the token.
-    fn admits(&self, Peer(peer): Peer, headers: &HeaderMap) -> bool {
-        let passed_on = PASSED_ON.iter().any(|name| headers.contains_key(*name));
-        (peer.ip().to_canonical().is_loopback() && !passed_on) || self.has_token(headers)
+    /// This machine, as far as that can be told; anybody with the token.
+    fn admits(&self, request: &Parts) -> bool {
+        is_local(request) || self.has_token(&request.headers)
     }
 
     fn has_token(&self, headers: &HeaderMap) -> bool {
@@ -42,42 +42,43 @@ impl Readers {
     }
 }
 
-pub(crate) async fn stats(app: State<Arc<App>>, peer: Extension<Peer>, headers: HeaderMap) -> Response {
-    answer(&app, *peer, &headers, |db| db.stats()).await
+/// Whether it comes from this machine, and is meant for it: not what a proxy here passed on, and not what a page in a
+/// browser here was told to fetch by a name that leads to loopback.
+fn is_local(request: &Parts) -> bool {
+    let headers = &request.headers;
+    let peer = request.extensions.get::<Peer>();
+    let loopback = peer.is_some_and(|Peer(peer)| peer.ip().to_canonical().is_loopback());
+    let passed_on = PASSED_ON.iter().any(|name| headers.contains_key(*name));
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    // nginx speaks HTTP/1.0 to what stands behind it and adds no header, if it is not told otherwise.
+    loopback && !passed_on && request.version > Version::HTTP_10 && host.is_some_and(is_address)
 }
 
-pub(crate) async fn events(
-    app: State<Arc<App>>,
-    peer: Extension<Peer>,
-    headers: HeaderMap,
-    query: Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Ok(Query(query)) = query else {
-        return problem(StatusCode::BAD_REQUEST, "The query cannot be read");
-    };
-    match event_filter(query) {
-        Ok(filter) => {
-            answer(&app, *peer, &headers, move |db| {
-                Ok(paged("events", db.events(&filter)?))
-            })
-            .await
-        }
+/// `localhost` or an address, with or without a port.
+fn is_address(host: &str) -> bool {
+    host.parse::<SocketAddr>().is_ok()
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+        || host
+            .split(':')
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("localhost"))
+}
+
+pub(crate) async fn stats(State(app): State<Arc<App>>, request: Parts) -> Response {
+    answer(&app, &request, |db| db.stats()).await
+}
+
+pub(crate) async fn events(State(app): State<Arc<App>>, request: Parts) -> Response {
+    match parameters(&request).and_then(event_filter) {
+        Ok(filter) => answer(&app, &request, move |db| Ok(paged("events", db.events(&filter)?))).await,
         Err(why) => problem(StatusCode::BAD_REQUEST, &why),
     }
 }
 
-pub(crate) async fn blocked(
-    app: State<Arc<App>>,
-    peer: Extension<Peer>,
-    headers: HeaderMap,
-    query: Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Ok(Query(query)) = query else {
-        return problem(StatusCode::BAD_REQUEST, "The query cannot be read");
-    };
-    match block_filter(query) {
+pub(crate) async fn blocked(State(app): State<Arc<App>>, request: Parts) -> Response {
+    match parameters(&request).and_then(block_filter) {
         Ok(filter) => {
-            answer(&app, *peer, &headers, move |db| {
+            answer(&app, &request, move |db| {
                 Ok(paged("blocked", db.blocks(&filter)?))
             })
             .await
@@ -86,29 +87,40 @@ pub(crate) async fn blocked(
     }
 }
 
+fn parameters(request: &Parts) -> Result<Vec<(String, String)>, String> {
+    Query::try_from_uri(&request.uri)
+        .map(|Query(pairs)| pairs)
+        .map_err(|_| "The query cannot be read".to_owned())
+}
+
 async fn answer(
     app: &App,
-    peer: Peer,
-    headers: &HeaderMap,
+    request: &Parts,
     ask: impl FnOnce(&Db) -> Result<Value, StoreError> + Send + 'static,
 ) -> Response {
-    if !app.readers.admits(peer, headers) {
+    if !app.readers.admits(request) {
         return problem(
             StatusCode::FORBIDDEN,
-            "Events are shown to this machine only, or with read_token",
+            "Events are shown to this machine only (asked by address or as localhost), or with read_token",
         );
     }
     let db = Arc::clone(&app.readers.db);
-    let asked = tokio::task::spawn_blocking(move || ask(&db.lock().unwrap_or_else(PoisonError::into_inner)));
+    // Only the text leaves: parsed JSON takes many times its room, and many may ask at once.
+    let asked = tokio::task::spawn_blocking(move || {
+        let db = db.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&db).map(|value| plain_json(&value.to_string()))
+    });
     match asked.await {
-        Ok(Ok(value)) => Json(value).into_response(),
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Ok(Err(why)) => app.unavailable(&why),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "Reading failed"),
     }
 }
 
 fn paged(name: &str, page: Page) -> Value {
-    json!({ name: page.rows, "next": page.next })
+    // Not by json!, which copies what it is given.
+    let next = page.next.map_or(Value::Null, Value::from);
+    Value::from_iter([(name, Value::Array(page.rows)), ("next", next)])
 }
 
 fn event_filter(query: Vec<(String, String)>) -> Result<EventFilter, String> {
@@ -181,6 +193,29 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn a_name_that_anybody_can_point_here_is_no_address() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:5000",
+            "[::1]",
+            "[::1]:5000",
+            "localhost",
+            "LOCALHOST:5000",
+        ] {
+            assert!(is_address(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:5000",
+            "localhost.evil.example",
+            "",
+            "127.0.0.1.evil.example",
+        ] {
+            assert!(!is_address(host), "{host}");
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::env;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -21,35 +23,48 @@ use crate::store::{self, Db};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &Serve) -> Result<(), Failed> {
-    // Secrets stay out of core dumps and of /proc for others of this user.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let config =
         Config::read(args.config.as_deref(), args.bind, |name| env::var(name).ok()).map_err(Failed::Usage)?;
-    let log = Log::open(config.log_file.clone()).map_err(|why| failed("log_file", why))?;
+    let log = Log::open(config.log_file.clone()).map_err(|why| {
+        let path = config.log_file.as_deref().unwrap_or(Path::new(""));
+        failed(&format!("log_file {}", path.display()), why)
+    })?;
     let log = Arc::new(log);
     config.warnings.iter().for_each(|warning| log.warn(warning));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime
-        .map_err(|why| failed("runtime", why))?
-        .block_on(serve(&config, log))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(READERS)
+        .build()
+        .map_err(|why| failed("runtime", why))?;
+    let (writing, alerts) = runtime.block_on(serve(&config, &log))?;
+    // Who is still connected ends with the runtime, and with them the writer's errands and its thread.
+    runtime.shutdown_background();
+    let _ = writing.join();
+    alerts.stop(LAST_ALERTS);
+    log.info("stopped");
+    Ok(())
 }
 
-async fn serve(config: &Config, log: Arc<Log>) -> Result<(), Failed> {
+/// Serves until it is told to stop; what is left to wait for then.
+async fn serve(config: &Config, log: &Arc<Log>) -> Result<(JoinHandle<()>, Alerts), Failed> {
     let broken = |why: store::StoreError| Failed::Work(why.to_string());
     let db = Db::open(&config.database).map_err(broken)?;
     let asked = Db::open(&config.database).map_err(broken)?;
-    let alerts = Alerts::start(config, &log).map_err(Failed::Work)?;
+    let alerts = Alerts::start(config, log).map_err(Failed::Work)?;
     let rules = Rules {
         wide_scan_ports: config.wide_scan_ports,
     };
     let (writer, writing) = store::start(db, rules, alerts.bell());
+    if let Some(age) = config.retention {
+        tokio::spawn(writer.clone().keep_forgetting(age, Arc::clone(log)));
+    }
     let readers = Readers {
         db: Arc::new(Mutex::new(asked)),
         token: config.read_token.clone(),
     };
-    let app = App::new(config.secrets.clone(), writer, readers, Arc::clone(&log));
+    let app = App::new(config, writer, readers, Arc::clone(log));
 
-    let stop = until_told(Arc::clone(&log)).map_err(|why| failed("signals", why))?;
+    let stop = until_told(Arc::clone(log)).map_err(|why| failed("signals", why))?;
     let listener = TcpListener::bind(config.bind)
         .await
         .map_err(|why| failed(&config.bind.to_string(), why))?;
@@ -63,12 +78,7 @@ async fn serve(config: &Config, log: Arc<Log>) -> Result<(), Failed> {
         log.warn("this address is not loopback and speaks no TLS: let a proxy stand before it");
     }
     http::serve(listener, app.router(), stop).await;
-
-    // The router took the writer with it: once what waits is committed, the thread is at its end, and with it its bell.
-    let _ = tokio::task::spawn_blocking(move || writing.join()).await;
-    alerts.stop(LAST_ALERTS);
-    log.info("stopped");
-    Ok(())
+    Ok((writing, alerts))
 }
 
 /// For scripts that wait for it, and for `--bind 127.0.0.1:0`.
@@ -99,3 +109,5 @@ fn failed(what: &str, why: io::Error) -> Failed {
 
 /// A message that is on its way when it is told to stop.
 const LAST_ALERTS: Duration = Duration::from_secs(10);
+/// Threads that read; they take turns at the database anyway.
+const READERS: usize = 2;

@@ -76,6 +76,9 @@ impl Settings {
                 KEYS.into_iter().find(|known| known == key.get_ref()),
                 scalar(value.get_ref()),
             ) {
+                (Some(_), Some(value)) if value.is_empty() => {
+                    self.problems.push(format!("{from} is empty: leave it out"));
+                }
                 (Some(known), Some(value)) => _ = self.file.insert(known, Given { value, from }),
                 (Some(_), None) => self
                     .problems
@@ -91,6 +94,17 @@ impl Settings {
 
     fn given(&self, key: &str) -> Option<&Given> {
         self.environment.get(key).or_else(|| self.file.get(key))
+    }
+
+    /// Whether a key was given.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.given(key).is_some()
+    }
+
+    /// Where the value of a key was given: file and line, or the variable.
+    pub(crate) fn origin(&self, key: &str) -> String {
+        self.given(key)
+            .map_or_else(|| key.to_owned(), |given| given.from.clone())
     }
 
     /// The text of a key.
@@ -126,21 +140,28 @@ impl Settings {
                     self.problems.push(both);
                     return Vec::new();
                 }
+                (Some(text), None) if text.value.trim() != text.value => {
+                    let from = text.from;
+                    self.problems.push(format!(
+                        "{from} begins or ends with a space or a line break: take it out"
+                    ));
+                    return Vec::new();
+                }
                 (Some(text), None) => return Secret::new(text.value).into_iter().collect(),
-                (None, Some(file)) => return self.lines(Path::new(&file.value)),
+                (None, Some(file)) => return self.lines(&file.from, Path::new(&file.value)),
                 (None, None) => {}
             }
         }
         let credential = self.credentials.as_ref().map(|folder| folder.join(key));
         match credential.filter(|path| path.exists()) {
-            Some(path) => self.lines(&path),
+            Some(path) => self.lines("systemd credential", &path),
             None => Vec::new(),
         }
     }
 
-    fn lines(&mut self, path: &Path) -> Vec<Secret> {
+    fn lines(&mut self, from: &str, path: &Path) -> Vec<Secret> {
         secret_file(path).unwrap_or_else(|why| {
-            self.problems.push(why);
+            self.problems.push(format!("{from}: {why}"));
             Vec::new()
         })
     }
@@ -202,7 +223,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 const LARGEST_FILE: u64 = 1 << 20;
 
 /// Every key of the file; in upper case, but for `bind`, the variables of the environment.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "alert_email",
     "alert_interval",
     "bind",
@@ -214,6 +235,8 @@ const KEYS: [&str; 21] = [
     "log_file",
     "read_token",
     "read_token_file",
+    "require_v2",
+    "retention_days",
     "slack_webhook_url",
     "slack_webhook_url_file",
     "smtp_plain",

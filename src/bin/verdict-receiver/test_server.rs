@@ -22,7 +22,7 @@ use verdictd::webhook::wire::{EventType, Severity};
 use crate::Failed;
 use crate::app::{signed, unix_seconds};
 use crate::args::TestServer;
-use crate::http::{self, HangUp, Peer, problem};
+use crate::http::{self, HangUp, Peer, Room, problem};
 use crate::serve::announce;
 use crate::settings;
 use crate::show::summary;
@@ -34,6 +34,7 @@ struct Bench {
     delay: Duration,
     drop: bool,
     colour: bool,
+    room: Room,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -53,6 +54,7 @@ pub(crate) fn run(args: TestServer) -> Result<(), Failed> {
         colour: io::stdout().is_terminal()
             && !no_colour
             && env::var_os("TERM").is_none_or(|term| term != "dumb"),
+        room: Room::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime
@@ -79,7 +81,7 @@ async fn listen(address: SocketAddr, bench: Bench) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     announce(listener.local_addr()?);
     if bench.secrets.is_empty() {
-        println!("no secret is given: signatures are not checked");
+        show("no secret is given: signatures are not checked\n");
     }
     let stop = async move {
         tokio::select! {
@@ -106,9 +108,9 @@ async fn take(
         return problem(StatusCode::METHOD_NOT_ALLOWED, "POST events here, on any path");
     }
     let what = format!("{} {} from {peer}", head.method, plain(&head.uri.to_string()));
-    let answer = match http::whole_body(body).await {
+    let answer = match http::whole_body(body, &bench.room).await {
         Ok(body) => {
-            let (text, answer) = bench.judge(&what, &head.headers, &body);
+            let (text, answer) = bench.judge(&what, &head.headers, &body.bytes);
             show(&text);
             answer
         }
@@ -290,6 +292,7 @@ mod tests {
             delay: Duration::ZERO,
             drop: false,
             colour: false,
+            room: Room::new(),
         }
     }
 

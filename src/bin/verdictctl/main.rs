@@ -9,10 +9,12 @@ use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 
 use verdictd::cli::{self, Screen, Style};
+use verdictd::webhook::secret;
 
 use crate::questions::Terminal;
 
 fn main() -> ExitCode {
+    secret::keep_from_others();
     let stdout = io::stdout();
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");

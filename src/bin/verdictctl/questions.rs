@@ -26,7 +26,10 @@ impl Terminal {
 impl Ask for Terminal {
     fn one(&mut self, question: &str, options: &[String]) -> Result<usize, AskError> {
         let config = self.there()?;
-        let select = Select::new(question, options.to_vec()).without_filtering();
+        // inquire's own words tell of a filter also where there is none.
+        let select = Select::new(question, options.to_vec())
+            .without_filtering()
+            .with_help_message("↑↓ to move, enter to choose");
         let chosen = select.with_render_config(config).raw_prompt();
         chosen.map(|option| option.index).map_err(told)
     }
@@ -39,7 +42,10 @@ impl Ask for Terminal {
     ) -> Result<Vec<usize>, AskError> {
         let config = self.there()?;
         let select = MultiSelect::new(question, options.to_vec()).with_default(chosen);
-        let select = select.without_filtering().with_page_size(options.len().min(20));
+        let select = select
+            .without_filtering()
+            .with_page_size(options.len().min(20))
+            .with_help_message("↑↓ to move, space to choose, → all, ← none, enter when done");
         let chosen = select.with_render_config(config).raw_prompt();
         chosen
             .map(|options| options.iter().map(|option| option.index).collect())

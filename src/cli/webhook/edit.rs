@@ -13,6 +13,8 @@ pub(super) struct Book {
     document: DocumentMut,
     /// Lines end as on Windows; toml_edit writes them as elsewhere.
     crlf: bool,
+    /// It begins with a byte order mark, which toml_edit drops.
+    marked: bool,
 }
 
 /// Why a text cannot be edited.
@@ -21,7 +23,8 @@ pub(super) enum EditError {
     #[error("it is not TOML")]
     NotToml,
     #[error(
-        "it cannot be edited without changing other lines (mixed line ends?), write the endpoint by hand"
+        "it cannot be edited without changing other lines (mixed line ends, spaces inside the brackets of a section?), \
+         write the endpoint by hand"
     )]
     Unfaithful,
     #[error("webhooks.endpoints is not a list of tables")]
@@ -59,7 +62,12 @@ impl Book {
             text.to_owned()
         };
         let document: DocumentMut = plain.parse().map_err(|_| EditError::NotToml)?;
-        let book = Book { document, crlf };
+        let marked = text.starts_with(MARK);
+        let book = Book {
+            document,
+            crlf,
+            marked,
+        };
         let same = book.text();
         // A last line without its end gets one.
         let faithful = match text.ends_with('\n') || text.is_empty() {
@@ -71,7 +79,8 @@ impl Book {
 
     /// The text as it is now.
     pub(super) fn text(&self) -> String {
-        let text = self.document.to_string();
+        let mark = if self.marked { MARK } else { "" };
+        let text = format!("{mark}{}", self.document);
         if self.crlf {
             text.replace('\n', "\r\n")
         } else {
@@ -358,6 +367,8 @@ fn has_header(table: &Table) -> bool {
     !table.is_implicit() && !table.is_dotted()
 }
 
+const MARK: &str = "\u{feff}";
+
 const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 #[cfg(test)]
@@ -502,6 +513,9 @@ enforce = true
             text.starts_with(&windows) && text.ends_with("url = \"https://c/\"\r\n"),
             "{text}"
         );
+        let marked = format!("\u{feff}{windows}");
+        let text = edited(&marked, |book| book.add("c", &change("https://c/")).unwrap());
+        assert!(text.starts_with(&marked), "{text}");
     }
 
     #[test]

@@ -106,9 +106,12 @@ fn tell(
     };
     let went = match &trial.answer {
         Err(Trouble {
-            why: Why::Secret | Why::Address,
+            why: Why::Secret | Why::Name | Why::Address,
             ..
         }) => "not sent",
+        Err(Trouble {
+            why: Why::Connection, ..
+        }) => "tried",
         _ => "sent",
     };
     let what = format!(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::print::plain;
 use super::super::{CliError, Client, Exit, Screen, reload};
-use super::ask::Ask;
+use super::ask::{Ask, AskError};
 use super::edit::Change;
 use super::setup::{HOW_TO_RELOAD, NewSecret, Session};
 use super::try_out;
@@ -137,7 +137,7 @@ fn add(session: &mut Session, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Tou
 fn change(session: &mut Session, at: usize, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Touched {
     let endpoint = session.endpoints()[at].clone();
     let switch = if endpoint.enabled {
-        "Disable it"
+        "Disable it (what waits for it is not sent)"
     } else {
         "Enable it"
     };
@@ -299,7 +299,7 @@ fn offer_test(
     let mut exit = Exit::Fine;
     for name in touched {
         screen.out.flush()?;
-        if ask.yes(&format!("Send a test event to {} now?", plain(name)), true)? {
+        if offer(ask, &format!("Send a test event to {} now?", plain(name)))? {
             let one = try_out::one(&session.config.webhooks, name, screen)?;
             exit = if one == Exit::Fine { exit } else { one };
         }
@@ -307,11 +307,19 @@ fn offer_test(
     Ok(exit)
 }
 
+/// What was saved is saved: who wants out now says no.
+fn offer(ask: &mut dyn Ask, question: &str) -> Result<bool, AskError> {
+    match ask.yes(question, true) {
+        Err(AskError::Cancelled) => Ok(false),
+        answer => answer,
+    }
+}
+
 /// Only where an engine answers; elsewhere there is nothing to reload.
 fn offer_reload(client: &Client, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<(), CliError> {
     screen.out.flush()?;
     let runs = client.ask(&Request::Status {}).is_ok();
-    if runs && ask.yes("Tell the running engine to reload now?", true)? {
+    if runs && offer(ask, "Tell the running engine to reload now?")? {
         reload::run(client, screen)?;
     } else {
         writeln!(screen.out, "{HOW_TO_RELOAD}")?;

@@ -55,7 +55,7 @@ impl Spool {
         for mut segment in Segment::list(folder)? {
             spool.damaged += segment.measure()?;
             spool.next = spool.next.max(segment.first).max(segment.last + 1);
-            if segment.last < segment.first {
+            if segment.is_empty() {
                 std::fs::remove_file(&segment.path)?;
             } else {
                 spool.segments.push_back(segment);
@@ -64,28 +64,55 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Serves `name` from now on what `filter` wants: from where it was, or, if it was never served, from here on.
+    /// Serves each of these names from now on what its filter wants: from where it was, or, if it was never served,
+    /// from here on.
     ///
     /// # Errors
-    /// If a new place cannot be written.
-    pub(super) fn serve(&mut self, name: &str, filter: Filter) -> io::Result<()> {
-        let mut place = match self.places.remove(name) {
-            Some(place) if place.filter == filter => {
-                self.places.insert(name.to_owned(), place);
-                return Ok(());
-            }
-            Some(place) => Place { filter, ..place },
-            None => Place::open(&self.folder, name, filter, self.next - 1)?,
+    /// If a new place cannot be written, or what is on disk cannot be read. They are served all the same.
+    pub(super) fn serve<'n>(&mut self, names: impl IntoIterator<Item = (&'n str, Filter)>) -> io::Result<()> {
+        let (mut new, mut result) = (BTreeMap::new(), Ok(()));
+        for (name, filter) in names {
+            let place = match self.places.get(name) {
+                Some(place) if place.filter == filter => continue,
+                Some(_) => self.places.remove(name).expect("seen one line above"),
+                None => {
+                    let (place, saved) = Place::open(&self.folder, name, self.next - 1);
+                    result = result.and(saved);
+                    place
+                }
+            };
+            let waiting = 0;
+            new.insert(
+                name.to_owned(),
+                Place {
+                    filter,
+                    waiting,
+                    ..place
+                },
+            );
+        }
+        if !new.is_empty() {
+            result = result.and_then(|()| File::open(&self.folder)?.sync_all());
+            result = result.and(self.count_waiting(&mut new));
+            self.places.append(&mut new);
+        }
+        result
+    }
+
+    /// Reads what is on disk once, however many they are.
+    fn count_waiting(&self, places: &mut BTreeMap<String, Place>) -> io::Result<()> {
+        let Some(from) = places.values().map(|place| place.acked).min() else {
+            return Ok(());
         };
-        place.waiting = 0;
-        let acked = place.acked;
-        for segment in self.segments.iter().filter(|segment| segment.last > acked) {
+        for segment in self.segments.iter().filter(|segment| segment.last > from) {
             segment.read(0, |record, _| {
-                place.waiting += u64::from(record.is_some_and(|record| place.awaits(&record)));
+                let Some(record) = record else { return true };
+                for place in places.values_mut() {
+                    place.waiting += u64::from(place.awaits(&record));
+                }
                 true
             })?;
         }
-        self.places.insert(name.to_owned(), place);
         Ok(())
     }
 
@@ -158,6 +185,10 @@ impl Spool {
         let mut file = match self.file.take() {
             Some(file) => file,
             None => {
+                // What could not be written to has the name that comes now.
+                if self.segments.back().is_some_and(Segment::is_empty) {
+                    self.segments.pop_back();
+                }
                 let (segment, file) = Segment::create(&self.folder, self.next)?;
                 self.segments.push_back(segment);
                 file
@@ -188,11 +219,12 @@ impl Spool {
 
     /// The next events for `name`, at most `most` and not many more bytes than `most_bytes`. They stay on disk until
     /// [`ack`](Spool::ack).
-    pub(super) fn take(&mut self, name: &str, most: usize, most_bytes: u64) -> Vec<Record> {
+    pub(super) fn take(&mut self, name: &str, most: usize, most_bytes: u64) -> Taken {
+        let mut taken = Taken::default();
         let Some(place) = self.places.get_mut(name) else {
-            return Vec::new();
+            return taken;
         };
-        let (mut taken, mut size, mut looked_at) = (Vec::new(), 0, 0);
+        let mut looked_at = 0;
         let mut lost = Vec::new();
         for segment in &self.segments {
             if segment.last <= place.taken {
@@ -206,34 +238,35 @@ impl Spool {
                 if let Some(record) = record.filter(|record| record.number > place.taken) {
                     place.taken = record.number;
                     if place.wants(&record.event) {
-                        size += length;
-                        taken.push(record);
+                        taken.bytes += length;
+                        taken.records.push(record);
                     }
                 }
-                taken.len() < most && size < most_bytes && looked_at < LOOKED_AT
+                taken.records.len() < most && taken.bytes < most_bytes && looked_at < LOOKED_AT
             });
             place.offset = (segment.first, at);
             match read {
-                Ok(Ending::Stopped) => break,
+                Ok(Ending::Stopped) => {
+                    taken.more = true;
+                    break;
+                }
                 Ok(Ending::Finished) => place.taken = place.taken.max(segment.last),
                 Err(_) => lost.push(segment.first),
             }
         }
-        place.skip_unwanted(taken.is_empty());
+        place.handed_out(taken.records.len() as u64);
         for first in lost {
             self.lose(first);
         }
         taken
     }
 
-    /// `name` has got (or given up) everything up to `number`; `count`: how many events that were.
-    pub(super) fn ack(&mut self, name: &str, number: u64, count: u64) -> io::Result<()> {
-        let Some(place) = self.places.get_mut(name) else {
+    /// `name` has got (or given up) `records`, the oldest that it took, and all before them.
+    pub(super) fn ack(&mut self, name: &str, records: &[Record]) -> io::Result<()> {
+        let (Some(place), Some(last)) = (self.places.get_mut(name), records.last()) else {
             return Ok(());
         };
-        place.acked = place.acked.max(number);
-        place.taken = place.taken.max(number);
-        place.waiting = place.waiting.saturating_sub(count);
+        place.ack(last.number, records);
         let saved = place.save(&self.folder, name);
         self.trim();
         saved
@@ -242,8 +275,7 @@ impl Spool {
     /// What `name` took and never acked is to be taken again.
     pub(super) fn rewind(&mut self, name: &str) {
         if let Some(place) = self.places.get_mut(name) {
-            place.taken = place.acked;
-            place.offset = (0, 0);
+            place.rewind();
         }
     }
 
@@ -329,6 +361,16 @@ impl Spool {
             }
         }
     }
+}
+
+/// What is handed out for one endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) records: Vec<Record>,
+    /// How long they are on disk.
+    pub(super) bytes: u64,
+    /// Not everything was looked at.
+    pub(super) more: bool,
 }
 
 /// Why the reading of a file ended.

@@ -21,6 +21,8 @@ pub(super) struct Place {
     pub(super) taken: u64,
     /// In which file, by its first number, reading goes on at which byte.
     pub(super) offset: (u64, u64),
+    /// How many were handed out and not acked yet.
+    pub(super) on_its_way: u64,
     /// Wanted events behind `acked`.
     pub(super) waiting: u64,
     /// Wanted events that were dropped before they were handed out.
@@ -28,8 +30,10 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of `name` as it was saved; at `end` if it never had one; at the beginning if it cannot be told.
-    pub(super) fn open(folder: &Path, name: &str, filter: Filter, end: u64) -> io::Result<Place> {
+    /// The place of `name` as it was saved; at `end` if it never had one; at the beginning if it cannot be told. Says
+    /// also whether a new one was saved: one that was not is good until the next start. Whoever opens it syncs the
+    /// folder.
+    pub(super) fn open(folder: &Path, name: &str, end: u64) -> (Place, io::Result<()>) {
         let path = path(folder, name);
         let (acked, new) = match std::fs::read(&path) {
             Ok(bytes) => (parse(&bytes).map_or(0, |(acked, _)| acked), false),
@@ -37,19 +41,20 @@ impl Place {
             Err(_) => (0, false),
         };
         let place = Place {
-            filter,
+            filter: Filter::ALL,
             acked,
             taken: acked,
             offset: (0, 0),
+            on_its_way: 0,
             waiting: 0,
             dropped: 0,
         };
-        if new {
+        let save = || {
             place.save(folder, name)?;
-            File::open(&path)?.sync_all()?;
-            File::open(folder)?.sync_all()?;
-        }
-        Ok(place)
+            File::open(path)?.sync_all()
+        };
+        let saved = if new { save() } else { Ok(()) };
+        (place, saved)
     }
 
     /// Not synced: after a loss of power events are sent twice at worst.
@@ -60,6 +65,7 @@ impl Place {
             .create(true)
             .write(true)
             .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW)
             .mode(0o600)
             .open(&new)?;
         file.write_all(text(self.acked, name).as_bytes())?;
@@ -78,16 +84,33 @@ impl Place {
         if self.offset.0 == first { self.offset.1 } else { 0 }
     }
 
-    /// What is not wanted need not be acked, if nothing else is on its way.
-    pub(super) fn skip_unwanted(&mut self, none_taken: bool) {
-        if none_taken && self.waiting == 0 {
+    /// So many more are on their way. What is not wanted need not be acked, if nothing is.
+    pub(super) fn handed_out(&mut self, count: u64) {
+        self.on_its_way += count;
+        if self.on_its_way == 0 {
             self.acked = self.taken;
         }
     }
 
+    /// Everything up to `number` is done with; `records`: what of it was handed out.
+    pub(super) fn ack(&mut self, number: u64, records: &[Record]) {
+        let wanted = records.iter().filter(|record| self.awaits(record)).count() as u64;
+        self.waiting = self.waiting.saturating_sub(wanted);
+        self.on_its_way = self.on_its_way.saturating_sub(records.len() as u64);
+        self.acked = self.acked.max(number);
+        self.taken = self.taken.max(number);
+    }
+
+    /// Nothing is on its way any more.
+    pub(super) fn rewind(&mut self) {
+        self.on_its_way = 0;
+        self.taken = self.acked;
+        self.offset = (0, 0);
+    }
+
     /// Everything up to `number` is gone.
     pub(super) fn pass(&mut self, number: u64) {
-        if self.acked == self.taken {
+        if self.on_its_way == 0 {
             self.acked = self.acked.max(number);
         }
         self.taken = self.taken.max(number);
@@ -104,13 +127,13 @@ pub(super) fn highest(folder: &Path) -> io::Result<u64> {
     Ok(highest)
 }
 
-/// Places of names that `stays` does not know are removed; one that cannot be read goes, too.
+/// Places of names that `stays` does not know are removed. One that cannot be read stays: it may be that of a name
+/// that is served, and without it that name would begin at the end.
 pub(super) fn remove_others(folder: &Path, stays: impl Fn(&str) -> bool) {
     for path in places(folder).unwrap_or_default() {
         let Ok(bytes) = std::fs::read(&path) else { continue };
         if parse(&bytes).is_some_and(|(_, name)| !stays(&name)) {
-            // One that stays is at worst a place in a spool that has moved on.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(path); // at worst it is found again
         }
     }
 }

@@ -29,6 +29,7 @@ impl Segment {
             .create(true)
             .write(true)
             .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW)
             .mode(0o600)
             .open(&path)?;
         File::open(folder)?.sync_all()?;
@@ -54,15 +55,24 @@ impl Segment {
             else {
                 continue;
             };
+            let metadata = entry.metadata()?;
+            if !metadata.is_file() {
+                continue; // a link leads to what is not ours, and a pipe is waited for
+            }
             found.push(Segment {
                 path: entry.path(),
                 first,
                 last: first - 1,
-                bytes: entry.metadata()?.len(),
+                bytes: metadata.len(),
             });
         }
         found.sort_by_key(|segment| segment.first);
         Ok(found)
+    }
+
+    /// Whether nothing stands in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.last < self.first
     }
 
     /// Finds the last event; returns how many lines are damaged.

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::process::Command;
 
 use serde_json::{Map, json};
 use time::macros::datetime;
@@ -29,16 +30,18 @@ fn ids(records: &[Record]) -> Vec<u64> {
 fn take_all(spool: &mut Spool, name: &str) -> Vec<u64> {
     let mut all = Vec::new();
     loop {
-        let records = spool.take(name, 7, 1 << 20);
-        let Some(last) = records.last() else { return all };
-        spool.ack(name, last.number, records.len() as u64).unwrap();
-        all.extend(ids(&records));
+        let taken = spool.take(name, 7, 1 << 20);
+        if taken.records.is_empty() && !taken.more {
+            return all;
+        }
+        spool.ack(name, &taken.records).unwrap();
+        all.extend(ids(&taken.records));
     }
 }
 
 fn open(folder: &tempfile::TempDir) -> Spool {
     let mut spool = Spool::open(folder.path(), 1 << 20).unwrap();
-    spool.serve("a", Filter::ALL).unwrap();
+    spool.serve([("a", Filter::ALL)]).unwrap();
     spool
 }
 
@@ -47,7 +50,7 @@ fn each_endpoint_has_its_own_place_that_outlives_the_process() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open(&folder);
     spool
-        .serve("b", Filter::new(&[EventType::IpUnblocked], &[]))
+        .serve([("b", Filter::new(&[EventType::IpUnblocked], &[]))])
         .unwrap();
     assert_eq!(spool.append(blocked(0..20), 1).0, 20);
     spool
@@ -55,15 +58,15 @@ fn each_endpoint_has_its_own_place_that_outlives_the_process() {
         .1
         .unwrap();
     assert_eq!((spool.depth("a"), spool.depth("b")), ((21, 0), (1, 0)));
-    let first = spool.take("a", 5, 1 << 20);
+    let first = spool.take("a", 5, 1 << 20).records;
     assert_eq!(ids(&first), [0, 1, 2, 3, 4]);
-    spool.ack("a", first[4].number, 5).unwrap();
+    spool.ack("a", &first).unwrap();
     // taken and never acked: handed out again
     spool.take("a", 5, 1 << 20);
     drop(spool);
     let mut spool = open(&folder);
     spool
-        .serve("b", Filter::new(&[EventType::IpUnblocked], &[]))
+        .serve([("b", Filter::new(&[EventType::IpUnblocked], &[]))])
         .unwrap();
     assert_eq!((spool.depth("a"), spool.depth("b")), ((16, 0), (1, 0)));
     spool.append(blocked(21..22), 1).1.unwrap();
@@ -93,7 +96,7 @@ fn when_full_the_oldest_go_and_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open(&folder);
     spool.append(blocked(0..10), 1).1.unwrap();
-    let held = spool.take("a", 3, 1 << 20);
+    let held = spool.take("a", 3, 1 << 20).records;
     for n in 0..50 {
         spool.append(blocked(10 + n * 100..110 + n * 100), 1).1.unwrap();
     }
@@ -108,7 +111,7 @@ fn when_full_the_oldest_go_and_are_counted() {
     let (waiting, dropped) = spool.depth("a");
     assert_eq!(waiting + dropped, 5_010);
     assert!(dropped > 2_000, "{dropped}");
-    spool.ack("a", held[2].number, 3).unwrap();
+    spool.ack("a", &held).unwrap();
     let rest = take_all(&mut spool, "a");
     assert_eq!(rest.len() as u64 + dropped + 3, 5_010);
     assert_eq!((*rest.last().unwrap(), spool.depth("a")), (5_009, (0, dropped)));
@@ -154,7 +157,7 @@ fn every_cut_of_the_file_is_survived() {
         spool.append(blocked(7..8), 1).1.unwrap();
         let whole = bytes[..cut].iter().filter(|b| **b == b'\n').count() as u64;
         let expected: Vec<u64> = (0..whole).chain([7]).collect();
-        assert_eq!(ids(&spool.take("a", 9, 1 << 20)), expected, "{cut}");
+        assert_eq!(ids(&spool.take("a", 9, 1 << 20).records), expected, "{cut}");
         drop(spool);
         for segment in Segment::list(folder.path()).unwrap() {
             std::fs::remove_file(segment.path).unwrap();
@@ -167,10 +170,10 @@ fn a_place_that_is_lost_begins_again_and_a_new_one_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open(&folder);
     spool.append(blocked(0..3), 1).1.unwrap();
-    spool.serve("late", Filter::ALL).unwrap();
+    spool.serve([("late", Filter::ALL)]).unwrap();
     assert_eq!(take_all(&mut spool, "late"), [0; 0]);
-    let first = spool.take("a", 1, 1 << 20);
-    spool.ack("a", first[0].number, 1).unwrap();
+    let first = spool.take("a", 1, 1 << 20).records;
+    spool.ack("a", &first).unwrap();
     drop(spool);
     for path in std::fs::read_dir(folder.path())
         .unwrap()
@@ -197,7 +200,7 @@ fn nothing_goes_before_it_is_said_who_is_served() {
     drop(spool);
     let mut spool = Spool::open(folder.path(), 1 << 20).unwrap();
     spool.forget(|name| name == "a");
-    spool.serve("a", Filter::ALL).unwrap();
+    spool.serve([("a", Filter::ALL)]).unwrap();
     assert_eq!(take_all(&mut spool, "a"), [0, 1, 2]);
 }
 
@@ -205,7 +208,7 @@ fn nothing_goes_before_it_is_said_who_is_served() {
 fn who_is_no_longer_served_holds_nothing_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open(&folder);
-    spool.serve("b", Filter::ALL).unwrap();
+    spool.serve([("b", Filter::ALL)]).unwrap();
     for n in 0..10 {
         spool.append(blocked(n * 100..n * 100 + 100), 1).1.unwrap();
     }
@@ -215,7 +218,7 @@ fn who_is_no_longer_served_holds_nothing_back() {
     assert!(spool.bytes() < 70_000, "{}", spool.bytes());
     drop(spool);
     let mut spool = open(&folder);
-    spool.serve("b", Filter::ALL).unwrap();
+    spool.serve([("b", Filter::ALL)]).unwrap();
     assert_eq!(take_all(&mut spool, "b"), [0; 0]);
 }
 
@@ -232,4 +235,83 @@ fn files_that_somebody_removed_are_not_waited_for() {
     assert_eq!(take_all(&mut spool, "a"), [300]);
     let kinds: BTreeSet<_> = spool.places.keys().cloned().collect();
     assert_eq!(kinds.len(), 1);
+}
+
+#[test]
+fn who_looked_at_much_in_vain_is_told_that_there_is_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder);
+    let rare = Filter::new(&[EventType::BlockError], &[]);
+    spool.serve([("rare", rare)]).unwrap();
+    spool.append(blocked(0..1_500), 1).1.unwrap();
+    assert!(!spool.take("rare", 9, 1 << 20).more);
+    let many = Spool::open(&folder.path().join("many"), 64 << 20).unwrap();
+    let mut spool = many;
+    spool.serve([("rare", rare), ("all", Filter::ALL)]).unwrap();
+    spool.append(blocked(0..LOOKED_AT as u64 + 10), 1).1.unwrap();
+    spool.append(vec![event(7, EventType::BlockError)], 1).1.unwrap();
+    let first = spool.take("rare", 9, 1 << 20);
+    assert!(first.records.is_empty() && first.more);
+    assert_eq!(take_all(&mut spool, "rare"), [7]);
+}
+
+/// A file system that ends soon; taken away also when the test fails.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(kilobytes: u32) -> SmallDisk {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={kilobytes}k");
+        let args = ["-t", "tmpfs", "-o", &size, "tmpfs"];
+        let done = Command::new("mount")
+            .args(args)
+            .arg(folder.path())
+            .status()
+            .unwrap();
+        assert!(done.success(), "a file system of its own needs root");
+        SmallDisk(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_what_is_newest_is_kept_and_read_back() {
+    let disk = SmallDisk::new(400);
+    let mut spool = open(&disk.0);
+    let mut written = 0;
+    for n in 0..40 {
+        written += spool.append(blocked(n * 50..n * 50 + 50), 1).0;
+    }
+    // All of it would be twice what the disk holds.
+    assert_eq!(written, 2_000);
+    let got = take_all(&mut spool, "a");
+    let (waiting, dropped) = spool.depth("a");
+    assert_eq!((got.len() as u64 + dropped, waiting), (2_000, 0));
+    assert_eq!(*got.last().unwrap(), 1_999);
+    spool.append(blocked(2_000..2_001), 1).1.unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [2_000]);
+}
+
+#[test]
+fn links_that_somebody_planted_are_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "mine\n").unwrap();
+    let spool = folder.path().join("spool");
+    std::fs::create_dir(&spool).unwrap();
+    for name in [
+        "events-00000000000000000001".to_owned(),
+        format!("place-{:016x}.new", hash("a")),
+    ] {
+        std::os::unix::fs::symlink(&victim, spool.join(name)).unwrap();
+    }
+    let mut spool = Spool::open(&spool, 1 << 20).unwrap();
+    assert!(spool.serve([("a", Filter::ALL)]).is_err());
+    assert!(spool.append(blocked(0..1), 1).1.is_err());
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine\n");
 }

@@ -54,6 +54,7 @@ def cef(event):
     data, kind = event["data"], event["event_type"]
     fields = {
         "rt": milliseconds(event["timestamp"]),
+        "dvchost": data.get("host"),
         "externalId": event["id"],
         **address(data.get("ip"), "src", "c6a2", "Source IPv6 Address"),
         "spt": data.get("src_port"),

@@ -1,6 +1,7 @@
 //! Alerts by e-mail: STARTTLS with a verified certificate, unless the operator says otherwise.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use lettre::message::{Mailbox, Mailboxes, header};
@@ -8,8 +9,8 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{Message, SmtpTransport, Transport};
 
-use super::Channel;
 use super::digest::Digest;
+use super::{Channel, Unsent};
 use crate::config::{Mail, MailTls};
 
 /// One mail server, and who writes to whom.
@@ -64,17 +65,30 @@ impl Channel for Mailer {
         "mail"
     }
 
-    fn send(&self, digest: &Digest) -> Result<(), String> {
+    fn send(&self, digest: &Digest) -> Result<(), Unsent> {
         let message = self.message(digest).map_err(|why| chain(&why))?;
         let hide = |text: String| match &self.password {
             Some(password) => text.replace(password, "…"),
             None => text,
         };
-        self.server
-            .send(&message)
-            .map(drop)
-            .map_err(|why| hide(chain(&why)))
+        match self.server.send(&message) {
+            Ok(_) => Ok(()),
+            Err(why) if timed_out(&why) => Err(format!("no answer within {} s", TIME.as_secs()).into()),
+            Err(why) => Err(hide(chain(&why)).into()),
+        }
     }
+}
+
+/// A socket whose time ran out says `WouldBlock`, which lettre's own question does not know and nobody can read.
+fn timed_out(why: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(why);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return matches!(io.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn chain(why: &dyn Error) -> String {

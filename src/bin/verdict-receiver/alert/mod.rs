@@ -24,8 +24,26 @@ use crate::store::{Db, StoreError};
 pub(crate) trait Channel: Send {
     /// Its name, in the log and in the database.
     fn name(&self) -> &'static str;
-    /// Sends one message; the error says why not, without a secret.
-    fn send(&self, digest: &Digest) -> Result<(), String>;
+    /// Sends one message.
+    fn send(&self, digest: &Digest) -> Result<(), Unsent>;
+}
+
+/// Why a message did not go out.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    /// In words, without a secret.
+    why: String,
+    /// When the other side wants to hear from us again, if it says so.
+    not_before: Option<Duration>,
+}
+
+impl From<String> for Unsent {
+    fn from(why: String) -> Unsent {
+        Unsent {
+            why,
+            not_before: None,
+        }
+    }
 }
 
 /// The threads.
@@ -115,12 +133,14 @@ impl Teller {
                     failures = 0;
                     if told { self.interval } else { Duration::ZERO }
                 }
-                Err(why) => {
+                Err(unsent) => {
                     failures += 1;
-                    let pause = retry_after(failures);
+                    let pause = retry_after(failures).max(unsent.not_before.unwrap_or_default());
+                    let pause = pause.min(LAST_RETRY);
                     let name = self.channel.name();
                     self.log.warn(format!(
-                        "alert by {name} failed: {why}; tried again in {} s",
+                        "alert by {name} failed: {}; tried again in {} s",
+                        unsent.why,
                         pause.as_secs()
                     ));
                     pause
@@ -134,7 +154,7 @@ impl Teller {
     }
 
     /// Whether there was something to tell.
-    fn tell(&mut self) -> Result<bool, String> {
+    fn tell(&mut self) -> Result<bool, Unsent> {
         let broken = |why: StoreError| why.to_string();
         let due = self.db.due(self.told, digest::SHOWN).map_err(broken)?;
         if due.counts.is_empty() {

@@ -8,8 +8,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 use verdictd::webhook::signature::Secret;
 use verdictd::webhook::wire::USER_AGENT;
 
-use super::Channel;
 use super::digest::Digest;
+use super::{Channel, Unsent};
 
 /// One webhook.
 pub(super) struct Slack {
@@ -43,7 +43,7 @@ impl Channel for Slack {
         "slack"
     }
 
-    fn send(&self, digest: &Digest) -> Result<(), String> {
+    fn send(&self, digest: &Digest) -> Result<(), Unsent> {
         let body = json!({ "text": text(digest) }).to_string();
         let request = self
             .agent
@@ -55,7 +55,14 @@ impl Channel for Slack {
             .map_err(|why| why.to_string().replace(self.url.reveal(), "…"))?;
         match answer.status() {
             status if status.is_success() => Ok(()),
-            status => Err(format!("it answered {}", status.as_u16())),
+            status => {
+                let seconds = answer.headers().get("retry-after");
+                let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+                Err(Unsent {
+                    why: format!("it answered {}", status.as_u16()),
+                    not_before: seconds.map(Duration::from_secs),
+                })
+            }
         }
     }
 }

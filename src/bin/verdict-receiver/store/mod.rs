@@ -4,6 +4,7 @@
 //! NORMAL a power cut could take back what a sender was told is stored, and it would never be sent again.
 
 mod read;
+mod row;
 mod schema;
 mod writer;
 
@@ -25,6 +26,9 @@ pub(crate) enum StoreError {
     /// SQLite says so.
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// SQLite says so when the file is opened.
+    #[error("database {path}: {why}")]
+    Open { path: PathBuf, why: rusqlite::Error },
     /// The file cannot be made or looked at.
     #[error("database {path}: {why}")]
     File { path: PathBuf, why: io::Error },
@@ -39,6 +43,9 @@ pub(crate) enum StoreError {
     /// What is under the name now is not what was opened.
     #[error("{0} was moved, deleted or replaced while in use; restart to use what is there now")]
     Moved(PathBuf),
+    /// Somebody else held the lock for [`LOCK_TIME`].
+    #[error("database: locked by another program")]
+    Locked,
     /// So much waits already that nothing more is taken.
     #[error("database: too much waits to be written")]
     Busy,
@@ -62,8 +69,8 @@ impl StoreError {
 pub(crate) struct Db {
     conn: Connection,
     path: PathBuf,
-    /// Device and inode of what was opened.
-    file: (u64, u64),
+    /// Device and inode of what was opened: the file and its write-ahead log, where commits are at first.
+    files: [Option<(u64, u64)>; 2],
 }
 
 impl Db {
@@ -79,28 +86,44 @@ impl Db {
             .append(true)
             .mode(0o600)
             .open(path);
-        let meta = made.and_then(|file| file.metadata()).map_err(at)?;
-        let mut conn = Connection::open(path)?;
-        conn.busy_timeout(LOCK_TIME)?;
-        schema::refuse_foreign(&conn, path)?;
-        conn.pragma_update(None, "journal_mode", "WAL")?;
-        conn.pragma_update(None, "synchronous", "FULL")?;
-        conn.pragma_update(None, "foreign_keys", "ON")?;
-        schema::migrate(&mut conn, path)?;
+        made.map_err(at)?;
+        let conn = connect(path).map_err(|why| match why {
+            StoreError::Sqlite(why) => StoreError::Open {
+                path: path.to_owned(),
+                why,
+            },
+            other => other,
+        })?;
         Ok(Db {
             conn,
+            files: files(path),
             path: path.to_owned(),
-            file: (meta.dev(), meta.ino()),
         })
     }
 
     fn check_place(&self) -> Result<(), StoreError> {
-        let here = fs::metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
-        match here {
-            Ok(here) if here == self.file => Ok(()),
-            _ => Err(StoreError::Moved(self.path.clone())),
+        match files(&self.path) == self.files {
+            true => Ok(()),
+            false => Err(StoreError::Moved(self.path.clone())),
         }
     }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let mut conn = Connection::open(path)?;
+    conn.busy_timeout(LOCK_TIME)?;
+    schema::refuse_foreign(&conn, path)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", "ON")?;
+    schema::migrate(&mut conn, path)?;
+    Ok(conn)
+}
+
+fn files(path: &Path) -> [Option<(u64, u64)>; 2] {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    [path, Path::new(&log)].map(|path| Some(fs::metadata(path).ok()?).map(|meta| (meta.dev(), meta.ino())))
 }
 
 /// How long a lock of somebody else is waited for. A sender waits 10 s for its answer, behind at most one other commit.

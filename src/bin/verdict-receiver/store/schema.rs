@@ -58,7 +58,7 @@ fn version(conn: &Connection) -> Result<i64, rusqlite::Error> {
 const APPLICATION: i64 = 0x7664_7263;
 
 /// What was released is never changed; a new version adds a step.
-const STEPS: [&str; 2] = [EVENTS, BLOCKS_AND_ALERTS];
+const STEPS: [&str; 3] = [EVENTS, BLOCKS_AND_ALERTS, BY_AGE];
 
 /// Times are unix milliseconds. `event` is the event as it came, in JSON. `alert` is 0, or how urgent an alert is (1 first).
 const EVENTS: &str = "
@@ -100,6 +100,9 @@ const BLOCKS_AND_ALERTS: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// What is to be forgotten is found by its age and not by its place: a clock may have been wrong for a while.
+const BY_AGE: &str = "CREATE INDEX events_by_received ON events (received)";
+
 #[cfg(test)]
 mod tests {
     use super::super::Db;
@@ -118,7 +121,7 @@ mod tests {
         drop(old);
         for _ in 0..2 {
             let db = Db::open(&path).unwrap();
-            assert_eq!(version(&db.conn).unwrap(), 2);
+            assert_eq!(version(&db.conn).unwrap(), STEPS.len() as i64);
             let kept: i64 = db
                 .conn
                 .query_row("SELECT count(*) FROM events", [], |row| row.get(0))
@@ -143,7 +146,7 @@ mod tests {
         drop(Db::open(&path).unwrap());
         Connection::open(&path)
             .unwrap()
-            .pragma_update(None, "user_version", 3)
+            .pragma_update(None, "user_version", STEPS.len() as i64 + 1)
             .unwrap();
         let why = Db::open(&path).map(drop).unwrap_err().to_string();
         assert!(why.ends_with("written by a newer version"), "{why}");

@@ -1,15 +1,19 @@
 //! The one thread that writes: what waits is committed together, and answered only after the commit.
 
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
+use super::row::{Block, Row};
 use super::{Db, StoreError};
 use crate::alert::rules::Rules;
-use crate::intake::{self, Incoming};
+use crate::intake::Incoming;
+use crate::log::Log;
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,26 +27,65 @@ pub(crate) struct Stored {
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Errand {
-    Store(Vec<Incoming>, Answer<Stored>),
+    Store(Vec<Row>, Answer<Stored>),
     /// Is the database usable?
     Try(Answer<()>),
+    /// Forget what came before this moment, a little of it at a time.
+    Forget(i64, Answer<usize>),
 }
 
 /// The way to the thread. It ends when all of these are gone.
 #[derive(Clone)]
 pub(crate) struct Writer {
     errands: mpsc::Sender<Errand>,
+    rules: Rules,
 }
 
 impl Writer {
     /// Stores all of `events` or, where it fails, none. When it returns `Ok` they survive `kill -9` and a power cut.
     pub(crate) async fn store(&self, events: Vec<Incoming>) -> Result<Stored, StoreError> {
-        self.ask(|answer| Errand::Store(events, answer)).await
+        let rows = events
+            .into_iter()
+            .map(|event| Row::of(event, self.rules))
+            .collect();
+        self.ask(|answer| Errand::Store(rows, answer)).await
     }
 
     /// Whether events could be stored now.
     pub(crate) async fn usable(&self) -> Result<(), StoreError> {
         self.ask(Errand::Try).await
+    }
+
+    /// Deletes some of what is older than `age`; how much there is no more. A full share means that there may be more.
+    async fn forget(&self, age: Duration) -> Result<usize, StoreError> {
+        let before = now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        self.ask(|answer| Errand::Forget(before, answer)).await
+    }
+
+    /// Deletes what is older than `age`, now and from time to time, with room for others between. Never ends.
+    pub(crate) async fn keep_forgetting(self, age: Duration, log: Arc<Log>) {
+        let mut forgotten = 0;
+        loop {
+            match self.forget(age).await {
+                Ok(SHARE) => forgotten += SHARE,
+                Ok(last) => {
+                    forgotten += last;
+                    if forgotten > 0 {
+                        log.info(format!(
+                            "{forgotten} events forgotten, older than {} days",
+                            age.as_secs() / 86_400
+                        ));
+                    }
+                    forgotten = 0;
+                    sleep(FORGET_EVERY).await;
+                }
+                Err(why) => {
+                    log.warn(format!("old events cannot be deleted: {why}"));
+                    sleep(FORGET_EVERY).await;
+                }
+            }
+            sleep(BREATH).await;
+        }
     }
 
     async fn ask<T>(&self, errand: impl FnOnce(Answer<T>) -> Errand) -> Result<T, StoreError> {
@@ -59,11 +102,7 @@ impl Writer {
 pub(crate) fn start(db: Db, rules: Rules, told: impl Fn() + Send + 'static) -> (Writer, JoinHandle<()>) {
     let (errands, mut waiting) = mpsc::channel(WAITING);
     let thread = thread::spawn(move || {
-        let mut scribe = Scribe {
-            db,
-            rules,
-            failed: false,
-        };
+        let mut scribe = Scribe { db, failed: false };
         while let Some(first) = waiting.blocking_recv() {
             let mut group = vec![first];
             while group.len() < TOGETHER
@@ -76,12 +115,11 @@ pub(crate) fn start(db: Db, rules: Rules, told: impl Fn() + Send + 'static) -> (
             }
         }
     });
-    (Writer { errands }, thread)
+    (Writer { errands, rules }, thread)
 }
 
 struct Scribe {
     db: Db,
-    rules: Rules,
     /// Whether the last commit failed: then a look is not enough to call the database usable.
     failed: bool,
 }
@@ -90,7 +128,7 @@ impl Scribe {
     /// Answers every errand; says how many alerts are new.
     fn serve(&mut self, group: Vec<Errand>) -> usize {
         let (mut batches, mut answers) = (Vec::new(), Vec::new());
-        let mut tries = Vec::new();
+        let (mut tries, mut ages) = (Vec::new(), Vec::new());
         for errand in group {
             match errand {
                 Errand::Store(events, answer) => {
@@ -98,6 +136,7 @@ impl Scribe {
                     answers.push(answer);
                 }
                 Errand::Try(answer) => tries.push(answer),
+                Errand::Forget(before, answer) => ages.push((before, answer)),
             }
         }
         let results = match batches.is_empty() {
@@ -113,16 +152,19 @@ impl Scribe {
         for answer in tries {
             let _ = answer.send(self.look());
         }
+        for (before, answer) in ages {
+            let _ = answer.send(self.forget(before));
+        }
         alerts
     }
 
     /// One commit for all; where that fails, and not because of somebody's lock, one for each, so that a small
     /// request is stored on a disk that has no room for a large one.
-    fn together(&mut self, batches: &[Vec<Incoming>]) -> Vec<Result<Stored, StoreError>> {
+    fn together(&mut self, batches: &[Vec<Row>]) -> Vec<Result<Stored, StoreError>> {
         match self.commit(batches) {
             Ok(stored) => stored.into_iter().map(Ok).collect(),
             Err(why) if batches.len() == 1 => vec![Err(why)],
-            Err(why) if why.is_locked() => batches.iter().map(|_| Err(StoreError::Busy)).collect(),
+            Err(why) if why.is_locked() => batches.iter().map(|_| Err(StoreError::Locked)).collect(),
             Err(_) => batches
                 .iter()
                 .map(|batch| Ok(self.commit(std::slice::from_ref(batch))?.remove(0)))
@@ -130,27 +172,46 @@ impl Scribe {
         }
     }
 
-    fn commit(&mut self, batches: &[Vec<Incoming>]) -> Result<Vec<Stored>, StoreError> {
+    fn commit(&mut self, batches: &[Vec<Row>]) -> Result<Vec<Stored>, StoreError> {
         let stored = self.try_commit(batches);
         self.failed = stored.is_err();
         stored
     }
 
-    fn try_commit(&mut self, batches: &[Vec<Incoming>]) -> Result<Vec<Stored>, StoreError> {
+    fn try_commit(&mut self, batches: &[Vec<Row>]) -> Result<Vec<Stored>, StoreError> {
         self.db.check_place()?;
         let now = now();
         let tx = self
             .db
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let stored: Result<Vec<Stored>, rusqlite::Error> = batches
-            .iter()
-            .map(|batch| store(&tx, batch, &self.rules, now))
-            .collect();
+        let stored: Result<Vec<Stored>, rusqlite::Error> =
+            batches.iter().map(|batch| store(&tx, batch, now)).collect();
         let stored = stored?;
         end_expired(&tx, now)?;
         tx.commit()?;
         Ok(stored)
+    }
+
+    /// Deletes [`SHARE`] events at most, the oldest first, and what hangs on them.
+    fn forget(&mut self, before: i64) -> Result<usize, StoreError> {
+        self.db.check_place()?;
+        let tx = self
+            .db
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let old = "(SELECT seq FROM events WHERE received < ? ORDER BY received, seq LIMIT ?)";
+        let share = i64::try_from(SHARE).unwrap_or(i64::MAX);
+        tx.execute(
+            &format!("DELETE FROM blocks WHERE seq IN {old}"),
+            params![before, share],
+        )?;
+        let gone = tx.execute(
+            &format!("DELETE FROM events WHERE seq IN {old}"),
+            params![before, share],
+        )?;
+        tx.commit()?;
+        Ok(gone)
     }
 
     /// Takes the lock and gives it back; after a failure also writes, since a full disk shows only then.
@@ -177,36 +238,29 @@ impl Scribe {
     }
 }
 
-fn store(
-    tx: &Transaction<'_>,
-    batch: &[Incoming],
-    rules: &Rules,
-    now: i64,
-) -> Result<Stored, rusqlite::Error> {
+fn store(tx: &Transaction<'_>, batch: &[Row], now: i64) -> Result<Stored, rusqlite::Error> {
     let mut stored = Stored::default();
-    for event in batch {
-        let at = event.at.unwrap_or(now);
-        let alert = rules.urgency(event);
-        let whole = serde_json::to_string(&event.whole).unwrap_or_default();
+    for row in batch {
+        let at = row.at.unwrap_or(now);
         let added = tx
             .prepare_cached(
                 "INSERT INTO events (id, event_type, at, received, ip, alert, event) VALUES (?, ?, ?, ?, ?, ?, ?)
                  ON CONFLICT (id) DO NOTHING",
             )?
-            .execute(params![event.id, event.event_type, at, now, event.ip, alert, whole])?;
+            .execute(params![row.id, row.event_type, at, now, row.ip, row.alert, row.event])?;
         if added == 0 {
             continue;
         }
         let seq = tx.last_insert_rowid();
         stored.new += 1;
-        stored.alerts += usize::from(alert > 0);
+        stored.alerts += usize::from(row.alert > 0);
         tx.prepare_cached(
             "INSERT INTO event_counts VALUES (?, 1) ON CONFLICT (event_type) DO UPDATE SET count = count + 1",
         )?
-        .execute([&event.event_type])?;
-        match (&*event.event_type, &event.ip) {
-            ("ip_blocked", Some(ip)) => block(tx, seq, ip, at, event)?,
-            ("ip_unblocked", Some(ip)) => unblock(tx, ip, at)?,
+        .execute([&row.event_type])?;
+        match (&row.ip, &row.block) {
+            (Some(ip), Some(start)) => block(tx, seq, ip, at, start)?,
+            (Some(ip), None) if row.event_type == "ip_unblocked" => unblock(tx, ip, at)?,
             _ => {}
         }
     }
@@ -215,7 +269,7 @@ fn store(
 
 /// Events may come in any order (a batch that failed is sent again after later ones): a block whose end is known
 /// already is put down as ended.
-fn block(conn: &Connection, seq: i64, ip: &str, since: i64, event: &Incoming) -> Result<(), rusqlite::Error> {
+fn block(conn: &Connection, seq: i64, ip: &str, since: i64, block: &Block) -> Result<(), rusqlite::Error> {
     let ended: Option<i64> = conn
         .prepare_cached(
             "SELECT min(at) FROM events WHERE ip = ? AND event_type = 'ip_unblocked' AND at >= ?",
@@ -223,23 +277,10 @@ fn block(conn: &Connection, seq: i64, ip: &str, since: i64, event: &Incoming) ->
         .query_row(params![ip, since], |row| row.get(0))
         .optional()?
         .flatten();
-    let length = event
-        .count("block_duration_seconds")
-        .and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000));
-    let until = match event
-        .data("until")
-        .and_then(Value::as_str)
-        .and_then(intake::moment)
-    {
-        Some(until) => Some(until),
-        None => length.and_then(|length| since.checked_add(length)),
-    };
-    let reason = event.data("reason").and_then(Value::as_str);
-    let count = event
-        .count("block_count")
-        .and_then(|count| i64::try_from(count).ok());
+    let by_length = || since.checked_add(block.length?);
+    let until = block.until.or_else(by_length);
     conn.prepare_cached("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)")?
-        .execute(params![seq, ip, reason, count, since, until, ended])?;
+        .execute(params![seq, ip, block.reason, block.count, since, until, ended])?;
     Ok(())
 }
 
@@ -262,6 +303,12 @@ pub(super) fn now() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
+/// Events deleted in one commit: some milliseconds, in which senders wait.
+const SHARE: usize = 500;
+/// Between two such commits.
+const BREATH: Duration = Duration::from_millis(50);
+/// Between two looks for what is old.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 /// Requests in one commit.
 const TOGETHER: usize = 64;
 /// Requests that wait for the thread. More are told to come again.
@@ -269,28 +316,23 @@ const WAITING: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tempfile::TempDir;
 
     use super::super::{BlockFilter, EventFilter};
     use super::*;
+    use crate::intake;
 
     fn scribe() -> (TempDir, Scribe) {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&folder.path().join("events.db")).unwrap();
-        let rules = Rules { wide_scan_ports: 1 };
-        (
-            folder,
-            Scribe {
-                db,
-                rules,
-                failed: false,
-            },
-        )
+        (folder, Scribe { db, failed: false })
     }
 
-    fn events(all: Value) -> Vec<Incoming> {
-        intake::read(json!({ "events": all }).to_string().as_bytes()).unwrap()
+    fn events(all: Value) -> Vec<Row> {
+        let events = intake::read(json!({ "events": all }).to_string().as_bytes()).unwrap();
+        let rules = Rules { wide_scan_ports: 1 };
+        events.into_iter().map(|event| Row::of(event, rules)).collect()
     }
 
     fn event(id: &str, kind: &str, at: &str, data: Value) -> Value {
@@ -324,8 +366,8 @@ mod tests {
         ]));
         let first = scribe.commit(std::slice::from_ref(&batch)).unwrap();
         assert_eq!(first, [Stored { new: 2, alerts: 1 }]);
-        let again = scribe.commit(&[batch.clone(), batch]).unwrap();
-        assert_eq!(again, [Stored::default(); 2]);
+        let again = scribe.commit(std::slice::from_ref(&batch)).unwrap();
+        assert_eq!(again, [Stored::default()]);
         let stats = scribe.db.stats().unwrap();
         assert_eq!(
             stats["event_counts"],
@@ -378,9 +420,10 @@ mod tests {
             .unwrap();
         let large = events(json!([event("large", "x", "?", json!("y".repeat(100_000)))]));
         let small = events(json!([event("small", "x", "?", json!(1))]));
-        let results = scribe.together(&[large.clone(), small]);
+        let results = scribe.together(&[large, small]);
         assert!(results[0].is_err());
         assert_eq!(results[1].as_ref().unwrap().new, 1);
+        let large = events(json!([event("large", "x", "?", json!("y".repeat(100_000)))]));
         assert!(scribe.commit(std::slice::from_ref(&large)).is_err());
         assert!(scribe.look().is_err());
         scribe
@@ -390,5 +433,38 @@ mod tests {
             .unwrap();
         scribe.look().unwrap();
         assert_eq!(scribe.commit(&[large]).unwrap()[0].new, 1);
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_a_share_at_a_time() {
+        let (_folder, mut scribe) = scribe();
+        let old: Vec<Value> = (0..SHARE + 20)
+            .map(|at| event(&at.to_string(), "ip_blocked", "?", json!({"ip": "203.0.113.9"})))
+            .collect();
+        scribe.commit(&[events(json!(old))]).unwrap();
+        scribe
+            .db
+            .conn
+            .execute("UPDATE events SET received = received - 1000 * seq", [])
+            .unwrap();
+        scribe
+            .commit(&[events(json!([event("new", "x", "?", json!({}))]))])
+            .unwrap();
+        let before = now() - 10;
+        assert_eq!(scribe.forget(before).unwrap(), SHARE);
+        // The oldest went, by when they came.
+        let left = scribe.db.events(&EventFilter::default()).unwrap().rows;
+        assert_eq!(
+            (left.len(), &left[0]["id"], &left[20]["id"]),
+            (21, &json!("new"), &json!("0"))
+        );
+        assert_eq!(scribe.db.blocks(&BlockFilter::default()).unwrap().rows.len(), 20);
+        assert_eq!(scribe.forget(before).unwrap(), 20);
+        assert_eq!(scribe.forget(before).unwrap(), 0);
+        assert_eq!(scribe.db.events(&EventFilter::default()).unwrap().rows.len(), 1);
+        assert_eq!(
+            scribe.db.stats().unwrap()["event_counts"]["ip_blocked"],
+            SHARE + 20
+        );
     }
 }
