@@ -6,6 +6,7 @@ mod common;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use common::namespace::Namespace;
+use common::{secs, within};
 use verdictd::core::verdict::Proto;
 use verdictd::kernel::sockets::{Listener, connections, listeners};
 
@@ -49,7 +50,9 @@ fn whoever_can_be_reached_is_listed_and_nobody_else() {
         .collect();
     assert_eq!(reachable, [80, 443, 53]);
     drop(open);
-    assert_eq!(here.inside(listeners).expect("an answer"), []);
+    // A child that another test just began may hold them for a moment longer.
+    let left = || here.inside(listeners).expect("an answer");
+    assert!(within(secs(10), || left().is_empty()), "{:?}", left());
 }
 
 #[test]

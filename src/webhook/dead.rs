@@ -1,13 +1,13 @@
 //! Events that one endpoint refused, or that grew too old for it: kept aside in a file of bounded size, one JSON object
 //! a line, for people to read and to be sent again on request.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::own;
 use super::wire::Event;
 
 /// The dead letters of one endpoint.
@@ -57,17 +57,14 @@ impl DeadLetters {
         reason: &str,
         events: impl Iterator<Item = &'e Event>,
     ) -> io::Result<()> {
-        let (mut lines, mut count) = (Vec::new(), 0);
-        for event in events {
-            let letter = Letter {
+        let letters: Vec<Letter> = events
+            .map(|event| Letter {
                 endpoint: endpoint.to_owned(),
                 reason: reason.to_owned(),
                 event: event.clone(),
-            };
-            serde_json::to_writer(&mut lines, &letter)?;
-            lines.push(b'\n');
-            count += 1;
-        }
+            })
+            .collect();
+        let (lines, count) = (lines_of(&letters)?, letters.len() as u64);
         let kept = self.append(&lines);
         match kept {
             Ok(()) => self.kept += count,
@@ -81,12 +78,7 @@ impl DeadLetters {
         if length + lines.len() as u64 > self.most_bytes {
             self.halve()?;
         }
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .mode(0o600)
-            .open(&self.path)?;
+        let mut file = own::options().append(true).open(&self.path)?;
         let torn = length > 0 && !self.ends_whole();
         if torn {
             file.write_all(b"\n")?;
@@ -154,25 +146,19 @@ impl DeadLetters {
     }
 
     fn rewrite(&mut self, letters: &[Letter]) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut lines = Vec::new();
-        for letter in letters {
-            serde_json::to_writer(&mut lines, letter)?;
-            lines.push(b'\n');
-        }
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&lines)?;
-        file.sync_data()?;
-        std::fs::rename(new, &self.path)?;
+        own::replace(&self.path, &lines_of(letters)?, true)?;
         self.kept = letters.len() as u64;
         Ok(())
     }
+}
+
+fn lines_of(letters: &[Letter]) -> io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for letter in letters {
+        serde_json::to_writer(&mut lines, letter)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]
@@ -201,7 +187,7 @@ mod tests {
         letters.put("a", "410 Gone", events(0..3).iter()).unwrap();
         let path = letters.path.clone();
         let length = std::fs::metadata(&path).unwrap().len();
-        OpenOptions::new()
+        std::fs::OpenOptions::new()
             .write(true)
             .open(&path)
             .unwrap()

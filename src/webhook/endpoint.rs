@@ -2,8 +2,8 @@
 //! fails. What one endpoint does to its thread no other notices.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
@@ -211,7 +211,6 @@ impl Worker {
     /// Counts of the spool are added by whoever asks.
     fn show(&self, now: Instant) {
         let mut counts = self.handle.counts();
-        counts.url = self.setup.endpoint.url.to_string();
         counts.circuit = self
             .retry
             .circuit(now, self.setup.endpoint.delivery.retry_attempts);
@@ -228,12 +227,7 @@ impl Worker {
             }
         }
         let ending = self.shared.written.load(Ordering::Acquire);
-        let deadline = *self
-            .shared
-            .deadline
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let deadline = deadline.filter(|_| self.shared.is_stopping());
+        let deadline = self.shared.deadline.get().copied();
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Next::Stop;
         }
@@ -307,8 +301,7 @@ impl Worker {
     fn attempt(&mut self, events: Vec<Event>) -> Outcome {
         self.bucket.take(Instant::now());
         let wall = OffsetDateTime::now_utc();
-        let body = serde_json::to_vec(&Batch::new(events, wall))
-            .expect("a batch is text, numbers and maps with text as keys");
+        let body = Batch::new(events, wall).body();
         let outcome = self.client.send(&body, wall);
         let now = Instant::now();
         let delivery = self.setup.endpoint.delivery;

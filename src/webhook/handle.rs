@@ -40,6 +40,7 @@ impl Handle {
     }
 
     pub(super) fn replace(&self, setup: Setup) {
+        self.counts().url = setup.endpoint.url.to_string();
         *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
     }
 

@@ -18,6 +18,7 @@ mod handle;
 mod http;
 mod merge;
 mod outbox;
+mod own;
 mod pace;
 mod sample;
 pub mod secret;

@@ -1,7 +1,7 @@
 //! Where events are handed over, and the thread that writes them to disk. Handing over never waits.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
@@ -76,9 +76,8 @@ pub(super) struct Shared {
     /// The last trouble with the disk, and when such a thing was last told.
     pub(super) last_error: Mutex<Option<(String, Instant)>>,
     pub(super) clock: Steady,
-    /// Set once, at the end: write what is there, send what still goes until `deadline`.
-    pub(super) stopping: AtomicBool,
-    pub(super) deadline: Mutex<Option<Instant>>,
+    /// Set once, at the end: write what is there, send what still goes until then.
+    pub(super) deadline: OnceLock<Instant>,
     /// Everything that was handed over is on disk, and nothing follows.
     pub(super) written: AtomicBool,
 }
@@ -87,10 +86,6 @@ impl Shared {
     /// A panic elsewhere is no reason to stop sending: no half-done change of a spool is worse than a crash.
     pub(super) fn spools(&self) -> MutexGuard<'_, Option<[Spool; 2]>> {
         self.spools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
     }
 
     /// A full disk refuses every write: it is said once a minute.
@@ -145,7 +140,7 @@ impl Writer {
     /// Until told to stop, and then until nothing is left.
     pub(super) fn run(mut self) {
         loop {
-            let stopping = self.shared.is_stopping();
+            let stopping = self.shared.deadline.get().is_some();
             let events = self.events.try_iter().take(AT_ONCE).collect();
             let batches = [events, self.attempts(stopping)];
             let idle = batches.iter().all(Vec::is_empty);

@@ -179,12 +179,8 @@ impl Webhooks {
                 config: Arc::clone(&config),
                 lookup: Arc::clone(&self.lookup),
             };
-            let running = self
-                .running
-                .iter()
-                .find(|running| running.handle.name == endpoint.name);
-            if let Some(running) = running {
-                running.handle.replace(setup);
+            if let Some(handle) = self.handle(&endpoint.name) {
+                handle.replace(setup);
                 continue;
             }
             if let Some(spools) = self.shared.spools().as_mut() {
@@ -199,6 +195,12 @@ impl Webhooks {
             self.running.push(Running { handle, thread });
         }
         Ok(())
+    }
+
+    /// Of the endpoint of this name, if it has a thread.
+    fn handle(&self, name: &str) -> Option<&Handle> {
+        let mut handles = self.running.iter().map(|running| &*running.handle);
+        handles.find(|handle| handle.name == name)
     }
 
     /// How it goes.
@@ -229,11 +231,8 @@ impl Webhooks {
 
     /// How it goes with one endpoint: what its thread says, and what waits for it in the spools.
     fn endpoint(&self, endpoint: &EndpointConfig, spools: &[Spool]) -> EndpointStatus {
-        let running = self
-            .running
-            .iter()
-            .find(|running| running.handle.name == endpoint.name);
-        let mut status = running.map_or_else(|| handle::idle(endpoint), |running| running.handle.status());
+        let handle = self.handle(&endpoint.name);
+        let mut status = handle.map_or_else(|| handle::idle(endpoint), Handle::status);
         for (waiting, dropped) in spools.iter().map(|spool| spool.depth(&endpoint.name)) {
             status.waiting += waiting;
             status.dropped += dropped;
@@ -254,12 +253,7 @@ impl Webhooks {
     /// Writes what was handed over, sends what can be sent before `deadline`, and leaves the rest on disk. An endpoint
     /// that hangs in a request then is left to the end of the process.
     pub fn stop(mut self, deadline: Instant) -> Status {
-        *self
-            .shared
-            .deadline
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(deadline);
-        self.tell_to_stop();
+        self.tell_to_stop(deadline);
         let writer = self.writer.take();
         let threads = self.running.iter().map(|running| &running.thread).chain(&writer);
         let threads: Vec<_> = threads.collect();
@@ -269,8 +263,9 @@ impl Webhooks {
         self.status()
     }
 
-    fn tell_to_stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
+    /// The first word counts.
+    fn tell_to_stop(&self, deadline: Instant) {
+        self.shared.deadline.get_or_init(|| deadline);
         let _ = self.wake.try_send(()); // full: it wakes anyway
         self.notify();
     }
@@ -289,14 +284,7 @@ fn is_live(config: &WebhookConfig, name: &str) -> bool {
 
 impl Drop for Webhooks {
     fn drop(&mut self) {
-        let mut deadline = self
-            .shared
-            .deadline
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        deadline.get_or_insert_with(Instant::now);
-        drop(deadline);
-        self.tell_to_stop();
+        self.tell_to_stop(Instant::now());
     }
 }
 

@@ -74,8 +74,7 @@ pub enum Why {
 /// Sends `event` alone in its batch. Waits at most for the endpoint's `timeout`.
 pub fn post(endpoint: &EndpointConfig, config: &WebhookConfig, event: Event) -> Trial {
     let now = OffsetDateTime::now_utc();
-    let body =
-        serde_json::to_vec(&Batch::new(vec![event], now)).expect("string keys only, and JSON's own numbers");
+    let body = Batch::new(vec![event], now).body();
     let client = Client::new(endpoint, config, Arc::new(SystemLookup));
     let begun = Instant::now();
     let answer = client.exchange(&body, now);

@@ -29,6 +29,11 @@ impl Batch {
             timestamp: timestamp(at),
         }
     }
+
+    /// What is posted, and signed.
+    pub fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a batch is text, numbers and maps with text as keys")
+    }
 }
 
 /// One thing that happened. `event_type` is text, so that a receiver can hold events that it does not know.

@@ -43,12 +43,14 @@ pub(crate) fn events_of(body: &[u8]) -> Vec<Value> {
     batch["events"].as_array().cloned().unwrap_or_default()
 }
 
-/// Listens, and does `act` with each peer on a thread of its own once its request is read.
+/// Listens, and does `act` with each peer on a thread of its own once its request is read. These threads stand for other
+/// machines: what they need of this one's processors comes after everything else.
 fn listen(act: impl Fn(TcpStream, &[u8]) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
     let act = Arc::new(act);
     thread::spawn(move || {
+        let _ = rustix::process::nice(10);
         for stream in listener.incoming().flatten() {
             let act = Arc::clone(&act);
             thread::spawn(move || {

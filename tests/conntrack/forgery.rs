@@ -132,11 +132,8 @@ fn a_sweep_of_acks_convinces_conntrack_but_proves_nothing() {
     let plain = Forger::new(&lab, 1000);
     let claim = sweep(&plain, &mut eyes.completions, &[]);
     assert_eq!(claim.flow(), plain.flow());
-    assert_eq!(
-        eyes.state(&plain),
-        Some(TcpState::Other(8)),
-        "our RST gave it away"
-    );
+    let closed = || eyes.state(&plain) == Some(TcpState::Other(8));
+    assert!(within(secs(5), closed), "our RST gives it away");
     assert_eq!(eyes.standing(&claim), Standing::Opening);
     let signed = Forger::new(&lab, 1001);
     let claim = sweep(&signed, &mut eyes.completions, &MD5);

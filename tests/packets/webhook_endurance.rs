@@ -41,7 +41,7 @@ fn every_attempt_is_stored_once_though_the_engine_is_killed_twenty_times() {
     let (lab, site) = (wide_lab(), Site::new());
     let receiver = lab.host.inside(|| site.start());
     let proxy = Proxy::start(&lab.host, receiver.address);
-    let mut home = Home::new(&config(proxy.address, events / 30));
+    let mut home = Home::new(&config(proxy.address, events / 20));
     // Those of whom neither a spool nor the receiver knew when an engine was dead: they are sent again.
     let mut unheard: BTreeSet<Ipv4Addr> = (0..events).map(source).collect();
     let (mut spooled, mut again) = (HashMap::new(), 0);

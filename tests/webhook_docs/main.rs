@@ -22,7 +22,6 @@ mod verifying;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -36,20 +35,13 @@ fn home(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn now() -> Now {
-    Now {
-        at: Instant::now(),
-        wall: OffsetDateTime::now_utc(),
-    }
-}
-
 /// Events as the engine's library makes them, signed by it.
 fn batch(events: Vec<Event>) -> Post {
-    Post::of(serde_json::to_vec(&Batch::new(events, OffsetDateTime::now_utc())).unwrap())
+    Post::of(Batch::new(events, OffsetDateTime::now_utc()).body())
 }
 
 fn one(kind: EventType) -> Event {
-    sample(kind, now())
+    sample(kind, Now::read())
 }
 
 /// A running example and where it keeps things.

@@ -2,6 +2,10 @@
 //! written by hand.
 #![allow(clippy::unwrap_used)] // a test may
 
+#[path = "../common/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "tests on real packets use the rest")]
+mod common;
+
 mod faults;
 mod kill;
 mod odd;

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use time::OffsetDateTime;
 use verdictd::webhook::config::WebhookConfig;
 use verdictd::webhook::event::{self, Now};
 use verdictd::webhook::status::{EndpointStatus, Status};
@@ -140,16 +139,9 @@ pub(crate) fn to(receiver: &Receiver, more: &str, keys: &str) -> WebhookConfig {
     )
 }
 
-pub(crate) fn now() -> Now {
-    Now {
-        at: Instant::now(),
-        wall: OffsetDateTime::now_utc(),
-    }
-}
-
 /// A made-up event with its number in it.
 pub(crate) fn numbered(kind: EventType, n: usize) -> Event {
-    let mut event = event::sample(kind, now());
+    let mut event = event::sample(kind, Now::read());
     event.data.insert("n".into(), n.into());
     event
 }

@@ -1,14 +1,13 @@
 //! Where one endpoint is in the spool: what it has got, and a small file that says so after a restart.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::record::Record;
 use crate::webhook::config::Filter;
+use crate::webhook::own;
 use crate::webhook::wire::Event;
 
 /// A place in the spool. `acked` ≤ `taken`: between them lies what is being sent.
@@ -49,27 +48,16 @@ impl Place {
             waiting: 0,
             dropped: 0,
         };
-        let save = || {
-            place.save(folder, name)?;
-            File::open(path)?.sync_all()
+        let saved = match new {
+            true => own::replace(&path, text(acked, name).as_bytes(), true),
+            false => Ok(()),
         };
-        let saved = if new { save() } else { Ok(()) };
         (place, saved)
     }
 
     /// Not synced: after a loss of power events are sent twice at worst.
     pub(super) fn save(&self, folder: &Path, name: &str) -> io::Result<()> {
-        let path = path(folder, name);
-        let new = path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(text(self.acked, name).as_bytes())?;
-        std::fs::rename(new, path)
+        own::replace(&path(folder, name), text(self.acked, name).as_bytes(), false)
     }
 
     pub(super) fn wants(&self, event: &Event) -> bool {

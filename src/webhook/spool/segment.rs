@@ -1,12 +1,12 @@
 //! One file of the spool: events in order, only ever appended to, dropped as a whole.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Ending;
 use super::record::Record;
+use crate::webhook::own;
 
 /// A file of the spool.
 #[derive(Debug)]
@@ -25,13 +25,7 @@ impl Segment {
     pub(super) fn create(folder: &Path, first: u64) -> io::Result<(Segment, File)> {
         let path = folder.join(format!("{PREFIX}{first:020}"));
         // An empty one of this number may be left from a start that wrote nothing.
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .mode(0o600)
-            .open(&path)?;
+        let file = own::options().write(true).truncate(true).open(&path)?;
         File::open(folder)?.sync_all()?;
         let segment = Segment {
             path,
