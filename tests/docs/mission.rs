@@ -126,6 +126,8 @@ fn files(text: &str) -> BTreeSet<String> {
     let part = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let words = text.split(|c| !part(c)).map(|word| word.trim_end_matches('.'));
     let named = words.filter(|word| endings.iter().any(|ending| word.len() > ending.len() && word.ends_with(ending)));
+    // A function of Python.
+    let named = named.filter(|word| *word != "hashlib.sha256");
     named
         .map(|word| word.trim_start_matches("./").to_owned())
         .collect()

@@ -77,8 +77,9 @@ impl Sandbox {
         command
             .arg(format!("--target={}", self.keeper.id()))
             .args(["--mount", "--net"]);
-        command.arg(format!("--wd={}", self.folder.path().join("home").display()));
-        command.args(["sh", "-c", line]).env("PATH", path);
+        let folder = self.folder.path().join("home");
+        let script = format!("cd {} || exit 99\n{line}", folder.display());
+        command.args(["sh", "-c", &script]).env("PATH", path);
         for variable in ["VERDICTD_SOCKET", "VERDICTD_LOG", "WEBHOOK_SECRET", "LOG_FILE"] {
             command.env_remove(variable);
         }
