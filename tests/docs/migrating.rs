@@ -64,7 +64,7 @@ const RUN: [(&str, Ground, i32, &str); 46] = [
         "verdictctl webhook setup --non-interactive --name SOC --url https://soc.example.com/webhooks/firewall",
         Alone,
         0,
-        "SOC",
+        "soc.secret",
     ),
     ("verdictctl webhook test --url http://localhost:8081", Beside, 0, "good: the event was taken"),
     ("verdictctl webhook test", Beside, 0, "good: the event was taken"),
@@ -284,6 +284,7 @@ fn a_state_of_the_python_system_is_kept_and_not_imported() {
     let sandbox = Sandbox::new();
     sandbox.must("printf 'unblock_tasks = [\\n]\\n' > /var/lib/verdictd/state.toml");
     let engine = sandbox.engine();
+    sandbox.must("verdictctl snapshot");
     sandbox.must("test -f /var/lib/verdictd/state.toml.python");
     assert!(engine.said().contains("this version does not import it"), "{}", engine.said());
     for key in ["sources", "ladder", "usual", "bans"] {

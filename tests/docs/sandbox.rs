@@ -20,7 +20,7 @@ use crate::pages::home;
 /// Longer than any documented command takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs first inside: `$1` becomes a file system in memory, the three directories are layers over the machine's own.
+/// Runs first inside: `$1` becomes a file system in memory, `$2` holds the built programs; /etc and /var are layers over the machine's own.
 const SETUP: &str = r#"
 set -e
 mount -t tmpfs none "$1"
@@ -29,6 +29,8 @@ for dir in etc var; do
     mount -t overlay overlay -o "lowerdir=/$dir,upperdir=$1/$dir/upper,workdir=$1/$dir/work" "/$dir"
 done
 mount -t tmpfs none /run
+mkdir "$1/bin"
+mount --bind "$2" "$1/bin"
 mkdir -p "$1/home" /etc/verdictd /var/lib/verdictd /var/log/verdictd /run/verdictd
 grep -q '^verdictd:' /etc/group || echo 'verdictd:x:64999:' >> /etc/group
 echo ready
@@ -51,6 +53,7 @@ impl Sandbox {
         command.args(["--mount", "--propagation", "private", "sh", "-c", SETUP, "sh"]);
         command
             .arg(folder.path())
+            .arg(Path::new(env!("CARGO_BIN_EXE_verdictd")).parent().unwrap())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut keeper = ns.inside(|| command.spawn()).expect("unshare, of util-linux");
@@ -71,7 +74,7 @@ impl Sandbox {
 
     /// `sh` on `line`, in the working directory of the sandbox, with the built programs found first.
     fn shell(&self, line: &str) -> Command {
-        let built = Path::new(env!("CARGO_BIN_EXE_verdictd")).parent().unwrap();
+        let built = self.folder.path().join("bin");
         let path = format!("{}:{}", built.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("nsenter");
         command
@@ -89,6 +92,17 @@ impl Sandbox {
     /// Runs a line to its end.
     pub(crate) fn run(&self, line: &str) -> Output {
         Running::start(&mut self.shell(line)).finish(LIMIT)
+    }
+
+    /// Runs a line as a user without rights.
+    pub(crate) fn run_as_nobody(&self, line: &str) -> Output {
+        let user = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+        self.run(&format!("{user} {line}"))
+    }
+
+    /// Does some work in its network.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.ns.inside(work)
     }
 
     /// Runs a line that must succeed; gives its standard output.
@@ -167,11 +181,6 @@ impl Service {
     /// All that it printed so far, on both streams.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.said).unwrap_or_default()
-    }
-
-    /// Its process number.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
     }
 
     fn is_over(&mut self) -> bool {

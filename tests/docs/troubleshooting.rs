@@ -1,0 +1,213 @@
+//! docs/troubleshooting.md: its messages are what the programs say. Each block is provoked, or, where that would touch
+//! the whole machine, found in the source.
+
+use std::any::Any;
+use std::thread;
+
+use crate::common::{secs, within};
+use crate::pages::{blocks, read};
+use crate::sandbox::{Sandbox, Service};
+
+const PAGE: &str = "docs/troubleshooting.md";
+
+/// A machine on which a message comes.
+struct Stage {
+    // Dropped in this order: the engine before its machine.
+    engine: Option<Service>,
+    _keep: Option<Box<dyn Any>>,
+    sandbox: Sandbox,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let sandbox = Sandbox::new();
+        Stage {
+            engine: None,
+            _keep: None,
+            sandbox,
+        }
+    }
+
+    fn with(config: &str) -> Stage {
+        let stage = Stage::new();
+        stage.sandbox.configure(config);
+        stage
+    }
+
+    fn run(mut self) -> Stage {
+        self.engine = Some(self.sandbox.engine());
+        self
+    }
+
+    fn stop(mut self) -> Stage {
+        let (code, said) = self.engine.take().expect("it runs").stop();
+        assert_eq!(code, 0, "{said}");
+        self
+    }
+
+    fn after(self, line: &str) -> Stage {
+        self.sandbox.must(line);
+        self
+    }
+}
+
+const FIREWALL: &str = "[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [22]";
+const FIXED: &str = "[engine]\nworkers = 1\nqueue_base = 4100\nlog_base = 4100";
+const STATE: &str = "/var/lib/verdictd/state.toml";
+
+/// What the page calls it, and how to get there.
+const STAGES: [(&str, fn() -> Stage); 19] = [
+    ("nothing", Stage::new),
+    ("engine", || Stage::new().run()),
+    ("nobody", || {
+        Stage::with("").after("mkdir -m 777 /run/nobody")
+    }),
+    ("private", || {
+        Stage::with("").after(
+            "cp /etc/verdictd/verdictd.toml /etc/verdictd/open.toml; chmod 600 /etc/verdictd/verdictd.toml; \
+             chmod 700 /var/lib/verdictd",
+        )
+    }),
+    ("bad config", || {
+        let stage = Stage::new().run();
+        stage.sandbox.configure("[firewall]\nmod = \"standard\"");
+        stage
+    }),
+    ("fixed engine", || {
+        Stage::with(&format!("{FIREWALL}\n{FIXED}")).run().after("mkdir /run/second")
+    }),
+    ("taken queue", || {
+        let mut stage = Stage::with(FIXED);
+        let queue = stage.sandbox.inside(|| {
+            let mut queue = nfq::Queue::open().unwrap();
+            queue.bind(4100).unwrap();
+            queue
+        });
+        stage._keep = Some(Box::new(queue));
+        stage
+    }),
+    ("foreign table", || Stage::new().after("nft add table inet verdictd")),
+    ("no loopback", || Stage::with("").after("ip link set lo down")),
+    ("state is a file", || {
+        Stage::new().after("rmdir /var/lib/verdictd; touch /var/lib/verdictd")
+    }),
+    ("damaged state", || {
+        let stage = Stage::new().run().after("verdictctl snapshot").stop();
+        stage.after(&format!("sed -i 's/^seed = /seed =  /' {STATE}")).run()
+    }),
+    ("no state left", || {
+        Stage::new()
+            .after(&format!("echo garbage > {STATE}; echo garbage > {STATE}.1"))
+            .run()
+    }),
+    ("state of the Python system", || {
+        Stage::new()
+            .after(&format!("printf 'unblock_tasks = [\\n]\\n' > {STATE}"))
+            .run()
+    }),
+    ("changed table", || Stage::with(FIREWALL).run()),
+    ("events off", || {
+        Stage::with(FIREWALL)
+            .run()
+            .after("sysctl -qw net.netfilter.nf_conntrack_events=0")
+    }),
+    ("stopped engine", || Stage::with(FIREWALL).run().stop()),
+    ("small set", || Stage::with("[engine]\nban_set_size = 1").run()),
+    ("dead receiver", || {
+        Stage::with(
+            "[webhooks]\nenabled = true\n[[webhooks.endpoints]]\nname = \"SOC\"\nurl = \"http://127.0.0.1:8080/webhook\"",
+        )
+        .run()
+    }),
+    // On kernels that have the expression a saved ruleset loads.
+    ("xt", || Stage::with(FIREWALL).run()),
+];
+
+fn stage(name: &str) -> Stage {
+    let found = STAGES.iter().find(|(known, _)| *known == name);
+    found.unwrap_or_else(|| panic!("{PAGE}: nobody knows how to provoke {name:?}")).1()
+}
+
+#[test]
+fn messages_are_those_of_the_programs() {
+    let page = read(PAGE);
+    let blocks = blocks(&page, "console");
+    assert!(blocks.len() > 15, "{}", blocks.len());
+    // Most of the time is waited for.
+    thread::scope(|scope| {
+        for (before, block) in blocks {
+            let how = before.lines().last().unwrap_or_default();
+            let how = how.trim_start_matches("<!-- ").trim_end_matches(" -->");
+            match how.split_once(": ") {
+                Some(("provoked", name)) => drop(scope.spawn(move || provoke(name, block))),
+                Some(("source", files)) => found_in(files, block),
+                _ => panic!("{PAGE}: says nobody how to provoke\n{block}"),
+            }
+        }
+    });
+}
+
+/// Runs what is typed in a block, and looks for what is shown there in what is said.
+fn provoke(name: &str, block: &str) {
+    let stage = stage(name);
+    let mut said: Option<String> = None;
+    let mut from = 0;
+    for line in block.lines() {
+        if let Some(typed) = line.strip_prefix("# ") {
+            said = Some(stage.sandbox.run(typed).text());
+            from = 0;
+        } else if let Some(typed) = line.strip_prefix("$ ") {
+            said = Some(stage.sandbox.run_as_nobody(typed).text());
+            from = 0;
+        } else if let Some(text) = said.as_ref().filter(|text| after(text, from, line).is_some()) {
+            from = after(text, from, line).expect("just found");
+        } else {
+            let log = || stage.engine.as_ref().map(Service::said).unwrap_or_default();
+            let logged = within(secs(10), || after(&log(), 0, line).is_some());
+            assert!(logged, "{name}: {line:?} is not said:\n{said:?}\n{}", log());
+        }
+    }
+}
+
+/// The number of the line after the first one, from `from` on, that is as shown.
+fn after(text: &str, from: usize, shown: &str) -> Option<usize> {
+    let mut lines = text.lines().enumerate().skip(from);
+    lines.find(|(_, line)| is_as_shown(line, shown)).map(|(at, _)| at + 1)
+}
+
+/// Whether a line is as shown, where `…` may be anything.
+fn is_as_shown(line: &str, shown: &str) -> bool {
+    let parts: Vec<&str> = shown.split('…').collect();
+    let [first, .., last] = parts[..] else {
+        return line == shown;
+    };
+    let Some(mut rest) = line.strip_prefix(first) else {
+        return false;
+    };
+    for part in &parts[1..parts.len() - 1] {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// Looks for each part of a message in the source.
+fn found_in(files: &str, block: &str) {
+    let text: String = files.split(' ').map(read).collect();
+    // As the compiler reads strings.
+    let text = text.split("\\\n").map(str::trim_start).collect::<String>();
+    let text = text.replace("\\\"", "\"");
+    for part in block.split(['…', '\n']).map(str::trim).filter(|part| part.len() > 3) {
+        assert!(text.contains(part) || part.starts_with("/var/"), "{files} does not say {part:?}");
+    }
+}
+
+#[test]
+fn shown_lines_match_what_they_leave_open() {
+    assert!(is_as_shown("12:00 WARN x is 3 ms", "… WARN x is … ms"));
+    assert!(is_as_shown("a", "a") && !is_as_shown("ab", "a"));
+    assert!(!is_as_shown("12:00 INFO x is 3 ms", "… WARN x is … ms"));
+    assert!(!is_as_shown("WARN x is 3 s", "…WARN x is … ms"));
+}
