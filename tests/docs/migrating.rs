@@ -32,7 +32,12 @@ use Ground::{Alone, Beside, Corporate, InTurn, Serves, Typed};
 const RUN: [(&str, Ground, i32, &str); 46] = [
     ("verdictd --version", Alone, 0, "verdictd 0."),
     ("verdict-receiver --version", Alone, 0, " 0."),
-    ("verdictd check --config firewall_config.toml", Alone, 0, "firewall_config.toml: fine"),
+    (
+        "verdictd check --config firewall_config.toml",
+        Alone,
+        0,
+        "firewall_config.toml: fine",
+    ),
     ("verdictd check", Alone, 0, "/etc/verdictd/verdictd.toml: fine"),
     ("verdictctl reload", Beside, 0, "reloaded"),
     ("verdictd run", Serves, 0, "ready"),
@@ -47,7 +52,12 @@ const RUN: [(&str, Ground, i32, &str); 46] = [
     ("cat /var/lib/verdictd/state.toml", Beside, 0, "ladder = ["),
     ("verdictctl ban 203.0.113.9 --for 2h", Beside, 0, "203.0.113.9"),
     ("verdictctl unban 203.0.113.9", Beside, 0, "203.0.113.9"),
-    ("rm -f /var/lib/verdictd/state.toml /var/lib/verdictd/state.toml.1", Alone, 0, ""),
+    (
+        "rm -f /var/lib/verdictd/state.toml /var/lib/verdictd/state.toml.1",
+        Alone,
+        0,
+        "",
+    ),
     ("verdictctl audit verify", Corporate, 0, "SOUND"),
     ("verdictctl start", InTurn, 0, ""),
     ("verdictctl restart", InTurn, 0, ""),
@@ -59,14 +69,24 @@ const RUN: [(&str, Ground, i32, &str); 46] = [
     ("verdictctl harden", InTurn, 0, ""),
     ("verdictctl verify", InTurn, 0, ""),
     ("sha256sum -c /etc/verdictd/integrity.sha256", InTurn, 0, "OK"),
-    ("verdictctl webhook setup", Typed("\x1b[B\x1b[B\r"), 0, "nothing was changed"),
+    (
+        "verdictctl webhook setup",
+        Typed("\x1b[B\x1b[B\r"),
+        0,
+        "nothing was changed",
+    ),
     (
         "verdictctl webhook setup --non-interactive --name SOC --url https://soc.example.com/webhooks/firewall",
         Alone,
         0,
         "soc.secret",
     ),
-    ("verdictctl webhook test --url http://localhost:8081", Beside, 0, "good: the event was taken"),
+    (
+        "verdictctl webhook test --url http://localhost:8081",
+        Beside,
+        0,
+        "good: the event was taken",
+    ),
     ("verdictctl webhook test", Beside, 0, "good: the event was taken"),
     (
         "verdictctl webhook test --url http://localhost:8080 --secret your-secret",
@@ -74,8 +94,18 @@ const RUN: [(&str, Ground, i32, &str); 46] = [
         0,
         "good: the event was taken",
     ),
-    ("verdictctl webhook send ip_blocked", Beside, 0, "good: the event was taken"),
-    ("verdictctl webhook send connection_attempt", Beside, 0, "good: the event was taken"),
+    (
+        "verdictctl webhook send ip_blocked",
+        Beside,
+        0,
+        "good: the event was taken",
+    ),
+    (
+        "verdictctl webhook send connection_attempt",
+        Beside,
+        0,
+        "good: the event was taken",
+    ),
     ("verdictctl webhook status", Beside, 0, "SOC"),
     ("verdictctl webhook retry", Beside, 0, ""),
     (
@@ -84,7 +114,12 @@ const RUN: [(&str, Ground, i32, &str); 46] = [
         0,
         "",
     ),
-    ("verdict-receiver test-server", Serves, 0, "listening on http://127.0.0.1:8080"),
+    (
+        "verdict-receiver test-server",
+        Serves,
+        0,
+        "listening on http://127.0.0.1:8080",
+    ),
     (
         "verdict-receiver test-server --port 8080 --secret your-secret",
         Serves,
@@ -124,7 +159,15 @@ const NOT_YET: [&str; 10] = [
 ];
 
 /// What a command begins with on a page; with one word alone it is only named.
-const PROGRAMS: [&str; 7] = ["verdictd", "verdictctl", "verdict-receiver", "curl", "cat", "rm", "sha256sum"];
+const PROGRAMS: [&str; 7] = [
+    "verdictd",
+    "verdictctl",
+    "verdict-receiver",
+    "curl",
+    "cat",
+    "rm",
+    "sha256sum",
+];
 
 #[test]
 fn every_item_of_the_documents_has_a_row() {
@@ -132,7 +175,10 @@ fn every_item_of_the_documents_has_a_row() {
     let rows = rows(&page);
     let left: BTreeSet<&str> = rows.iter().flat_map(|[left, _]| code(left)).collect();
     let items = mission::items();
-    let missing: Vec<_> = items.iter().filter(|item| !left.contains(item.as_str())).collect();
+    let missing: Vec<_> = items
+        .iter()
+        .filter(|item| !left.contains(item.as_str()))
+        .collect();
     assert!(missing.is_empty(), "{PAGE} has no row for {missing:#?}");
     let strange: Vec<_> = left.iter().filter(|item| !items.contains(**item)).collect();
     assert!(strange.is_empty(), "no document names {strange:#?}");
@@ -160,12 +206,17 @@ fn commands(page: &str) -> BTreeSet<&str> {
 }
 
 fn is_command(span: &str) -> bool {
-    let mut words = span.split(' ').skip_while(|word| word.contains('=') && !word.starts_with('['));
+    let mut words = span
+        .split(' ')
+        .skip_while(|word| word.contains('=') && !word.starts_with('['));
     let program = words.next().is_some_and(|word| PROGRAMS.contains(&word));
     let is_command = program && words.next().is_some();
     let is_setting = span.contains(" = ") || span.contains(": ");
     let is_one_word = !span.contains(' ');
-    assert!(is_command || is_setting || is_one_word, "a command or not? {span:?}");
+    assert!(
+        is_command || is_setting || is_one_word,
+        "a command or not? {span:?}"
+    );
     is_command
 }
 
@@ -256,7 +307,10 @@ fn commands_beside_a_running_engine_do_what_is_said() {
         "listening",
     );
     let _open_to_all = sandbox.serve("verdict-receiver test-server --port 8081", "listening");
-    let _receiver = sandbox.serve("env WEBHOOK_SECRET=your-secret verdict-receiver serve", "listening");
+    let _receiver = sandbox.serve(
+        "env WEBHOOK_SECRET=your-secret verdict-receiver serve",
+        "listening",
+    );
     for (command, _, exit, word) in built(|ground| matches!(ground, Beside)) {
         judge(command, &sandbox.run(command), *exit, word);
     }
@@ -286,7 +340,11 @@ fn a_state_of_the_python_system_is_kept_and_not_imported() {
     let engine = sandbox.engine();
     sandbox.must("verdictctl snapshot");
     sandbox.must("test -f /var/lib/verdictd/state.toml.python");
-    assert!(engine.said().contains("this version does not import it"), "{}", engine.said());
+    assert!(
+        engine.said().contains("this version does not import it"),
+        "{}",
+        engine.said()
+    );
     for key in ["sources", "ladder", "usual", "bans"] {
         sandbox.must(&format!("grep -q '^{key} = \\[' /var/lib/verdictd/state.toml"));
     }

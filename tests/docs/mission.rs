@@ -18,7 +18,10 @@ const BY_HAND: [(&str, &str); 34] = [
     ("/webhooks/firewall", "/webhooks/firewall"),
     ("firewall.state_save_interval", "# state_save_interval = 60"),
     ("allowed_ports.udp", "# udp = [53, 123]"),
-    ("Content-Type: application/json", "Webhook payloads are sent as JSON"),
+    (
+        "Content-Type: application/json",
+        "Webhook payloads are sent as JSON",
+    ),
     ("events", "\"events\": ["),
     ("batch_size", "\"batch_size\": 1"),
     ("timestamp", "\"timestamp\": \"2024-01-01T12:00:00\""),
@@ -35,7 +38,10 @@ const BY_HAND: [(&str, &str); 34] = [
     ("mode = \"standard\"", "**Standard Mode**"),
     ("mode = \"lenient\"", "**Lenient Mode**"),
     ("mode = \"custom\"", "**Custom Mode**"),
-    ("firewall_mode = \"detection_only\"", "#### **Detection Only Mode**"),
+    (
+        "firewall_mode = \"detection_only\"",
+        "#### **Detection Only Mode**",
+    ),
     ("firewall_mode = \"firewall\"", "#### **Firewall Mode**"),
     ("firewall_mode = \"corporate\"", "#### **Corporate Mode**"),
     ("data.method", "\"method\": \"iptables\""),
@@ -55,7 +61,10 @@ pub(crate) fn items() -> BTreeSet<String> {
         items.extend(headers(text));
         items.extend(events(text));
     }
-    for block in [FIREWALL, WEBHOOKS].into_iter().flat_map(|text| fenced(text, "toml")) {
+    for block in [FIREWALL, WEBHOOKS]
+        .into_iter()
+        .flat_map(|text| fenced(text, "toml"))
+    {
         items.extend(keys(&block));
     }
     items.extend(keys(CONFIG));
@@ -69,14 +78,18 @@ pub(crate) fn items() -> BTreeSet<String> {
 
 /// Whether one of the documents has these words.
 pub(crate) fn says(words: &str) -> bool {
-    [FIREWALL, WEBHOOKS, CONFIG].iter().any(|text| text.contains(words))
+    [FIREWALL, WEBHOOKS, CONFIG]
+        .iter()
+        .any(|text| text.contains(words))
 }
 
 /// Blocks in fences of this language.
 fn fenced(text: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let parts = text.split(&fence).skip(1);
-    parts.map(|part| part.split("```").next().unwrap().to_owned()).collect()
+    parts
+        .map(|part| part.split("```").next().unwrap().to_owned())
+        .collect()
 }
 
 /// Commands, and variables that are exported. Written alike: without `sudo` and comment, `python3`, one secret.
@@ -84,8 +97,23 @@ fn commands(text: &str) -> BTreeSet<String> {
     let blocks = fenced(text, "bash");
     let lines = blocks.iter().flat_map(|block| block.lines()).map(str::trim);
     let programs = [
-        "sudo", "pip", "pip3", "cp", "python", "python3", "nano", "export", "chmod", "./firewall_control.sh", "ls", "rm",
-        "cat", "curl", "tail", "journalctl", "./secure_setup.sh",
+        "sudo",
+        "pip",
+        "pip3",
+        "cp",
+        "python",
+        "python3",
+        "nano",
+        "export",
+        "chmod",
+        "./firewall_control.sh",
+        "ls",
+        "rm",
+        "cat",
+        "curl",
+        "tail",
+        "journalctl",
+        "./secure_setup.sh",
     ];
     let mut found = BTreeSet::new();
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -127,7 +155,11 @@ fn files(text: &str) -> BTreeSet<String> {
     ];
     let part = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let words = text.split(|c| !part(c)).map(|word| word.trim_end_matches('.'));
-    let named = words.filter(|word| endings.iter().any(|ending| word.len() > ending.len() && word.ends_with(ending)));
+    let named = words.filter(|word| {
+        endings
+            .iter()
+            .any(|ending| word.len() > ending.len() && word.ends_with(ending))
+    });
     // A function of Python.
     let named = named.filter(|word| *word != "hashlib.sha256");
     named
@@ -148,7 +180,8 @@ fn headers(text: &str) -> BTreeSet<String> {
 fn events(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in text.lines().filter(|line| line.contains(" - ")) {
-        let name = |word: &str| word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let name =
+            |word: &str| word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         let before = line.split(" - ").next().unwrap();
         if before.starts_with("- `") {
             found.extend(before.split('`').filter(|word| name(word)).map(str::to_owned));
@@ -174,7 +207,9 @@ fn keys(block: &str) -> BTreeSet<String> {
 }
 
 fn walk(path: &str, value: &Value, found: &mut BTreeSet<String>) {
-    let leaf = ["port_thresholds", "headers"].iter().any(|name| path.ends_with(name));
+    let leaf = ["port_thresholds", "headers"]
+        .iter()
+        .any(|name| path.ends_with(name));
     match value {
         Value::Table(table) if !leaf => {
             for (key, value) in table {
@@ -193,7 +228,9 @@ fn walk(path: &str, value: &Value, found: &mut BTreeSet<String>) {
 fn constants(text: &str) -> BTreeSet<String> {
     let blocks = fenced(text, "python");
     let lines = blocks.iter().flat_map(|block| block.lines());
-    let names = lines.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let names = lines
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name);
     names
         .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
         .map(str::to_owned)

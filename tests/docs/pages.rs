@@ -17,9 +17,10 @@ pub(crate) fn read(path: &str) -> String {
 pub(crate) fn rows(page: &str) -> Vec<[String; 2]> {
     let lines: Vec<&str> = page.lines().collect();
     let is_head = |at: usize| lines.get(at + 1).is_some_and(|next| next.starts_with("|---"));
-    let rows = lines.iter().enumerate().filter(|(at, line)| {
-        line.starts_with("| ") && !line.starts_with("|---") && !is_head(*at)
-    });
+    let rows = lines
+        .iter()
+        .enumerate()
+        .filter(|(at, line)| line.starts_with("| ") && !line.starts_with("|---") && !is_head(*at));
     rows.map(|(_, line)| {
         let inner = line.trim().trim_start_matches("| ").trim_end_matches(" |");
         let cells: Vec<String> = inner.split(" | ").map(str::to_owned).collect();
@@ -50,20 +51,30 @@ pub(crate) fn blocks<'p>(page: &'p str, language: &str) -> Vec<(&'p str, &'p str
 
 /// Files that a page links, and headings of its own.
 fn links(page: &str) -> Vec<&str> {
-    let all = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+    let all = page
+        .split("](")
+        .skip(1)
+        .map(|rest| rest.split(')').next().unwrap());
     all.filter(|link| !link.contains("://")).collect()
 }
 
 /// The anchor that a heading gets.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    let kept = kept
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 #[test]
 fn links_lead_somewhere() {
-    for name in ["docs/migrating.md", "docs/differences.md", "docs/troubleshooting.md", "README.md"] {
+    for name in [
+        "docs/migrating.md",
+        "docs/differences.md",
+        "docs/troubleshooting.md",
+        "README.md",
+    ] {
         let page = read(name);
         let folder = home(name);
         for link in links(&page) {
@@ -76,7 +87,10 @@ fn links_lead_somewhere() {
             if !part.is_empty() {
                 let target = fs::read_to_string(&path).unwrap();
                 let mut headings = target.lines().filter(|line| line.starts_with('#'));
-                assert!(headings.any(|heading| anchor(heading) == part), "{name} links {link}");
+                assert!(
+                    headings.any(|heading| anchor(heading) == part),
+                    "{name} links {link}"
+                );
             }
         }
     }
@@ -85,7 +99,11 @@ fn links_lead_somewhere() {
 #[test]
 fn the_first_screen_of_the_readme_leads_to_them() {
     let screen: String = read("README.md").lines().take(30).collect();
-    for page in ["docs/migrating.md", "docs/differences.md", "docs/troubleshooting.md"] {
+    for page in [
+        "docs/migrating.md",
+        "docs/differences.md",
+        "docs/troubleshooting.md",
+    ] {
         assert!(screen.contains(&format!("]({page})")), "{page}");
     }
 }
@@ -96,5 +114,8 @@ fn tables_and_blocks_are_read() {
     assert_eq!(rows(page), [["`x y`".to_owned(), "`z`, w".to_owned()]]);
     assert_eq!(code("`x y`, `z`"), ["x y", "z"]);
     assert_eq!(blocks(page, "sh"), [("text", "one\n")]);
-    assert_eq!(anchor("## What `stop` leaves, and why"), "what-stop-leaves-and-why");
+    assert_eq!(
+        anchor("## What `stop` leaves, and why"),
+        "what-stop-leaves-and-why"
+    );
 }

@@ -61,7 +61,10 @@ impl Sandbox {
         let stdout = keeper.stdout.take().expect("it is piped");
         let _ = BufReader::new(stdout).read_line(&mut line);
         let sandbox = Sandbox { ns, keeper, folder };
-        assert_eq!(line, "ready\n", "a mount namespace with layers over /etc and /var");
+        assert_eq!(
+            line, "ready\n",
+            "a mount namespace with layers over /etc and /var"
+        );
         let shipped = home("config/verdictd.toml");
         let theirs = home("tests/data/mission_firewall_config.toml");
         sandbox.must(&format!(
@@ -157,9 +160,7 @@ impl Sandbox {
 
     /// Replaces the configuration.
     pub(crate) fn configure(&self, text: &str) {
-        self.must(&format!(
-            "cat > /etc/verdictd/verdictd.toml <<'END'\n{text}\nEND"
-        ));
+        self.must(&format!("cat > /etc/verdictd/verdictd.toml <<'END'\n{text}\nEND"));
     }
 }
 
