@@ -1,6 +1,7 @@
-//! A machine to run documented commands on, word for word: its own network, and its own `/etc`, `/var` and `/run`.
+//! A machine to run documented commands on, word for word: its own network, its own `/etc`, `/var` and `/run`, and the
+//! built programs in its own `/usr/bin`.
 //!
-//! What commands write to `/etc/verdictd`, `/var/lib/verdictd` and so on goes into memory and is gone with the sandbox.
+//! What commands change there goes into memory and is gone with the sandbox.
 //! `/run` is empty, so that programs find neither systemd nor somebody's login, whatever machine the tests run on.
 
 use std::fs::{self, File};
@@ -20,7 +21,7 @@ use crate::pages::home;
 /// Longer than any documented command takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs first inside: `$1` becomes a file system in memory, `$2` holds the built programs; /etc and /var are layers over the machine's own.
+/// Runs first inside: `$1` becomes a file system in memory, `$2` holds the built programs; /etc, /var and /usr/bin are layers over the machine's own.
 const SETUP: &str = r#"
 set -e
 mount -t tmpfs none "$1"
@@ -29,8 +30,9 @@ for dir in etc var; do
     mount -t overlay overlay -o "lowerdir=/$dir,upperdir=$1/$dir/upper,workdir=$1/$dir/work" "/$dir"
 done
 mount -t tmpfs none /run
-mkdir "$1/bin"
-mount --bind "$2" "$1/bin"
+mkdir -p "$1/bin/upper" "$1/bin/work"
+mount -t overlay overlay -o "lowerdir=$2:/usr/bin,upperdir=$1/bin/upper,workdir=$1/bin/work" /usr/bin
+chmod 755 /usr/bin
 mkdir -p "$1/home" /etc/verdictd /var/lib/verdictd /var/log/verdictd /run/verdictd
 grep -q '^verdictd:' /etc/group || echo 'verdictd:x:64999:' >> /etc/group
 echo ready
@@ -75,17 +77,16 @@ impl Sandbox {
         sandbox
     }
 
-    /// `sh` on `line`, in the working directory of the sandbox, with the built programs found first.
+    /// `sh` on `line`, in the working directory of the sandbox, where the built programs are in `/usr/bin`.
     fn shell(&self, line: &str) -> Command {
-        let built = self.folder.path().join("bin");
-        let path = format!("{}:{}", built.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={}", self.keeper.id()))
             .args(["--mount", "--net"]);
         let folder = self.folder.path().join("home");
         let script = format!("cd {} || exit 99\n{line}", folder.display());
-        command.args(["sh", "-c", &script]).env("PATH", path);
+        command.args(["sh", "-c", &script]);
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         for variable in ["VERDICTD_SOCKET", "VERDICTD_LOG", "WEBHOOK_SECRET", "LOG_FILE"] {
             command.env_remove(variable);
         }

@@ -56,7 +56,7 @@ const FIXED: &str = "[engine]\nworkers = 1\nqueue_base = 4100\nlog_base = 4100";
 const STATE: &str = "/var/lib/verdictd/state.toml";
 
 /// What the page calls it, and how to get there.
-const STAGES: [(&str, fn() -> Stage); 19] = [
+const STAGES: [(&str, fn() -> Stage); 25] = [
     ("nothing", Stage::new),
     ("engine", || Stage::new().run()),
     ("nobody", || Stage::with("").after("mkdir -m 777 /run/nobody")),
@@ -123,6 +123,27 @@ const STAGES: [(&str, fn() -> Stage); 19] = [
         )
         .run()
     }),
+    ("unsealed", Stage::new),
+    ("changed configuration", || {
+        Stage::with("")
+            .after("verdictctl harden --quiet; echo '# changed' >> /etc/verdictd/verdictd.toml")
+            .run()
+    }),
+    ("changed program", || {
+        Stage::with("").after("verdictctl harden --quiet; printf x >> /usr/bin/verdictd")
+    }),
+    ("monitor", || Stage::with("").after("verdictctl monitor")),
+    ("foreign table under the monitor", || {
+        Stage::new().after("nft add table inet verdictd")
+    }),
+    ("stopped under the monitor", || {
+        let stage = Stage::with("").after("verdictctl monitor");
+        let watched = "until verdictctl status | grep -q '^monitor .*last look 2'; do sleep 0.1; done";
+        stage.after(watched).after(
+            "kill -TERM \"$(head -1 /run/verdictd/verdictd.pid)\"; \
+             until grep -q 'on purpose' /var/log/verdictd/monitor.log; do sleep 0.1; done",
+        )
+    }),
     // On kernels that have the expression a saved ruleset loads.
     ("xt", || Stage::with(FIREWALL).run()),
 ];
@@ -153,8 +174,24 @@ fn messages_are_those_of_the_programs() {
     });
 }
 
+/// Stages of what is not built yet, with a command that must really be unknown: one that is built leaves this list.
+const NOT_YET: &[(&str, &str)] = &[
+    ("unsealed", "verdictctl verify"),
+    ("changed configuration", "verdictctl harden"),
+    ("changed program", "verdictctl harden"),
+    ("monitor", "verdictctl monitor"),
+    ("foreign table under the monitor", "verdictctl monitor"),
+    ("stopped under the monitor", "verdictctl monitor"),
+];
+
 /// Runs what is typed in a block, and looks for what is shown there in what is said.
 fn provoke(name: &str, block: &str) {
+    if let Some((_, command)) = NOT_YET.iter().find(|(stage, _)| *stage == name) {
+        let output = Sandbox::new().run(command);
+        let unknown = output.stderr.contains("unrecognized subcommand");
+        assert!(unknown, "{command} is built: take {name:?} out of NOT_YET");
+        return;
+    }
     let stage = stage(name);
     let xt = || stage.sandbox.must("verdictctl status").contains("xt NFQUEUE");
     if name == "xt" && !xt() {
