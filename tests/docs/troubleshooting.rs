@@ -2,10 +2,12 @@
 //! the whole machine, found in the source.
 
 use std::any::Any;
+use std::fs;
+use std::path::Path;
 use std::thread;
 
 use crate::common::{secs, within};
-use crate::pages::{blocks, code, read, rows};
+use crate::pages::{blocks, code, home, read, rows};
 use crate::sandbox::{Sandbox, Service};
 
 const PAGE: &str = "docs/troubleshooting.md";
@@ -248,20 +250,24 @@ fn is_as_shown(line: &str, shown: &str) -> bool {
 
 /// Looks for each part of a message in the source.
 fn found_in(files: &str, block: &str) {
-    let text: String = files.split(' ').map(read).collect();
-    // As the compiler reads strings.
-    let text = text.split("\\\n").map(str::trim_start).collect::<String>();
-    let text = text.replace("\\\"", "\"");
-    for part in block
+    let text: String = files.split(' ').map(|file| as_compiled(&read(file))).collect();
+    for part in parts(block).filter(|part| !part.starts_with("/var/")) {
+        assert!(text.contains(part), "{files} does not say {part:?}");
+    }
+}
+
+/// Strings of a source without their line ends and escapes.
+fn as_compiled(source: &str) -> String {
+    let text: String = source.split("\\\n").map(str::trim_start).collect();
+    text.replace("\\\"", "\"")
+}
+
+/// What a message says in any case.
+fn parts(message: &str) -> impl Iterator<Item = &str> {
+    message
         .split(['…', '\n'])
         .map(str::trim)
         .filter(|part| part.len() > 3)
-    {
-        assert!(
-            text.contains(part) || part.starts_with("/var/"),
-            "{files} does not say {part:?}"
-        );
-    }
 }
 
 /// The lines of status that the page explains.
@@ -272,12 +278,34 @@ fn what_is_degraded_is_said_so() {
     let table = table.split("\n## ").next().unwrap();
     let rows = rows(table);
     assert!(rows.len() > 5, "{}", rows.len());
+    let sources = sources(&home("src"));
     for [said, _] in &rows {
-        found_in(
-            "src/engine/handler.rs src/engine/room.rs src/engine/daemon.rs src/audit/log.rs src/kernel/ruleset/compare.rs",
-            code(said)[0],
+        let said = code(said)[0];
+        let is_said = parts(said).all(|part| sources.contains(part));
+        let later = NOT_YET_SAID.contains(&said);
+        assert_ne!(
+            is_said, later,
+            "{said:?}: said: {is_said}; in NOT_YET_SAID: {later}"
         );
     }
+}
+
+/// Lines of status that come with what is not built yet; one that is said leaves this list.
+const NOT_YET_SAID: &[&str] = &[
+    "INTEGRITY VIOLATED: …",
+    "… packets passed unjudged since the start, the last of them within … s, for their worker hung or was starved of CPU",
+    "beats of workers … do not arrive over lo",
+    "… was replaced since the start, and the confined engine cannot read it: restart the engine",
+];
+
+/// Every source below a folder, as the compiler reads its strings.
+fn sources(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = entries.map(|path| match path.is_dir() {
+        true => sources(&path),
+        false => as_compiled(&fs::read_to_string(&path).unwrap()),
+    });
+    texts.collect()
 }
 
 #[test]
