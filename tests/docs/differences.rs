@@ -13,8 +13,10 @@ use crate::pages::{blocks, code, read};
 
 const PAGE: &str = "docs/differences.md";
 
-/// What each setting of the page brings about, by its heading.
-const EFFECTS: [(&str, fn(&Config) -> bool); 19] = [
+/// A heading of the page, and what its setting brings about.
+type Effect = (&'static str, fn(&Config) -> bool);
+
+const EFFECTS: [Effect; 19] = [
     ("Whether offenders are banned", |c| {
         c.policy.enforce && !c.policy.mode.filters_ports()
     }),

@@ -58,7 +58,9 @@ const FIXED: &str = "[engine]\nworkers = 1\nqueue_base = 4100\nlog_base = 4100";
 const STATE: &str = "/var/lib/verdictd/state.toml";
 
 /// What the page calls it, and how to get there.
-const STAGES: [(&str, fn() -> Stage); 25] = [
+type Known = (&'static str, fn() -> Stage);
+
+const STAGES: [Known; 25] = [
     ("nothing", Stage::new),
     ("engine", || Stage::new().run()),
     ("nobody", || Stage::with("").after("mkdir -m 777 /run/nobody")),
