@@ -78,7 +78,7 @@ pub(super) fn run(
     };
     let words = !args.json && !args.quiet;
     if words {
-        print(&plan, &args, screen)?;
+        print(&plan, screen)?;
     }
     if !args.dry_run {
         agreed(&plan, &args, screen, ask)?;
@@ -120,7 +120,7 @@ fn problems_first(problems: &[String], screen: &mut Screen<'_>) -> Result<Exit, 
     Ok(Exit::Failed)
 }
 
-fn print(plan: &Plan, args: &HardenArgs, screen: &mut Screen<'_>) -> Result<(), CliError> {
+fn print(plan: &Plan, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let Screen { out, style, .. } = screen;
     for note in &plan.notes {
         writeln!(
@@ -132,12 +132,8 @@ fn print(plan: &Plan, args: &HardenArgs, screen: &mut Screen<'_>) -> Result<(), 
     for change in &plan.changes {
         writeln!(out, "{change}")?;
     }
-    let (would, right) = (if args.dry_run { " would be set" } else { "" }, plan.right);
-    writeln!(
-        out,
-        "owners and modes: {} to set{would}, {right} right already",
-        plan.changes.len()
-    )?;
+    let (wrong, right) = (plan.changes.len(), plan.right);
+    writeln!(out, "owners and modes: {wrong} to change, {right} right already")?;
     for difference in &plan.differences {
         writeln!(out, "{}", style.paint(Paint::Red, &difference.to_string()))?;
     }

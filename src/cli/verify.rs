@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::print::{Paint, counted, json, plain};
 use super::{CliError, Client, Exit, Screen};
 use crate::control::wire::{MAX_DETAIL_CHARS, NoteKind, NoteResult, Reply, Request};
-use crate::integrity::{DEFAULT_MANIFEST, Manifest, Mismatch};
+use crate::integrity::{DEFAULT_MANIFEST, HINT, Manifest, Mismatch};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
@@ -90,7 +90,7 @@ fn print(
     writeln!(out, "{changed}: {differences} from {manifest} ({files})")?;
     writeln!(
         out,
-        "verdictctl harden seals it anew, if the change was yours; if it was not, compare with dpkg -V and find out whose"
+        "{HINT}; if it was not, compare with dpkg -V and find out whose"
     )?;
     Ok(())
 }

@@ -89,6 +89,13 @@ pub(super) fn units(root: &Root) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// A file in each folder of units that is there, for [`Root::way`].
+pub(super) fn unit_places(root: &Root) -> Vec<PathBuf> {
+    let there = UNIT_FOLDERS.map(Path::new).into_iter();
+    let there = there.filter(|folder| root.directory(folder).is_ok());
+    there.map(|folder| folder.join("x")).collect()
+}
+
 fn drop_ins(root: &Root, folder: PathBuf, found: &mut Vec<PathBuf>) -> io::Result<()> {
     if root.folder(&folder).is_err() {
         found.push(folder); // a link or a file: whoever looks at it says so
@@ -116,7 +123,7 @@ fn is_masked(root: &Root, path: &Path) -> bool {
 }
 
 /// Where systemd looks for units of the system that outlive a boot (systemd.unit(5)), strongest first.
-pub(super) const UNIT_FOLDERS: [&str; 5] = [
+const UNIT_FOLDERS: [&str; 5] = [
     "/etc/systemd/system.control",
     "/etc/systemd/system",
     "/usr/local/lib/systemd/system",

@@ -21,3 +21,5 @@ pub use self::verify::{Mismatch, What};
 
 /// Where the manifest is.
 pub const DEFAULT_MANIFEST: &str = "/etc/verdictd/integrity.sha256";
+/// What to do about a difference, whoever tells of one.
+pub const HINT: &str = "verdictctl harden seals it anew, if the change was yours";

@@ -96,7 +96,9 @@ impl Root {
     /// something else in its place. Keyed by device and inode, so that each is told once.
     pub(super) fn way(&self, path: &Path, passed: &mut BTreeMap<(u64, u64), Passed>) -> io::Result<()> {
         let top = File::from(openat2_retried(&self.top, Path::new("/"), OFlags::PATH)?).metadata()?;
-        for ancestor in path.ancestors().skip(1) {
+        // From the top, so that a folder is called by its shortest name; what lies behind a link comes by "..".
+        let ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
+        for ancestor in ancestors.into_iter().rev() {
             let Ok(opened) = self.at(ancestor, OFlags::PATH | OFlags::DIRECTORY) else {
                 continue; // not there, and so nobody passes; what cannot be opened shows at the file itself
             };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::accounts::Accounts;
-use super::files::{self, Kind, UNIT_FOLDERS};
+use super::files::{self, Kind};
 use super::manifest::{About, Dress, Entry, Manifest};
 use super::root::{Odd, Root};
 use crate::audit::chain::Hash;
@@ -102,7 +102,7 @@ impl Manifest {
         }
         let units = match files::units(root) {
             Ok(units) => units,
-            Err(error) => return vec![unreadable(Path::new(UNIT_FOLDERS[0]), &error)],
+            Err(error) => return vec![unreadable(Path::new("/etc/systemd/system"), &error)],
         };
         let is_new = |path: &PathBuf| !self.entries.iter().any(|entry| entry.path == *path);
         let added = |path| Mismatch {
@@ -116,7 +116,7 @@ impl Manifest {
 
     fn loose(&self, root: &Root) -> Vec<Mismatch> {
         let mut passed = BTreeMap::new();
-        let units = UNIT_FOLDERS.map(|folder| Path::new(folder).join("x"));
+        let units = files::unit_places(root);
         let paths = self.files().chain([self.path.as_path()]);
         for path in paths.chain(units.iter().map(PathBuf::as_path)) {
             if let Err(error) = root.way(path, &mut passed) {

@@ -10,9 +10,7 @@ use super::{Change, Options, SealError, Turn};
 use crate::audit::chain::Hash;
 use crate::config::{self, Config};
 use crate::integrity::accounts::Accounts;
-use crate::integrity::files::{
-    self, ACCOUNT, BINARIES, Kind, NFT_FILE, OWN_FOLDER, UNIT_FOLDERS, WRITTEN_FOLDERS,
-};
+use crate::integrity::files::{self, ACCOUNT, BINARIES, Kind, NFT_FILE, OWN_FOLDER, WRITTEN_FOLDERS};
 use crate::integrity::manifest::Dress;
 use crate::integrity::root::{Odd, Root, identity};
 use crate::webhook::config::SecretSource;
@@ -227,7 +225,7 @@ impl<'a> Survey<'a> {
     /// here are none of these.
     fn ways(&mut self, manifest: &Path) {
         let mut passed = BTreeMap::new();
-        let units = UNIT_FOLDERS.map(|folder| Path::new(folder).join("x"));
+        let units = files::unit_places(self.root);
         let paths = self.items.iter().map(|item| item.path.as_path());
         for path in paths.chain([manifest]).chain(units.iter().map(PathBuf::as_path)) {
             if let Err(error) = self.root.way(path, &mut passed) {
