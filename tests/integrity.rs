@@ -9,11 +9,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, mknodat};
+use rustix::fs::{CWD, FileType, RenameFlags, mknodat};
 use serde_json::Value;
 use tempfile::TempDir;
 use verdictd::cli::{self, Ask, AskError, Screen, Style};
@@ -647,7 +649,12 @@ fn only_root_seals() {
         .tempdir()
         .unwrap();
     let program = (program.path().join("verdictctl"), program);
-    fs::copy(env!("CARGO_BIN_EXE_verdictctl"), &program.0).unwrap();
+    // Not by this process: a child that another thread starts meanwhile would hold it open to write, and it be "busy".
+    let built = env!("CARGO_BIN_EXE_verdictctl");
+    assert_eq!(
+        run(Command::new("cp").arg(built).arg(&program.0), LIMIT).code(),
+        0
+    );
     let as_nobody = |args: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
@@ -695,6 +702,40 @@ fn the_running_system_is_not_touched_from_a_folder_that_others_write() {
     assert!(!manifest.exists());
 }
 
+/// Whoever can write the folder may try to have the monitor wait, by something that is replaced between two looks.
+#[test]
+fn what_changes_between_two_looks_holds_nobody() {
+    let image = Image::sealed();
+    let (at, fifo, file) = (
+        image.at(BINARY),
+        image.at("/usr/bin/fifo"),
+        image.at("/usr/bin/file"),
+    );
+    fs::copy(&at, &file).unwrap();
+    mknodat(CWD, &fifo, FileType::Fifo, 0o755.into(), 0).unwrap();
+    let done = AtomicBool::new(false);
+    let manifest = Manifest::load_in(image.0.path(), Path::new(MANIFEST)).unwrap();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                for next in [&fifo, &file] {
+                    rustix::fs::renameat_with(CWD, next, CWD, &at, RenameFlags::EXCHANGE).unwrap();
+                }
+            }
+        });
+        for _ in 0..500 {
+            let found = manifest.verify();
+            assert!(
+                found.iter().all(|mismatch| mismatch.path == Path::new(BINARY)),
+                "{found:?}"
+            );
+        }
+        done.store(true, Relaxed);
+    });
+    assert!(started.elapsed() < LIMIT);
+}
+
 /// Notes that somebody wants in the audit log.
 #[derive(Default)]
 struct Notes(Mutex<Vec<(NoteKind, NoteResult, String)>>);
@@ -738,4 +779,64 @@ fn a_running_engine_is_told_the_result() {
     let said = verify();
     assert_eq!(said.0.stderr, "");
     assert!(BufReader::new(said.0.stdout.as_bytes()).lines().count() >= 3);
+}
+
+/// The running system, as far as it is `/`: programs and configuration lie on a disk that only this run sees.
+#[test]
+fn the_running_system_is_sealed_and_its_engine_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let notes = Arc::new(Notes::default());
+    let server = Server::start(&socket, Arc::clone(&notes) as Arc<dyn Handler>).unwrap();
+    let script = r#"
+        set -e
+        mount -t tmpfs -o mode=755 none /opt
+        cp "$1" /opt/verdictctl; echo engine > /opt/verdictd; chmod 777 /opt/verdictd; : > /opt/verdictd.toml
+        seal() { /opt/verdictctl --socket "$2" harden --config /opt/verdictd.toml --manifest /opt/manifest "$3"; }
+        seal "$1" "$2" --quiet
+        sha256sum -c --strict --quiet /opt/manifest
+        /opt/verdictctl --socket "$2" verify --manifest /opt/manifest
+        echo ENGINE > /opt/verdictd
+        /opt/verdictctl --socket "$2" verify --manifest /opt/manifest || echo "verify: $?"
+        seal "$1" "$2" --dry-run
+        seal "$1" "$2" --yes
+        stat -c "%a %u" /opt/verdictd /opt/manifest
+    "#;
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_verdictctl"),
+    ]);
+    let ran = Ran(run(command.arg(&socket), LIMIT)).ends(0);
+    ran.says(&[
+        "SOUND: 3 files",
+        "/opt/verdictd was changed",
+        "verify: 1",
+        "SEALED: 2 binaries",
+        "755 0\n644 0\n",
+    ]);
+    server.stop();
+    let notes = notes.0.lock().unwrap();
+    let told: Vec<(NoteResult, &str)> = notes
+        .iter()
+        .map(|(_, result, detail)| (*result, detail.get(..20).unwrap_or(detail.as_str())))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (NoteResult::Ok, "harden: sealed 2 bin"),
+            (NoteResult::Ok, "3 files as sealed"),
+            (NoteResult::Failed, "/opt/verdictd was ch"),
+            (NoteResult::Ok, "harden: sealed 2 bin"),
+        ]
+    );
+    assert!(
+        notes[3].2.contains("accepted: /opt/verdictd: was changed"),
+        "{}",
+        notes[3].2
+    );
 }

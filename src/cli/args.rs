@@ -61,7 +61,8 @@ pub(super) enum Verb {
     Audit(AuditVerb),
     /// Set owners and modes of programs, units and configuration, and seal them: writes the manifest for `verify`
     Harden(HardenArgs),
-    /// Compare programs, units and configuration with what was sealed: exit 1 and a line for each difference
+    /// Compare programs, units and configuration with what was sealed: exit 1 and a line for each difference, exit 2 without
+    /// a manifest to go by
     Verify(VerifyArgs),
     /// Set up, try out and watch the sending of events
     #[command(subcommand, arg_required_else_help = true)]

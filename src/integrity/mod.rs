@@ -1,7 +1,7 @@
 //! The seal: what this program is made of (binaries, units, configuration, nft file), as it was when an administrator
 //! last said that it is right, and what differs from that now.
 //!
-//! `manifest` is the file, one that `sha256sum -c` reads; `verify` compares it with the disk; `seal` makes it and sets
+//! `manifest` is the file, `format` its text, which `sha256sum -c` reads; `verify` compares it with the disk; `seal` makes it and sets
 //! owners and modes first; `files` says what belongs to it; `root` opens files that nobody vouches for.
 //!
 //! Fails closed: a manifest that cannot be trusted is an error, never an empty list of differences. What that means for
@@ -9,6 +9,7 @@
 
 mod accounts;
 mod files;
+mod format;
 mod manifest;
 mod root;
 mod seal;

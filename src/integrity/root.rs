@@ -180,7 +180,7 @@ impl From<io::Error> for Odd {
 impl From<Odd> for io::Error {
     fn from(odd: Odd) -> io::Error {
         match odd {
-            Odd::Missing => io::ErrorKind::NotFound.into(),
+            Odd::Missing => io::Error::new(io::ErrorKind::NotFound, "it is not there"),
             Odd::Link(target) => io::Error::other(format!("it is a symbolic link to {target:?}")),
             Odd::Kind(kind) => io::Error::other(format!("it is {kind}")),
             Odd::Failed(error) => error,
