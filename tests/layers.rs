@@ -43,6 +43,10 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("crate::stats", "an outer layer"),
     ("crate::state", "an outer layer"),
     ("crate::selftest", "an outer layer"),
+    ("crate::audit", "an outer layer"),
+    ("crate::integrity", "an outer layer"),
+    ("crate::monitor", "an outer layer"),
+    ("crate::webhook", "an outer layer"),
 ];
 
 #[test]

@@ -5,7 +5,7 @@
 //! that is kept where he cannot write (docs/audit.md).
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -22,6 +22,27 @@ impl Hash {
     /// Of these bytes.
     pub fn of(bytes: &[u8]) -> Hash {
         Hash(Sha256::digest(bytes).into())
+    }
+
+    /// Of all that `reader` gives, and how many bytes that was.
+    ///
+    /// # Errors
+    /// If it cannot be read to its end.
+    pub fn of_all(mut reader: impl Read) -> io::Result<(Hash, u64)> {
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; READ_BYTES];
+        let mut bytes = 0;
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok((Hash(digest.finalize().into()), bytes)),
+                Ok(read) => {
+                    digest.update(&buffer[..read]);
+                    bytes += read as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Of nothing anybody could foresee: the `prev` of a first line, by which chains are told apart.
@@ -104,6 +125,9 @@ impl Link {
         line
     }
 }
+
+/// As much as one read of a pipe gives; more is not faster.
+const READ_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

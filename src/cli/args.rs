@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use super::audit::AuditVerb;
+use super::harden::HardenArgs;
+use super::verify::VerifyArgs;
 use super::webhook::WebhookVerb;
 
 /// Ask and command the running verdictd.
@@ -57,6 +59,11 @@ pub(super) enum Verb {
     /// Verify the audit log
     #[command(subcommand, arg_required_else_help = true)]
     Audit(AuditVerb),
+    /// Set owners and modes of programs, units and configuration, and seal them: writes the manifest for `verify`
+    Harden(HardenArgs),
+    /// Compare programs, units and configuration with what was sealed: exit 1 and a line for each difference, exit 2 without
+    /// a manifest to go by
+    Verify(VerifyArgs),
     /// Set up, try out and watch the sending of events
     #[command(subcommand, arg_required_else_help = true)]
     Webhook(WebhookVerb),

@@ -9,6 +9,7 @@ mod ban;
 mod check;
 mod detection;
 pub mod engine;
+mod harden;
 mod list;
 mod print;
 mod reload;
@@ -17,6 +18,7 @@ mod snapshot;
 mod span;
 mod stats;
 mod status;
+mod verify;
 mod webhook;
 
 use std::ffi::OsString;
@@ -89,6 +91,8 @@ fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, 
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
         Verb::Audit(verb) => audit::run(&client, verb, screen),
+        Verb::Harden(args) => harden::run(&client, args, screen, ask),
+        Verb::Verify(args) => verify::run(&client, args, screen),
         Verb::Webhook(verb) => webhook::run(&client, verb, screen, ask),
     }
 }

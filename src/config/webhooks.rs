@@ -11,7 +11,9 @@ use super::sections::home_but;
 use super::suggest;
 use super::units::{self, Fault, Read, shown};
 use crate::webhook::address;
-use crate::webhook::config::{Delivery, EndpointConfig, Filter, SecretSource, Target, WebhookConfig};
+use crate::webhook::config::{
+    Delivery, EndpointConfig, Filter, MAX_NAME_CHARS, SECRET_KEYS, SecretSource, Target, WebhookConfig,
+};
 use crate::webhook::signature::{SIGNATURE_V2, Secret};
 use crate::webhook::wire::EventType;
 
@@ -136,9 +138,10 @@ fn endpoint(
 }
 
 fn name(value: &DeValue<'_>) -> Read<String> {
-    let right = "write a name in quotes, of at most 100 characters";
-    let text = units::string(value, right)?;
-    let good = !text.trim().is_empty() && text.chars().count() <= 100 && !text.contains(char::is_control);
+    let right = format!("write a name in quotes, of at most {MAX_NAME_CHARS} characters");
+    let text = units::string(value, &right)?;
+    let good =
+        !text.trim().is_empty() && text.chars().count() <= MAX_NAME_CHARS && !text.contains(char::is_control);
     good.then(|| text.to_owned())
         .ok_or_else(|| Fault::new(shown(value), "is not a name", right))
 }
@@ -183,7 +186,7 @@ fn plain_http(section: &Section<'_>, url: &Target, allowed: bool) {
 
 /// One of the places where a secret may stand. `used`: a word about one that nobody uses would only disturb.
 fn secret_source(section: &mut Section<'_>, used: bool) -> SecretSource {
-    let given: Vec<&str> = SECRETS.into_iter().filter(|key| section.has(key)).collect();
+    let given: Vec<&str> = SECRET_KEYS.into_iter().filter(|key| section.has(key)).collect();
     if given.len() > 1 {
         let right = format!("keep one of {}", given.join(", "));
         section.refuse(
@@ -336,8 +339,6 @@ fn event(value: &DeValue<'_>) -> Read<EventType> {
         Fault::new(shown(value), "is not an event", right)
     })
 }
-
-const SECRETS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 /// Headers that frame the request, or say who sent it.
 const OURS: [&str; 9] = [

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use super::selftest_view::{SelftestPlan, SelftestState};
 pub use super::views::*;
 pub use super::webhook_view::*;
+use crate::webhook::config::MAX_NAME_CHARS;
 
 /// The longest request, its newline included.
 pub const MAX_REQUEST_BYTES: usize = 4096;
@@ -19,8 +20,6 @@ pub const MAX_REQUEST_BYTES: usize = 4096;
 pub const MAX_REASON_CHARS: usize = 200;
 /// The longest address or prefix: 39 characters for IPv6, 4 for the length, and room for a teaching error.
 pub const MAX_TARGET_CHARS: usize = 64;
-/// The longest name of an endpoint, as in the config.
-pub const MAX_ENDPOINT_CHARS: usize = 100;
 /// The longest finding for the audit log, in characters.
 pub const MAX_DETAIL_CHARS: usize = 900;
 /// The most sources that `stats` lists.
@@ -173,7 +172,7 @@ impl Request {
             | Request::SelftestEnd {} => Ok(()),
             Request::WebhookRetry { endpoint } => endpoint
                 .as_deref()
-                .map_or(Ok(()), |name| check_text("endpoint", name, MAX_ENDPOINT_CHARS)),
+                .map_or(Ok(()), |name| check_text("endpoint", name, MAX_NAME_CHARS)),
             Request::AuditNote { detail, .. } => check_text("detail", detail, MAX_DETAIL_CHARS),
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),

@@ -3,7 +3,6 @@
 
 mod trial;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,12 +15,13 @@ pub use self::trial::{NONE, Question, is_leftover};
 
 use self::trial::Trial;
 use super::attack_lines::AttackLines;
-use super::enforcer::{Answer, Failure, Job, RETRY, Report, Work};
+use super::enforcer::{Answer, Failure, Job, Report, Work};
 use super::handshakes::Word;
 use super::herald::Herald;
 use super::keeper::Errand;
 use super::protect::Protection;
 use super::storm::Storms;
+use super::unmade::Unmade;
 use super::worker::{Handle, Order};
 use crate::audit::log::Audit;
 use crate::audit::record::What;
@@ -125,10 +125,7 @@ pub struct Analyst {
     seed: u32,
     jobs: Sender<Job>,
     stats: Arc<Stats>,
-    /// Bans that the kernel refused, and when they are tried again.
-    /// With what other systems have not heard since.
-    refused: BTreeMap<Prefix, Option<Event>>,
-    retry_at: Option<Instant>,
+    unmade: Unmade,
     attacks: Attacks,
     attack_lines: AttackLines,
     storms: Storms,
@@ -158,8 +155,7 @@ impl Analyst {
             seed,
             jobs,
             stats,
-            refused: BTreeMap::new(),
-            retry_at: None,
+            unmade: Unmade::default(),
             attacks: Attacks::new(),
             attack_lines: AttackLines::default(),
             storms: Storms::default(),
@@ -240,7 +236,7 @@ impl Analyst {
     fn deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.ledger.next_deadline(),
-            self.retry_at,
+            self.unmade.next_deadline(),
             self.storms.next_deadline(),
             self.attacks.next_deadline(&self.policy),
             self.trial_deadline(),
@@ -257,9 +253,7 @@ impl Analyst {
             }
             self.release(ban.source);
         }
-        if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry(now);
-        }
+        self.retry(now);
         for attack in self.attacks.expire(&self.policy, now) {
             if self.attack_lines.ended(&attack, now) {
                 let enforced = self.policy.enforce;
@@ -355,7 +349,7 @@ impl Analyst {
         });
         if ban.enforced {
             // What the kernel refused before is asserted now.
-            let untold = self.refused.remove(&ban.source).flatten();
+            let untold = self.unmade.forget(&ban.source);
             let event = event.or(untold);
             let renew = Change::Renew {
                 target: ban.source,
@@ -567,7 +561,7 @@ impl Analyst {
         }
         let event = self.herald.unblocked(ban, why);
         // Of what the kernel never took nobody heard that it began.
-        let began = self.refused.get_mut(&ban.source).and_then(Option::take).is_none();
+        let began = self.unmade.silence(&ban.source).is_none();
         let why = why.word();
         self.audit.note(|| What::unban(ban, why));
         if ban.enforced {
@@ -613,9 +607,8 @@ impl Analyst {
             self.release(ban.source);
             return;
         }
-        self.refused.insert(failure.target, failure.untold);
+        self.unmade.refuse(failure.target, failure.untold, now);
         self.count_refused();
-        self.retry_at.get_or_insert(now + RETRY);
         self.save_soon();
     }
 
@@ -656,10 +649,13 @@ impl Analyst {
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
     fn retry(&mut self, now: Instant) {
         // What was not refused again since the last try is in force: status hears of it now.
-        self.count_refused();
-        self.retry_at = (!self.refused.is_empty()).then(|| now + RETRY);
+        let waiting = self.unmade.waiting();
+        let Some(due) = self.unmade.take_due(now) else {
+            return;
+        };
+        self.stats.bans_refused.set(waiting as u64);
         let (mut changes, mut events) = (Vec::new(), Vec::new());
-        for (target, untold) in std::mem::take(&mut self.refused) {
+        for (target, untold) in due {
             changes.push(match self.ledger.get(&target).filter(|ban| ban.enforced) {
                 Some(ban) => Change::Renew {
                     target,
@@ -673,7 +669,7 @@ impl Analyst {
     }
 
     fn count_refused(&self) {
-        self.stats.bans_refused.set(self.refused.len() as u64);
+        self.stats.bans_refused.set(self.unmade.waiting() as u64);
     }
 
     fn submit(&self, changes: Vec<Change>, events: Vec<(Prefix, Event)>, done: Option<Answer>) {

@@ -35,4 +35,5 @@ pub mod restore;
 pub mod room;
 mod selftest;
 pub mod storm;
+pub mod unmade;
 pub mod worker;

@@ -50,7 +50,7 @@ pub use self::decode::{Unreadable, decode};
 pub use self::encode::{Counts, Encoder};
 pub use self::load::{Loaded, load};
 pub use self::moment::{Boot, Moment};
-pub use self::snapshot::{SaveError, Saved, Snapshot};
+pub use self::snapshot::{SaveError, Saved, Snapshot, replace};
 pub use self::wake::{Awake, wake};
 
 use crate::core::attack::Baseline;

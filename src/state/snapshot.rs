@@ -2,8 +2,8 @@
 //! is written, synced and checked for its length; the old one becomes `.1`; then the new one takes its name.
 
 use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -112,6 +112,28 @@ impl Snapshot {
             None => Ok(()),
         }
     }
+}
+
+/// Puts `bytes` in the place of the file at `path`, whose `directory` is open: all of them or none, on the disk before
+/// the name is theirs. `dress` gives owner and mode before anybody sees it; without, it is 0600.
+///
+/// # Errors
+/// If the directory does not take it. The old one stays.
+pub fn replace(
+    directory: File,
+    path: &Path,
+    bytes: &[u8],
+    dress: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<(), SaveError> {
+    let mut temporary = Temporary {
+        place: Place::new(Path::new(""), Some(path)),
+        directory,
+        named: true,
+    };
+    let mut file = temporary.create()?;
+    let written = file.write_all(bytes).and_then(|()| dress(&file));
+    temporary.write(written.and_then(|()| file.sync_all()))?;
+    temporary.take_name()
 }
 
 impl Temporary {

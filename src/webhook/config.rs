@@ -14,6 +14,11 @@ use ureq::http::Uri;
 use super::signature::{self, Secret};
 use super::wire::EventType;
 
+/// The longest name of an endpoint.
+pub const MAX_NAME_CHARS: usize = 100;
+/// The keys of an endpoint that say where its secret stands; it may have one of them.
+pub const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
+
 /// `[webhooks]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebhookConfig {

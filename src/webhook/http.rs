@@ -235,12 +235,7 @@ fn sensitive(text: String) -> HeaderValue {
 }
 
 fn judged(status: StatusCode, pause: Option<Duration>) -> Outcome {
-    let said = format!(
-        "it answers {} {}",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default()
-    );
-    let said = said.trim_end().to_owned();
+    let said = format!("it answers {}", words(status));
     match status.as_u16() {
         200..300 => Outcome::Delivered,
         300..400 => Outcome::Later(format!("{said}, and redirects are not followed"), pause),
@@ -249,6 +244,12 @@ fn judged(status: StatusCode, pause: Option<Duration>) -> Outcome {
         400..500 => Outcome::Refused(said),
         _ => Outcome::Later(said, pause),
     }
+}
+
+/// `404 Not Found`, or the number alone.
+pub(super) fn words(status: StatusCode) -> String {
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!("{} {reason}", status.as_u16()).trim_end().to_owned()
 }
 
 /// RFC 9110, section 10.2.3: seconds, or a date.

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use ureq::http::StatusCode;
 
 use super::config::{EndpointConfig, WebhookConfig};
-use super::http::{Client, SystemLookup};
+use super::http::{self, Client, SystemLookup};
 use super::wire::{Batch, Event};
 
 /// What became of it.
@@ -34,11 +34,7 @@ impl Trial {
         let Ok(status) = self.answer else {
             return String::new();
         };
-        let known = StatusCode::from_u16(status).ok();
-        let words = known
-            .and_then(|status| status.canonical_reason())
-            .unwrap_or_default();
-        format!("{status} {words}").trim_end().to_owned()
+        StatusCode::from_u16(status).map_or_else(|_| status.to_string(), http::words)
     }
 }
 

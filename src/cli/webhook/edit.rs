@@ -6,6 +6,7 @@
 use thiserror::Error;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
+use crate::webhook::config::SECRET_KEYS;
 use crate::webhook::wire::EventType;
 
 /// A config whose endpoints can be changed.
@@ -368,8 +369,6 @@ fn has_header(table: &Table) -> bool {
 }
 
 const MARK: &str = "\u{feff}";
-
-const SECRET_KEYS: [&str; 4] = ["secret", "secret_file", "secret_env", "secret_credential"];
 
 #[cfg(test)]
 mod tests {

@@ -63,7 +63,7 @@ impl Db {
             counts.insert(row.get(0)?, Value::from(row.get::<_, i64>(1)?));
         }
         let blocked: i64 = self.conn.query_row(
-            "SELECT count(DISTINCT ip) FROM blocks WHERE ended IS NULL AND (until IS NULL OR until > ?)",
+            &format!("SELECT count(DISTINCT ip) FROM blocks WHERE {IN_FORCE}"),
             [now()],
             |row| row.get(0),
         )?;
@@ -104,11 +104,7 @@ impl Db {
         let now = filter.current.then(now);
         wheres.add("seq < ?", &filter.before, &mut values);
         wheres.add("ip = ?", &filter.ip, &mut values);
-        wheres.add(
-            "ended IS NULL AND (until IS NULL OR until > ?)",
-            &now,
-            &mut values,
-        );
+        wheres.add(IN_FORCE, &now, &mut values);
         let text = format!(
             "SELECT seq, ip, reason, block_count, since, until, ended FROM blocks {} ORDER BY seq DESC LIMIT {limit}",
             wheres.0
@@ -248,6 +244,8 @@ fn shown(at: Option<i64>) -> Value {
     moment.map_or(Value::Null, |moment| wire::timestamp(moment).into())
 }
 
+/// Of blocks that hold at the moment given.
+const IN_FORCE: &str = "ended IS NULL AND (until IS NULL OR until > ?)";
 /// Rows on a page, if nobody says how many.
 const PAGE: usize = 50;
 pub(crate) const LARGEST_PAGE: usize = 500;
