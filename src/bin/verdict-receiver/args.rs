@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// Receives the webhooks of verdictd, and of the Python system before it.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = EXITS)]
+#[command(name = "verdict-receiver", version, propagate_version = true, after_help = EXITS)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -114,6 +114,11 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+        assert_eq!(
+            Args::command().get_name(),
+            "verdict-receiver",
+            "what --version says"
+        );
     }
 
     #[test]
