@@ -89,7 +89,7 @@ fn an_empty_file_is_the_python_systems_default() {
         (engine.on_loss, engine.ban_set_size, policy.jitter),
         (OnLoss::Open, 1_048_576, true)
     );
-    assert!(engine.manage_ruleset && !engine.allow_lockout);
+    assert!(engine.manage_ruleset && !engine.allow_lockout && engine.confine);
     let internal: Vec<String> = engine
         .internal_interfaces
         .iter()
