@@ -222,3 +222,6 @@ const OF_X86_64: [&str; 16] = [
     "time",
 ];
 const OF_OTHERS: [&str; 0] = [];
+
+#[cfg(test)]
+mod tests;
