@@ -34,7 +34,8 @@ impl Receiver {
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
                 .split(' '),
         )
-        .args(["-addext", "subjectAltName=DNS:localhost", "-keyout"])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
         .arg(path("key"))
         .arg("-out")
         .arg(path("cert"));
@@ -215,7 +216,7 @@ fn it_bans_reloads_saves_rotates_and_sends() {
 /// One line to the control socket as user `uid`; the answer.
 fn ask(engine: &Engine<'_>, uid: u32, request: &Value) -> Value {
     let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
-                  s.sendall(sys.argv[2].encode()+b'\\n')\nprint(s.makefile().readline())";
+                  s.settimeout(15)\ns.sendall(sys.argv[2].encode()+b'\\n')\nprint(s.makefile().readline())";
     let mut python = Command::new("/usr/bin/python3");
     python
         .args(["-c", script])
