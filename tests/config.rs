@@ -426,6 +426,18 @@ fn what_cannot_have_been_meant_is_noted() {
 }
 
 #[test]
+fn an_engine_that_keeps_every_right_is_noted() {
+    let config = good("[engine]\nconfine = false\n");
+    assert!(!config.engine.confine);
+    let notes: Vec<String> = config.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].contains("line 2") && notes[0].contains("confine = false: the engine keeps every right"),
+        "{notes:?}"
+    );
+}
+
+#[test]
 fn the_engine_is_told_its_numbers() {
     let config = good(
         "[bans]\nenforce = false\njitter = false\nforgive_after = \"12h\"\nmax_bans_per_minute = 5\nipv6_prefix = 56\n\

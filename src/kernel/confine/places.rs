@@ -40,8 +40,8 @@ pub(super) fn grants(needs: &Needs) -> Grants {
     }
     if geteuid().is_root() {
         // File by file: all of /etc would be open to root, /etc/shadow with it.
-        grants.let_in_alone(places(&OF_ETC));
-        grants.read.extend(places(&OF_ETC_FOLDERS));
+        grants.let_in_alone(places(&NAMES));
+        grants.read.extend(places(&OF_ETC));
     } else {
         grants.read.push("/etc".into());
     }
@@ -58,6 +58,8 @@ pub(super) fn grants(needs: &Needs) -> Grants {
     grants
         .read
         .extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
+    // For the lines of a panic.
+    grants.read.extend(std::env::current_exe().ok());
     grants.write.push("/dev/null".into());
     grants
 }
@@ -139,11 +141,11 @@ const PLACES: [&str; 20] = [
     "/var/lib/ca-certificates",
     "/dev/urandom",
 ];
-/// How names are looked up, and what uids are called. Editors and DHCP clients replace them.
+/// How names are looked up. DHCP clients and editors replace them, which has to be said.
+const NAMES: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
+/// What else plays a part in that, and what uids are called. Without a newer one nothing worse happens than that a name of
+/// a user is missing in the audit log.
 const OF_ETC: [&str; 14] = [
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
     "/etc/host.conf",
     "/etc/gai.conf",
     "/etc/services",
@@ -153,10 +155,12 @@ const OF_ETC: [&str; 14] = [
     "/etc/passwd",
     "/etc/group",
     "/etc/ssl/cert.pem",
-    "/etc/pki/tls/cert.pem",
     "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/cert.pem",
+    "/etc/resolvconf",
+    "/etc/systemd/resolve",
+    "/etc/static",
 ];
-const OF_ETC_FOLDERS: [&str; 3] = ["/etc/resolvconf", "/etc/systemd/resolve", "/etc/static"];
 
 #[cfg(test)]
 mod tests {
