@@ -10,6 +10,8 @@ use tracing::{info, warn};
 use super::daemon::Options;
 use crate::config::Config;
 use crate::kernel::confine::{Confinement, Needs};
+use crate::kernel::host;
+use crate::kernel::sessions::Records;
 use crate::state::Place;
 use crate::webhook::config::{SecretSource, WebhookConfig};
 
@@ -62,6 +64,7 @@ fn needs(options: &Options, config: &Config, place: &Place) -> Needs {
     Needs {
         write,
         read: read.map(Path::to_owned).collect(),
+        follow: host::resolver_files().chain(Records::default().paths()).collect(),
     }
 }
 

@@ -12,6 +12,9 @@ pub struct Needs {
     pub write: Vec<PathBuf>,
     /// Files that it reads again, and that may be replaced meanwhile: the folder of each is let in with it.
     pub read: Vec<PathBuf>,
+    /// Files and folders of the system that it reads. They may be links, out of the usual places: where each leads now is
+    /// let in, and that alone.
+    pub follow: Vec<PathBuf>,
 }
 
 /// What is let in.
@@ -58,6 +61,7 @@ pub(super) fn grants(needs: &Needs) -> Grants {
     grants
         .read
         .extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
+    grants.read.extend(needs.follow.iter().cloned());
     // For the lines of a panic.
     grants.read.extend(std::env::current_exe().ok());
     grants.write.push("/dev/null".into());
@@ -202,7 +206,7 @@ mod tests {
         }
         let needs = |folder: &str| Needs {
             write: vec![folder.into()],
-            read: Vec::new(),
+            ..Needs::default()
         };
         assert_eq!(grants(&needs("/var")).notes.len(), 1);
         assert_eq!(grants(&needs("/var/lib/verdictd")).notes.len(), 0);
