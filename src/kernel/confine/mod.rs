@@ -215,10 +215,11 @@ mod tests {
     /// Tests run on threads of their own, so that this process is never alone; and it must stay as it is.
     #[test]
     fn beside_other_threads_nothing_is_half_done() {
+        let before = rustix::thread::no_new_privs().unwrap();
         let confinement = Confinement::enter(&Needs::default());
         let why = "threads ran before it";
         assert!(confinement.landlock.as_ref().unwrap_err().contains(why));
         assert!(confinement.capabilities.as_ref().unwrap_err().contains(why));
-        assert!(!rustix::thread::no_new_privs().unwrap());
+        assert_eq!(rustix::thread::no_new_privs().unwrap(), before);
     }
 }

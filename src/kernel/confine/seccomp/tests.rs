@@ -275,7 +275,7 @@ fn only_itself_is_signalled_and_slowed_down() {
         let prctl = |option: i32| machine.call(of(157, 167), [option as u64, 1, 0, 0, 0, 0]);
         assert_eq!(prctl(libc::PR_SET_NAME), Allow);
         assert_eq!(prctl(libc::PR_SET_DUMPABLE), Errno(libc::EPERM));
-        let ioctl = |request: libc::c_ulong| machine.call(of(16, 29), [0, request as u64, 0, 0, 0, 0]);
+        let ioctl = |request: libc::c_ulong| machine.call(of(16, 29), [0, request, 0, 0, 0, 0]);
         assert_eq!(
             [ioctl(libc::TCGETS as _), ioctl(libc::TIOCSTI as _)],
             [Allow, Errno(libc::EPERM)]
