@@ -278,3 +278,64 @@ fn what_was_not_named_at_the_start_needs_a_restart() {
         .any(|heard| heard == "firewall_started")));
     engine.stop();
 }
+
+/// Root who starts it by hand on a host where it runs as a user else: what it cannot do without is kept, and said.
+#[test]
+fn roots_engine_writes_in_another_users_state_directory() {
+    let lab = Lab::new();
+    let home = Who::Root.home(CORPORATE);
+    let state = home.state();
+    run(Command::new("chown").arg("65534:65534").arg(&state), secs(5));
+    run(Command::new("chmod").arg("0700").arg(&state), secs(5));
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    let status = engine.json("status");
+    let words = status["confinement"].as_str().expect("words");
+    let kept = format!(
+        "capabilities net_admin and dac_override ({} is another user's)",
+        state.display()
+    );
+    assert!(words.ends_with(&kept), "{words}");
+    assert!(engine.must(&["snapshot"]).contains("saved"));
+    assert_eq!(status["degraded"], json!([]));
+    engine.stop();
+}
+
+/// Root's engine reads the files of /etc one by one: of one that was replaced it says that it cannot read the new one.
+#[test]
+fn a_file_of_the_resolver_that_was_replaced_is_told_of() {
+    let lab = Lab::new();
+    let etc = tempfile::tempdir().expect("a folder");
+    run(Command::new("chmod").arg("0755").arg(etc.path()), secs(5));
+    let mut copy = Command::new("cp");
+    copy.args([
+        "-a",
+        "/etc/hosts",
+        "/etc/nsswitch.conf",
+        "/etc/passwd",
+        "/etc/ssl",
+    ])
+    .arg(etc.path());
+    assert_eq!(run(&mut copy, secs(20)).code(), 0);
+    for (who, told) in [(Who::Root, 1), (Who::User, 0)] {
+        let home = who.home(CORPORATE);
+        let engine = Engine::start_by(&lab.host, home, |command| {
+            who.command(command);
+            let mut wrapped = Command::new("unshare");
+            wrapped
+                .args(["--mount", "sh", "-ec", "mount --bind \"$0\" /etc; exec \"$@\""])
+                .arg(etc.path())
+                .arg(command.get_program())
+                .args(command.get_args());
+            *command = wrapped;
+        });
+        assert_eq!(engine.json("status")["degraded"], json!([]), "{who:?}");
+        fs::write(etc.path().join("new"), "127.0.0.1 localhost other\n").expect("ours");
+        fs::rename(etc.path().join("new"), etc.path().join("hosts")).expect("ours");
+        let degraded = engine.json("status")["degraded"].clone();
+        let lines = degraded.as_array().expect("lines");
+        assert_eq!(lines.len(), told, "{who:?}: {degraded}");
+        let words = "/etc/hosts was replaced since the start, and the confined engine cannot read it: restart the engine";
+        assert!(lines.iter().all(|line| line == words), "{degraded}");
+        engine.stop();
+    }
+}
