@@ -115,6 +115,7 @@ fn protecting() -> Canned {
             },
             attacks: Vec::new(),
             blind: vec![],
+            confinement: "seccomp, landlock (ABI 7), capabilities net_admin".into(),
             audit: None,
             degraded: vec![],
         },

@@ -89,7 +89,7 @@ fn an_empty_file_is_the_python_systems_default() {
         (engine.on_loss, engine.ban_set_size, policy.jitter),
         (OnLoss::Open, 1_048_576, true)
     );
-    assert!(engine.manage_ruleset && !engine.allow_lockout);
+    assert!(engine.manage_ruleset && !engine.allow_lockout && engine.confine);
     let internal: Vec<String> = engine
         .internal_interfaces
         .iter()
@@ -423,6 +423,18 @@ fn what_cannot_have_been_meant_is_noted() {
     for (text, expected) in NOTED {
         assert_eq!(notes(&good(text)), *expected, "{text}");
     }
+}
+
+#[test]
+fn an_engine_that_keeps_every_right_is_noted() {
+    let config = good("[engine]\nconfine = false\n");
+    assert!(!config.engine.confine);
+    let notes: Vec<String> = config.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].contains("line 2") && notes[0].contains("confine = false: the engine keeps every right"),
+        "{notes:?}"
+    );
 }
 
 #[test]

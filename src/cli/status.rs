@@ -79,6 +79,7 @@ fn facts(status: &StatusReport) -> Table {
     fact("queues", numbers(&status.queues));
     fact("log groups", numbers(&status.log_groups));
     fact("bans", bans(status));
+    fact("confinement", status.confinement.clone());
     if let Some(audit) = &status.audit {
         fact("audit log", audit_log(audit));
     }

@@ -75,6 +75,8 @@ pub struct EngineConfig {
     pub manage_ruleset: bool,
     /// Whether a policy that refuses the port of a live SSH session may be loaded.
     pub allow_lockout: bool,
+    /// Whether the engine gives up what it does not need (seccomp, Landlock, capabilities).
+    pub confine: bool,
     /// Interfaces of containers and guests: what comes in there is neither filtered nor counted.
     pub internal_interfaces: Vec<InterfaceName>,
     /// Elements that each ban set holds.
@@ -101,6 +103,7 @@ impl Default for EngineConfig {
             on_loss: OnLoss::Open,
             manage_ruleset: true,
             allow_lockout: false,
+            confine: true,
             internal_interfaces: internal.collect(),
             ban_set_size: 1 << 20,
             state_file: None,

@@ -353,6 +353,13 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most, AuditFailur
     engine.allow_lockout = section
         .get("allow_lockout", units::boolean)
         .unwrap_or(engine.allow_lockout);
+    engine.confine = section.get("confine", units::boolean).unwrap_or(engine.confine);
+    if !engine.confine {
+        let text = "confine = false: the engine keeps every right of who starts it, and whoever finds a hole in it gets them";
+        section
+            .report()
+            .note(section.line_of("confine"), "engine.confine", text);
+    }
     let right = "write a list, as in [\"docker0\", \"br-*\"]";
     if let Some(list) = section.list("internal_interfaces", right, interface) {
         engine.internal_interfaces = list.values.into_iter().map(|(_, name)| name).collect();
@@ -501,6 +508,7 @@ const HOMES: [(&str, &[&str]); 9] = [
             "on_audit_failure",
             "manage_ruleset",
             "allow_lockout",
+            "confine",
             "internal_interfaces",
             "ban_set_size",
             "max_sources",

@@ -58,6 +58,8 @@ pub struct StatusReport {
     pub attacks: Vec<AttackView>,
     /// What the engine cannot know as it runs now, in words: empty unless it only watches copies.
     pub blind: Vec<String>,
+    /// What holds the engine itself, and what does not and why.
+    pub confinement: String,
     /// The audit log; none where nothing is written down.
     pub audit: Option<AuditView>,
     /// What is not as it should be, in words; empty when all is well.

@@ -18,6 +18,7 @@ use signal_hook::iterator::Signals;
 use tracing::{debug, error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
+use super::confine;
 use super::enforcer::{Enforcer, Expected, Failure, Job, Report};
 use super::error::DaemonError;
 use super::handler::{EngineHandler, Running, Shared, on_loss};
@@ -41,6 +42,7 @@ use crate::config::{self, Config, duration_text};
 use crate::control::server::{Bound, Server};
 use crate::control::wire::Reply;
 use crate::core::policy::{OnLoss, Policy};
+use crate::kernel::confine::Confinement;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::{self, Backend, Layout, Ruleset, TableWatch};
 use crate::state::Place;
@@ -85,7 +87,10 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
     let place = Place::new(&options.state_dir, config.engine.state_file.as_deref());
     let opened = open(&config, Kept::load(&place, config.policy.max_sources))?;
-    let engine = Engine::start(options, &config, opened, control, place)?;
+    // Files and capabilities bind a thread and what it starts: from here on threads are made.
+    let confinement = confine::enter(options, &config, &place);
+    let engine = Engine::start(options, &config, opened, control, place, &confinement)?;
+    confine::seal(&confinement);
     // Whoever started us may have hung up; that is no reason to stop protecting.
     if let Err(error) = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush()) {
         warn!("cannot print that we are ready: {error}");
@@ -158,6 +163,7 @@ struct Engine {
     audit: Audit,
     recorder: JoinHandle<()>,
     stats: Arc<Stats>,
+    confinement: Arc<Confinement>,
 }
 
 /// The webhooks, for who asks how they are; none if they could not be started.
@@ -190,6 +196,7 @@ impl Engine {
         opened: Opened,
         control: Bound,
         place: Place,
+        confinement: &Arc<Confinement>,
     ) -> Result<Engine, DaemonError> {
         let Opened {
             mut netlink,
@@ -372,6 +379,7 @@ impl Engine {
             keeper: errands.clone(),
             health,
             audit: audit.clone(),
+            confinement: Arc::clone(confinement),
         };
         let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
@@ -413,6 +421,7 @@ impl Engine {
             audit,
             recorder,
             stats,
+            confinement: Arc::clone(confinement),
         })
     }
 
@@ -474,10 +483,12 @@ impl Engine {
             keeper: &self.errands,
         };
         match reloader.reload() {
-            Ok(changes) => {
+            Ok(mut changes) => {
                 self.reporter.look();
                 // Webhooks that cannot be changed are no reason to refuse: protection has been changed already.
-                let _ = reload_couriers(&self.webhooks, &self.running.get().config.webhooks);
+                let running = self.running.get();
+                let _ = reload_couriers(&self.webhooks, &running.config.webhooks);
+                changes.extend(confine::kept_back(&self.confinement, &running.config.webhooks));
                 for change in &changes {
                     info!("reload: {change}");
                 }

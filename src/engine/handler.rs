@@ -27,6 +27,7 @@ use crate::control::wire::{
 use crate::core::judge::SourceView;
 use crate::core::policy::OnLoss;
 use crate::core::prefix::Prefix;
+use crate::kernel::confine::Confinement;
 use crate::kernel::conntrack;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
@@ -60,6 +61,8 @@ pub struct EngineHandler {
     pub health: Arc<Health>,
     /// Where orders are written down.
     pub audit: Audit,
+    /// What holds the engine itself.
+    pub confinement: Arc<Confinement>,
 }
 
 /// What is in force, as a whole.
@@ -255,6 +258,7 @@ impl EngineHandler {
                 None => BLIND.map(str::to_owned).into(),
             },
             degraded: self.degraded(table.degraded),
+            confinement: self.confinement.to_string(),
             audit: self.audit_view(running.config.audit.on_failure),
             ..StatusReport::default()
         };
@@ -282,6 +286,7 @@ impl EngineHandler {
         }
         of_table.extend(self.health.degraded());
         of_table.extend(self.audit.state().degraded);
+        of_table.extend(self.confinement.lost());
         of_table
     }
 

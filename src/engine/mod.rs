@@ -14,6 +14,7 @@
 pub mod analyst;
 pub mod attack_lines;
 pub mod clock;
+mod confine;
 pub mod daemon;
 pub mod enforcer;
 pub mod error;

@@ -163,6 +163,7 @@ fn keep_fixed(old: &Config, new: &mut Config) {
     new.engine.queue_length = kept.queue_length;
     new.engine.ban_set_size = kept.ban_set_size;
     new.engine.manage_ruleset = kept.manage_ruleset;
+    new.engine.confine = kept.confine;
     new.engine.state_file = kept.state_file;
     new.audit.path.clone_from(&old.audit.path);
     new.policy.v6_prefix = old.policy.v6_prefix;
@@ -358,6 +359,7 @@ const SETTINGS: &[Setting] = &[
         |c| c.engine.manage_ruleset.to_string(),
         When::AtStart,
     ),
+    ("engine.confine", |c| c.engine.confine.to_string(), When::AtStart),
     (
         "bans.ipv6_prefix",
         |c| c.policy.v6_prefix.to_string(),

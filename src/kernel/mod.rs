@@ -1,6 +1,7 @@
 //! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
 
 mod bind;
+pub mod confine;
 pub mod conntrack;
 pub mod files;
 pub mod host;
