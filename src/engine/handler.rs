@@ -15,6 +15,7 @@ use super::orders;
 use super::protect::Protection;
 use super::report::busiest;
 use super::room::Manner;
+use super::pulse::Vitals;
 use super::worker::Handle;
 use crate::audit::OnFailure;
 use crate::audit::log::Audit;
@@ -60,6 +61,8 @@ pub struct EngineHandler {
     pub health: Arc<Health>,
     /// Where orders are written down.
     pub audit: Audit,
+    /// How the workers are.
+    pub vitals: Arc<Vitals>,
 }
 
 /// What is in force, as a whole.
@@ -105,6 +108,7 @@ impl EngineHandler {
     fn answer(&self, request: Request, peer: Peer) -> Reply {
         match request {
             Request::Status {} => self.status(),
+            Request::Health {} => self.health(),
             Request::Stats { top } => self.stats(top.min(MAX_TOP)),
             Request::List {} => self.ask(|to| Command::List { to }),
             Request::Ban {
@@ -282,6 +286,7 @@ impl EngineHandler {
         }
         of_table.extend(self.health.degraded());
         of_table.extend(self.audit.state().degraded);
+        of_table.extend(self.vitals.degraded(&self.stats));
         of_table
     }
 
@@ -328,7 +333,7 @@ impl EngineHandler {
             .collect()
     }
 
-    fn queues(&self) -> Vec<u16> {
+    pub(super) fn queues(&self) -> Vec<u16> {
         match self.running.get().backend {
             None => Vec::new(),
             Some(_) => self.layout.queues().collect(),
@@ -365,9 +370,14 @@ impl EngineHandler {
     }
 
     fn loaded(&self) -> TableState {
-        let expected = Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner));
         let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
-        match ruleset::read(&mut netlink) {
+        self.vitals.count(&mut netlink, &self.stats);
+        self.compared(&mut netlink)
+    }
+
+    pub(super) fn compared(&self, netlink: &mut Netlink) -> TableState {
+        let expected = Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner));
+        match ruleset::read(netlink) {
             Ok(Some(loaded)) => {
                 let differences = loaded.differences(&expected);
                 let words = match differences.len() {
@@ -386,10 +396,10 @@ impl EngineHandler {
     }
 }
 
-struct TableState {
+pub(super) struct TableState {
     protected: bool,
     words: String,
-    degraded: Vec<String>,
+    pub(super) degraded: Vec<String>,
 }
 
 impl TableState {
