@@ -166,7 +166,10 @@ impl Pulse {
         for (patient, worker) in patients.iter_mut().zip(&self.workers) {
             patient.asked.get_or_insert_with(|| question(worker));
         }
-        patients.iter_mut().map(|patient| patient.answers(deadline)).collect()
+        patients
+            .iter_mut()
+            .map(|patient| patient.answers(deadline))
+            .collect()
     }
 
     /// Workers that the set knows only by what was written there, or not at all, with what it says.
@@ -319,6 +322,9 @@ mod tests {
         };
         let told = vitals.degraded(&stats);
         assert!(told[0].starts_with("7 packets passed unjudged"), "{told:?}");
-        assert!(told[1].starts_with("beats of workers 0, 2 do not arrive over lo"), "{told:?}");
+        assert!(
+            told[1].starts_with("beats of workers 0, 2 do not arrive over lo"),
+            "{told:?}"
+        );
     }
 }

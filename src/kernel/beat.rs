@@ -27,7 +27,11 @@ impl Heart {
             )?;
             Ok(socket)
         };
-        Heart(open().inspect_err(|error: &std::io::Error| tracing::warn!("no beats: {error}")).ok())
+        Heart(
+            open()
+                .inspect_err(|error: &std::io::Error| tracing::warn!("no beats: {error}"))
+                .ok(),
+        )
     }
 
     /// Sends one; never waits. What becomes of it is seen in the table.

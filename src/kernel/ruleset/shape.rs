@@ -470,7 +470,11 @@ fn pulse() -> Chain {
 
 fn unjudged() -> Chain {
     let rule = Rule::new("passed unjudged", [Step::Counter, Step::Accept]);
-    chain(alive::UNJUDGED, "what passes while its worker does not beat", vec![rule])
+    chain(
+        alive::UNJUDGED,
+        "what passes while its worker does not beat",
+        vec![rule],
+    )
 }
 
 fn copy(spec: &Spec, worker: u16, fate: Fate) -> Chain {
