@@ -126,7 +126,10 @@ impl Pulse {
     /// Before anybody relies on it: whether the beats of all workers arrive. What the table says of them by then was
     /// written by netlink, so that nothing passes unjudged meanwhile.
     pub fn begin(&mut self) {
-        ask(&self.workers, ROUND);
+        let answered = ask(&self.workers, ROUND);
+        // An operator's table holds nothing of ours.
+        let unheard = self.unheard();
+        self.renew(&answered, &unheard);
         let deadline = Instant::now() + ROUND;
         while !self.unheard().is_empty() && Instant::now() < deadline {
             std::thread::sleep(ROUND / 100);
