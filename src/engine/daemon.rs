@@ -28,7 +28,7 @@ use super::lockout::{self};
 use super::notify::notify;
 use super::open::{Opened, open, put_in_place};
 use super::orders;
-use super::pulse::{self, Pulse};
+use super::pulse::{self, Pulse, Vitals};
 use super::reconciler;
 use super::refusals;
 use super::reload::Reloader;
@@ -212,7 +212,7 @@ impl Engine {
         // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
         let asking = Netlink::open(mnl::Bus::Netfilter)?;
         let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
-        let listening = Netlink::open(mnl::Bus::Netfilter)?;
+        let mut listening = Netlink::open(mnl::Bus::Netfilter)?;
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
@@ -269,9 +269,10 @@ impl Engine {
         // Listens from before the table is written, so that nothing somebody else does to it goes unheard.
         let table_watch = TableWatch::open(netlink.portid())?;
         let managed = config.engine.manage_ruleset;
+        let vitals: Arc<Vitals> = Arc::default();
+        vitals.inherit(&mut listening, !managed);
         let ruleset = put_in_place(&mut netlink, Ruleset::build(&spec), loaded.as_ref(), managed)?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
-        let vitals = Arc::default();
         let (leash, stop) = pulse::leash();
         let mut pulse = Pulse {
             workers: handles.clone(),

@@ -51,6 +51,17 @@ impl Vitals {
         unjudged.into_iter().chain(lost).collect()
     }
 
+    /// Tells what passed by the table that is found, before this engine began; `kept`: its counter goes on.
+    pub fn inherit(&self, netlink: &mut Netlink, kept: bool) {
+        let found = alive::unjudged(netlink).ok().flatten().unwrap_or(0);
+        if found > 0 {
+            warn!(
+                "{found} packets passed unjudged by the table that is taken over, while no engine answered"
+            );
+        }
+        self.signs().counted = if kept { found } else { 0 };
+    }
+
     /// Reads the kernel's counter. It begins anew with its rule; what was not read until then is not known.
     pub fn count(&self, netlink: &mut Netlink, stats: &Stats) {
         let Ok(Some(now)) = alive::unjudged(netlink) else {

@@ -374,7 +374,27 @@ fn a_worker_that_hangs_is_passed_by_and_ends_the_process() {
     // Whoever supervises it starts it anew.
     let engine = Engine::start_in(&lab.host, home, &[]);
     assert!(talks(&lab.attacker, HOST, 80) && unjudged(&engine) == 0);
+    // Nothing that passed meanwhile goes untold.
+    let home = engine.kill9();
+    assert!(within(secs(10), || {
+        connect(&lab.attacker, HOST, 80).is_ok() && passed(&lab.host) > 0
+    }));
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    assert!(
+        engine.log().contains("passed unjudged by the table"),
+        "{}",
+        engine.log()
+    );
+    assert_eq!(unjudged(&engine), 0);
     assert!(connect(&lab.attacker, HOST, 80).is_ok());
+}
+
+/// What the kernel counted.
+fn passed(ns: &Namespace) -> u64 {
+    let chain = ns.nft_list(&["list", "chain", "inet", "verdictd", "unjudged"]);
+    let count = chain.split("counter packets ").nth(1);
+    let count = count.and_then(|rest| rest.split(' ').next());
+    count.and_then(|count| count.parse().ok()).expect("a counter")
 }
 
 /// A debugger, a suspended machine: nobody ran, so nobody hung.
