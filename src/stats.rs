@@ -93,6 +93,8 @@ pub struct WorkerStats {
     pub evicted: Counter,
     /// Batches received.
     pub batches: Counter,
+    /// Orders to give a sign of life that were carried out.
+    pub pulses: Counter,
     /// From the receive call's return to the sending of the verdict.
     pub latency: Histogram,
 }
@@ -161,6 +163,8 @@ pub struct Stats {
     pub completions_lost: Tally,
     /// Attempts that conntrack was not asked about, because there were too many.
     pub attempts_unasked: Tally,
+    /// Packets that passed unjudged because their worker did not beat, as far as they were counted by now.
+    pub unjudged: Tally,
     /// When the engine started.
     pub started: Instant,
 }
@@ -179,6 +183,7 @@ impl Stats {
             completions: Tally::default(),
             completions_lost: Tally::default(),
             attempts_unasked: Tally::default(),
+            unjudged: Tally::default(),
             started,
         }
     }
@@ -195,6 +200,7 @@ impl Stats {
             completions: self.completions.get(),
             completions_lost: self.completions_lost.get(),
             attempts_unasked: self.attempts_unasked.get(),
+            unjudged: self.unjudged.get(),
             ..StatsReport::default()
         };
         for worker in &self.workers {
@@ -237,6 +243,7 @@ pub struct StatsReport {
     pub completions_lost: u64,
     pub attempts_unasked: u64,
     pub attempts_lost: u64,
+    pub unjudged: u64,
     pub latency: Latencies,
 }
 

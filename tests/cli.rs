@@ -34,6 +34,7 @@ impl Handler for Canned {
         self.asked.lock().unwrap().push(request.clone());
         match request {
             Request::Status {} => Reply::Status(Box::new(self.status.clone())),
+            Request::Health {} => Reply::refused("not asked by any verb"),
             Request::Stats { .. } => Reply::Stats(Box::new(self.stats.clone())),
             Request::List {} => Reply::List(self.bans.clone()),
             Request::Reload {} => Reply::Reloaded(vec!["ports tolerated: 7 → 3".into()]),

@@ -389,6 +389,10 @@ fn print_losses(losses: &Losses, style: Style, out: &mut dyn Write) -> io::Resul
             losses.storm_refusals,
             "offences beyond max_bans_per_minute: dropped, not banned",
         ),
+        (
+            losses.unjudged,
+            "packets that passed unjudged: their worker hung or was starved of CPU",
+        ),
     ];
     if all.iter().all(|(count, _)| *count == 0) {
         return writeln!(out, "\nnothing lost, no errors");

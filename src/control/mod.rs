@@ -4,6 +4,7 @@
 //! what is asked.
 
 pub mod client;
+pub mod health_view;
 pub mod selftest_view;
 pub mod server;
 mod socket;

@@ -360,6 +360,8 @@ pub struct Losses {
     pub enforcement_errors: u64,
     /// Offences beyond `max_bans_per_minute`.
     pub storm_refusals: u64,
+    /// Packets that passed because their worker did not beat: it hung, or was starved of CPU.
+    pub unjudged: u64,
 }
 
 impl Losses {
@@ -372,6 +374,7 @@ impl Losses {
             refusals_lost: report.refusals_lost,
             enforcement_errors: report.enforcement_errors,
             storm_refusals: report.storm_refusals,
+            unjudged: report.unjudged,
         }
     }
 }

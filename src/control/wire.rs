@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::health_view::{AS_EXPECTED, HealthView, QueueHealth, WorkerHealth};
 pub use super::selftest_view::{SelftestPlan, SelftestState};
 pub use super::views::*;
 pub use super::webhook_view::*;
@@ -34,6 +35,8 @@ pub const MAX_BAN: Duration = Duration::from_secs(365 * 86_400);
 pub enum Request {
     /// How the engine is and what it does.
     Status {},
+    /// Whether its parts live; answered within two seconds.
+    Health {},
     /// The counters.
     Stats {
         /// How many of the busiest sources to list.
@@ -163,6 +166,7 @@ impl Request {
     fn bounds(&self) -> Result<(), String> {
         match self {
             Request::Status {}
+            | Request::Health {}
             | Request::List {}
             | Request::Reload {}
             | Request::Snapshot {}
@@ -229,6 +233,8 @@ fn check_text(what: &str, text: &str, longest: usize) -> Result<(), String> {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
+    /// To [`Request::Health`].
+    Health(Box<HealthView>),
     /// To [`Request::Stats`].
     Stats(Box<StatsView>),
     /// To [`Request::List`], ordered by source.
@@ -308,6 +314,7 @@ mod tests {
         };
         let requests = [
             Request::Status {},
+            Request::Health {},
             Request::Stats { top: 10 },
             Request::List {},
             ban(None, None),

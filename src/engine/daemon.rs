@@ -29,6 +29,7 @@ use super::lockout::{self};
 use super::notify::notify;
 use super::open::{Opened, open, put_in_place};
 use super::orders;
+use super::pulse::{self, Pulse, Vitals};
 use super::reconciler;
 use super::refusals;
 use super::reload::Reloader;
@@ -164,6 +165,8 @@ struct Engine {
     recorder: JoinHandle<()>,
     stats: Arc<Stats>,
     confinement: Arc<Confinement>,
+    pulse: JoinHandle<()>,
+    leash: Sender<()>,
 }
 
 /// The webhooks, for who asks how they are; none if they could not be started.
@@ -216,6 +219,7 @@ impl Engine {
         // Whatever can fail comes before the rules: under on_loss = "closed" rules without an engine shut ports.
         let asking = Netlink::open(mnl::Bus::Netfilter)?;
         let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let mut listening = Netlink::open(mnl::Bus::Netfilter)?;
         let now = Instant::now();
         let policy = Arc::new(config.policy.clone());
         let stats = Arc::new(Stats::new(feeds.len(), now));
@@ -272,8 +276,23 @@ impl Engine {
         // Listens from before the table is written, so that nothing somebody else does to it goes unheard.
         let table_watch = TableWatch::open(netlink.portid())?;
         let managed = config.engine.manage_ruleset;
+        let vitals: Arc<Vitals> = Arc::default();
+        vitals.inherit(&mut listening, !managed);
         let ruleset = put_in_place(&mut netlink, Ruleset::build(&spec), loaded.as_ref(), managed)?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
+        let (leash, stop) = pulse::leash();
+        let mut pulse = Pulse {
+            workers: handles.clone(),
+            expected: Arc::clone(&expected),
+            netlink: listening,
+            vitals: Arc::clone(&vitals),
+            stats: Arc::clone(&stats),
+            stop,
+            suspects: Vec::new(),
+            give_up: give_up(&audit, &herald, &stats),
+        };
+        pulse.begin();
+        let pulse = spawn("pulse", &alarm, move || pulse.run())?;
 
         for (target, error) in sets.apply(&restored.changes) {
             // The analyst tries again, as with every ban that the kernel refuses.
@@ -380,6 +399,7 @@ impl Engine {
             health,
             audit: audit.clone(),
             confinement: Arc::clone(confinement),
+            vitals,
         };
         let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
@@ -422,6 +442,8 @@ impl Engine {
             recorder,
             stats,
             confinement: Arc::clone(confinement),
+            pulse,
+            leash,
         })
     }
 
@@ -513,6 +535,8 @@ impl Engine {
         let _ = self.errands.send(Errand::Stop);
         join(self.keeper);
         self.reporter.stop();
+        drop(self.leash);
+        join(self.pulse);
         for (handle, _) in &self.workers {
             handle.order(Order::Stop);
         }
@@ -547,6 +571,19 @@ impl Engine {
             error!("table inet verdictd stays behind: {error}");
         }
     }
+}
+
+/// What a worker that hangs comes to: no thread can be waited for that may never end, so that the process ends as by a
+/// kill, which costs what came since the last snapshot.
+fn give_up(audit: &Audit, herald: &Herald, stats: &Arc<Stats>) -> Box<dyn Fn(String) + Send> {
+    let (audit, herald, stats) = (audit.clone(), herald.clone(), Arc::clone(stats));
+    Box::new(move |why| {
+        let bans = usize::try_from(stats.bans_active.get()).unwrap_or(usize::MAX);
+        herald.tell(|now| event::firewall_stopped(now, "stopped", bans));
+        audit.note(|| What::Stop { why });
+        thread::sleep(LAST_WORDS);
+        std::process::exit(1);
+    })
 }
 
 /// What is written down of a start.
@@ -658,6 +695,8 @@ fn introduce(
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next
 /// packet carries the offence again.
 const OFFENCE_CHANNEL: usize = 4096;
+/// How long log, audit log and spool have to be written when a worker hangs.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a stop waits for webhooks that are on their way.
 const LAST_SENDING: Duration = Duration::from_secs(2);
 /// Errands of the snapshot thread that wait for the one it is at.

@@ -13,6 +13,7 @@ use super::enforcer::{Expected, RETRY};
 use super::keeper::{Errand, Health};
 use super::orders;
 use super::protect::Protection;
+use super::pulse::Vitals;
 use super::report::busiest;
 use super::room::Manner;
 use super::worker::Handle;
@@ -63,6 +64,8 @@ pub struct EngineHandler {
     pub audit: Audit,
     /// What holds the engine itself.
     pub confinement: Arc<Confinement>,
+    /// How the workers are.
+    pub vitals: Arc<Vitals>,
 }
 
 /// What is in force, as a whole.
@@ -108,6 +111,7 @@ impl EngineHandler {
     fn answer(&self, request: Request, peer: Peer) -> Reply {
         match request {
             Request::Status {} => self.status(),
+            Request::Health {} => self.health(),
             Request::Stats { top } => self.stats(top.min(MAX_TOP)),
             Request::List {} => self.ask(|to| Command::List { to }),
             Request::Ban {
@@ -287,6 +291,7 @@ impl EngineHandler {
         of_table.extend(self.health.degraded());
         of_table.extend(self.audit.state().degraded);
         of_table.extend(self.confinement.lost());
+        of_table.extend(self.vitals.degraded(&self.stats));
         of_table
     }
 
@@ -333,7 +338,7 @@ impl EngineHandler {
             .collect()
     }
 
-    fn queues(&self) -> Vec<u16> {
+    pub(super) fn queues(&self) -> Vec<u16> {
         match self.running.get().backend {
             None => Vec::new(),
             Some(_) => self.layout.queues().collect(),
@@ -370,9 +375,14 @@ impl EngineHandler {
     }
 
     fn loaded(&self) -> TableState {
-        let expected = Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner));
         let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
-        match ruleset::read(&mut netlink) {
+        self.vitals.count(&mut netlink, &self.stats);
+        self.compared(&mut netlink)
+    }
+
+    pub(super) fn compared(&self, netlink: &mut Netlink) -> TableState {
+        let expected = Arc::clone(&self.expected.lock().unwrap_or_else(PoisonError::into_inner));
+        match ruleset::read(netlink) {
             Ok(Some(loaded)) => {
                 let differences = loaded.differences(&expected);
                 let words = match differences.len() {
@@ -391,10 +401,10 @@ impl EngineHandler {
     }
 }
 
-struct TableState {
+pub(super) struct TableState {
     protected: bool,
     words: String,
-    degraded: Vec<String>,
+    pub(super) degraded: Vec<String>,
 }
 
 impl TableState {

@@ -130,6 +130,7 @@ mod tests {
         );
         for question in [
             Request::Status {},
+            Request::Health {},
             Request::Stats { top: 1 },
             Request::List {},
             Request::Webhooks {},

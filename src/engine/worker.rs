@@ -18,6 +18,7 @@ use crate::core::prefix::Prefix;
 use crate::core::probe;
 use crate::core::services::Services;
 use crate::core::verdict::{Class, Offence, Reason, Verdict};
+use crate::kernel::beat::Heart;
 use crate::kernel::queue::{Feed, FeedConfig, FeedError, Packet};
 use crate::notify::refusals::Refusal;
 use crate::stats::{Stats, WorkerStats};
@@ -53,6 +54,8 @@ pub enum Order {
     Look(IpAddr, Sender<u32>),
     /// It is over, and they were never here.
     Tested,
+    /// Send a beat and answer: who does both is alive.
+    Pulse(Sender<()>),
     /// Leave.
     Stop,
 }
@@ -99,6 +102,9 @@ pub struct Worker {
     ears: Ears,
     stats: Arc<Stats>,
     index: usize,
+    heart: Heart,
+    /// When word is to be sent again that this worker lives.
+    beat_at: Instant,
     /// Who is made up by a self-test.
     tested: Vec<Prefix>,
     /// When sources whose window is over are looked for again.
@@ -129,6 +135,8 @@ impl Worker {
                 ears,
                 stats,
                 index,
+                heart: Heart::open(index as u16),
+                beat_at: Instant::now(),
                 tested: Vec::new(),
                 tidy_at: Instant::now(),
             },
@@ -148,6 +156,7 @@ impl Worker {
                 return Ok(());
             }
             let now = Instant::now();
+            self.beat(now);
             self.tidy(now);
             self.tell_due(now);
             while self.serve()? {
@@ -175,6 +184,7 @@ impl Worker {
             stats.latency.record(nanoseconds, u64::from(served.held));
             publish(stats, feed);
         }
+        self.beat(received);
         Ok(served.more)
     }
 
@@ -213,6 +223,14 @@ impl Worker {
                     let _ = to.send(u32::try_from(ports).unwrap_or(u32::MAX));
                 }
                 Order::Tested => self.tested.drain(..).for_each(|source| self.judge.erase(source)),
+                Order::Pulse(to) => {
+                    if self.feed.fails_open() {
+                        self.heart.beat();
+                    }
+                    self.stats.workers[self.index].pulses.add(1);
+                    // The asker may have given up waiting.
+                    let _ = to.send(());
+                }
                 Order::Stop => return false,
             }
         }
@@ -220,6 +238,14 @@ impl Worker {
         stats.tracked.set(self.judge.tracked() as u64);
         stats.evicted.set(self.judge.evicted());
         true
+    }
+
+    /// Sends word that this worker lives, if it is time: also under a flood, when it never sleeps.
+    fn beat(&mut self, now: Instant) {
+        if now >= self.beat_at && self.feed.fails_open() {
+            self.heart.beat();
+            self.beat_at = now + BEAT_EVERY;
+        }
     }
 
     /// Forgets sources whose window is over, once a second: also when no packet comes, or only known sources'.
@@ -242,14 +268,16 @@ impl Worker {
         }
     }
 
-    /// Sleeps until a packet or an order comes, an offence is due, or it is time to tidy up.
+    /// Sleeps until a packet or an order comes, an offence or a beat is due, or it is time to tidy up.
     fn wait(&self) {
         let mut ready = [
             PollFd::from_borrowed_fd(self.feed.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
         ];
         // EINTR and everything else lead back to the loop, which looks for itself.
-        let patience = patience(self.judge.tracked(), self.judge.next_due());
+        let beat_at = self.feed.fails_open().then_some(self.beat_at);
+        let due = self.judge.next_due().into_iter().chain(beat_at).min();
+        let patience = patience(self.judge.tracked(), due);
         let _ = poll(&mut ready, patience.as_ref());
         if ready[1].revents().contains(PollFlags::IN) {
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
@@ -328,5 +356,10 @@ fn tell(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, offence: Box<Offenc
     }
 }
 
+/// Three beats may be late or lost before a worker counts as hung ([`BEAT_LASTS`]): a busy machine must not pass by
+/// workers that are only slow.
+///
+/// [`BEAT_LASTS`]: crate::kernel::ruleset::alive::BEAT_LASTS
+const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// A source is forgotten at most so long after its window ended, and a waking costs microseconds.
 const TIDY_EVERY: Duration = Duration::from_secs(1);

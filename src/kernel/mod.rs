@@ -1,5 +1,6 @@
 //! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
 
+pub mod beat;
 mod bind;
 pub mod confine;
 pub mod conntrack;

@@ -179,6 +179,11 @@ impl Feed {
         })
     }
 
+    /// Whether what is for its queues is to pass where it does not answer.
+    pub fn fails_open(&self) -> bool {
+        self.config.fail_open && self.config.new_queue.is_some()
+    }
+
     /// Goes over to `config` while packets flow: queues that are not bound yet are bound, those that are get the
     /// new settings, and none is let go of (what waits in it would be lost; without a rule nothing comes).
     ///

@@ -22,6 +22,7 @@ mod mission;
 mod modes;
 mod odd;
 mod protected;
+mod pulse;
 mod reload;
 mod scan_table;
 mod scans;

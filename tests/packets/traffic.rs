@@ -212,7 +212,7 @@ fn observing_holds_nothing_and_wakes_no_conntrack() {
 }
 
 #[test]
-fn sources_are_forgotten_without_traffic_and_then_the_workers_sleep() {
+fn sources_are_forgotten_without_traffic_and_then_the_workers_only_beat() {
     let lab = Lab::new();
     // 10.1 s: nearly the shortest window there is; and what is no longer new is forgotten soon.
     let config = DETECTION.replace("\"standard\"", "\"custom\"")
@@ -228,18 +228,27 @@ fn sources_are_forgotten_without_traffic_and_then_the_workers_sleep() {
     let before = sleeps(pid);
     assert!(!before.is_empty());
     thread::sleep(secs(3));
-    assert_eq!(sleeps(pid), before, "workers wake up for nothing");
+    // Four beats a second, and one order to give a sign of life.
+    let woken = sleeps(pid)
+        .into_iter()
+        .zip(&before)
+        .map(|(now, before)| now - before);
+    let woken: Vec<u64> = woken.collect();
+    assert!(
+        woken.iter().all(|count| *count <= 3 * 5 + 3),
+        "workers wake up for nothing: {woken:?}"
+    );
 }
 
 /// How often each worker thread of `pid` went to sleep.
-fn sleeps(pid: u64) -> Vec<String> {
+fn sleeps(pid: u64) -> Vec<u64> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a running engine");
     let status = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
     let workers = status.filter(|status| status.starts_with("Name:\tworker"));
     let line = |text: &str| {
         text.lines()
             .find(|line| line.starts_with("voluntary"))
-            .map(str::to_owned)
+            .and_then(|line| line.split_whitespace().last()?.parse().ok())
     };
     workers.filter_map(|text| line(&text)).collect()
 }

@@ -37,7 +37,12 @@ fn every_mode_is_proved_with_every_preset() {
                 let found = if enforce { "banned" } else { "recorded" };
                 assert!(rig::ms(&proof, found) < 1000.0, "{proof}");
                 assert_eq!(Traces::of(&ns, &engine), before, "{text}");
-                assert_eq!(ns.conntrack_count(), 0, "{text}");
+                // A worker's beats (UDP to port 9) have an entry, where they are.
+                let flows = ns.must("conntrack", &["-L"]);
+                let ours = flows
+                    .lines()
+                    .filter(|flow| !flow.contains("dst=127.0.0.1") || !flow.contains("dport=9 "));
+                assert_eq!(ours.count(), 0, "{text}{flows}");
                 rig::nothing_is_written(&engine);
             }
         }

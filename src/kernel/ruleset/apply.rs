@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use nftnl::{Batch, MsgType, ProtoFamily, Rule, Table};
 
+use super::alive;
 use super::encode::Encoder;
 use super::expression::c_string;
 use super::messages;
@@ -273,6 +274,9 @@ fn add_sets(batch: &mut Transaction, ruleset: &Ruleset, found: &Loaded) {
             for message in messages::fill_set(&set.name, intervals) {
                 batch.add(&message, part);
             }
+        }
+        if let SetKind::Alive { workers } = &set.kind {
+            batch.add(&alive::given(0..*workers, alive::GIVEN), part);
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Ruleset;
+use super::alive;
 use super::apply::rule_messages;
 use super::messages::{Bound, bounds};
 use super::model::{Chain, Set, SetKind};
@@ -105,10 +106,12 @@ impl LoadedSet {
     pub(super) fn fits(&self, set: &Set) -> bool {
         let timeout = match set.kind {
             SetKind::Limits => Some(u64::from(super::LIMIT_TIMEOUT_SECONDS) * 1000),
+            SetKind::Alive { .. } => Some(alive::millis(alive::BEAT_LASTS)),
             _ => None,
         };
         let size = match set.kind {
             SetKind::Limits => self.size == Some(super::LIMIT_SET_SIZE),
+            SetKind::Alive { .. } => self.size == Some(alive::SIZE),
             _ => true,
         };
         self.key == set.key.kind() && self.flags == set.kind.flags() && self.timeout == timeout && size

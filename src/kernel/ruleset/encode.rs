@@ -7,6 +7,7 @@ use std::ffi::CStr;
 
 use nftnl::nftnl_sys as ffi;
 
+use super::alive;
 use super::expression::*;
 use super::messages::{message, put_key, put_size, set_userdata};
 use super::model::{Source, Step};
@@ -138,6 +139,17 @@ impl Encoder<'_> {
                 out.push(over_limit(set));
             }
             Step::OverRate { per_second, burst } => out.push(over_rate(*per_second, *burst)),
+            Step::Beat => out.extend([
+                meta(libc::NFT_META_MARK),
+                and(R1, &alive::MARK_MASK.to_ne_bytes()),
+                eq(&alive::MARK.to_ne_bytes()),
+            ]),
+            Step::Revive => out.extend([meta(libc::NFT_META_MARK), update(alive::ALIVE)]),
+            Step::Silent(worker) => out.extend([
+                meta(libc::NFT_META_MARK),
+                constant(&alive::mark(*worker).to_ne_bytes()),
+                lookup(alive::ALIVE).with(ffi::NFTNL_EXPR_LOOKUP_FLAGS, INVERTED),
+            ]),
             Step::Counter => out.push(Expression::new(c"counter")),
             Step::Log { group, fate } => out.push(log(*group, fate.word())),
             Step::Queue { number, bypass } => out.push(match self.backend {

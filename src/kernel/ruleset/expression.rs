@@ -44,6 +44,12 @@ pub(super) fn and(register: Value, mask: &[u8]) -> Expression {
         .with(ffi::NFTNL_EXPR_BITWISE_XOR, Value::Bytes(vec![0; mask.len()]))
 }
 
+/// Whatever the register holds, it holds this from here on: an `immediate` that nft has words for.
+pub(super) fn constant(value: &[u8]) -> Expression {
+    let nothing = vec![0; value.len()];
+    and(R1, &nothing).with(ffi::NFTNL_EXPR_BITWISE_XOR, Value::Bytes(value.into()))
+}
+
 pub(super) fn cmp(op: i32, data: &[u8]) -> Expression {
     Expression::new(c"cmp")
         .with(ffi::NFTNL_EXPR_CMP_SREG, R1)
@@ -123,6 +129,11 @@ pub(super) fn over_rate(per_second: u64, burst: u32) -> Expression {
 
 pub(super) fn over_limit(set: &str) -> Expression {
     let limit = over_rate(LIMIT_PER_SECOND, LIMIT_BURST);
+    update(set).with(ffi::NFTNL_EXPR_DYNSET_EXPR, Value::Inner(limit.into()))
+}
+
+/// An element for what is in the register: made, or its timeout begun anew.
+pub(super) fn update(set: &str) -> Expression {
     Expression::new(c"dynset")
         .with(ffi::NFTNL_EXPR_DYNSET_SREG_KEY, R1)
         .with(
@@ -130,7 +141,6 @@ pub(super) fn over_limit(set: &str) -> Expression {
             Value::U32(libc::NFT_DYNSET_OP_UPDATE as u32),
         )
         .with(ffi::NFTNL_EXPR_DYNSET_SET_NAME, Value::Name(c_string(set)))
-        .with(ffi::NFTNL_EXPR_DYNSET_EXPR, Value::Inner(limit.into()))
 }
 
 pub(super) fn log(group: u16, prefix: &str) -> Expression {

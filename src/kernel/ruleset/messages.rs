@@ -1,6 +1,7 @@
 //! Table, chains, sets and elements as netlink messages. `nftnl` has types for some of them, but none that
 //! carries a comment, a timeout or a size, and its sets are added exclusively.
 
+use super::alive;
 use super::model::{Chain, Interval, Key, Set, SetKind};
 use super::spec::Family;
 use super::sys::Message;
@@ -74,9 +75,14 @@ pub(super) fn add_set(set: &Set, id: u32) -> Message {
             let timeout = u64::from(LIMIT_TIMEOUT_SECONDS) * 1000;
             builder.put_be64(NFTA_SET_TIMEOUT, timeout);
         }
+        SetKind::Alive { .. } => {
+            put_size(&mut builder, alive::SIZE);
+            builder.put_be32(NFTA_SET_GC_INTERVAL, alive::GC_SECONDS * 1000);
+            builder.put_be64(NFTA_SET_TIMEOUT, alive::millis(alive::BEAT_LASTS));
+        }
         SetKind::Filter(_) => {}
     }
-    let userdata = set_userdata(BIG_ENDIAN, Some(&set.comment));
+    let userdata = set_userdata(set.key.order(), Some(&set.comment));
     builder.put(NFTA_SET_USERDATA, &userdata);
     Message::new(builder.bytes())
 }
@@ -164,6 +170,14 @@ impl Key {
             Key::Addr(Family::V4) => (TYPE_IPADDR, 4),
             Key::Addr(Family::V6) => (TYPE_IP6ADDR, 16),
             Key::Port => (TYPE_INET_SERVICE, 2),
+            Key::Mark => (TYPE_MARK, 4),
+        }
+    }
+
+    fn order(self) -> u32 {
+        match self {
+            Key::Addr(_) | Key::Port => BIG_ENDIAN,
+            Key::Mark => HOST_ENDIAN,
         }
     }
 }
@@ -173,7 +187,7 @@ impl SetKind {
         let flags = match self {
             SetKind::Bans { .. } => libc::NFT_SET_TIMEOUT,
             SetKind::Filter(_) => libc::NFT_SET_INTERVAL,
-            SetKind::Limits => libc::NFT_SET_EVAL | libc::NFT_SET_TIMEOUT,
+            SetKind::Limits | SetKind::Alive { .. } => libc::NFT_SET_EVAL | libc::NFT_SET_TIMEOUT,
         };
         flags as u32
     }

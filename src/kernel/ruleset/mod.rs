@@ -4,6 +4,7 @@
 //! One typed value ([`model`]) has both renderings, nft's words ([`text`]) and the kernel's expressions
 //! ([`encode`]), so that what people read is what runs.
 
+pub mod alive;
 mod apply;
 mod compare;
 mod encode;

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use super::alive;
 use super::spec::Family;
 use crate::core::ports::PortSet;
 use crate::core::prefix::{Prefix, PrefixSet};
@@ -24,6 +25,7 @@ pub(super) struct Set {
 pub(super) enum Key {
     Addr(Family),
     Port,
+    Mark,
 }
 
 /// What a set is for, which settles its flags and who fills it.
@@ -35,6 +37,8 @@ pub(super) enum SetKind {
     Filter(Vec<Interval>),
     /// Filled by rules, one rate limit an element.
     Limits,
+    /// The workers that have let hear of themselves; kept alive by rules, given so many at first.
+    Alive { workers: u16 },
 }
 
 /// First and last value of a range, in network byte order, as wide as the key.
@@ -127,6 +131,12 @@ pub(super) enum Step {
         per_second: u64,
         burst: u32,
     },
+    /// Carries the mark of a worker's beat.
+    Beat,
+    /// The worker of the beat lives.
+    Revive,
+    /// Nothing was heard of this worker for a while.
+    Silent(u16),
     Counter,
     /// A copy to a log group, and what becomes of the packet.
     Log {
@@ -185,6 +195,15 @@ impl Set {
             key: Key::Addr(family),
             kind: SetKind::Limits,
             comment: comment.into(),
+        }
+    }
+
+    pub(super) fn alive(workers: u16) -> Set {
+        Set {
+            name: alive::ALIVE.into(),
+            key: Key::Mark,
+            kind: SetKind::Alive { workers },
+            comment: "workers that beat".into(),
         }
     }
 

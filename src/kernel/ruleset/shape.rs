@@ -4,6 +4,7 @@
 //! The order is the policy: answers to what the host began pass before any ban, a ban holds before anything
 //! else passes, and what is refused is dropped here in the kernel, whether or not an engine runs.
 
+use super::alive;
 use super::model::{Chain, CtState, Rule, Set, Source, Step};
 use super::spec::{Family, Spec, ban_set_name};
 use super::{INVALID_BURST, INVALID_PER_SECOND};
@@ -45,6 +46,9 @@ pub(super) fn sets(spec: &Spec) -> Vec<Set> {
             sets.push(Set::limits(other, family, "rate of other protocols, per source"));
         }
     }
+    if spec.has_switch() {
+        sets.push(Set::alive(spec.layout.workers));
+    }
     sets
 }
 
@@ -64,6 +68,9 @@ pub(super) fn chains(spec: &Spec) -> Vec<Chain> {
 fn enforcing(spec: &Spec) -> Vec<Chain> {
     let workers = 0..spec.layout.workers;
     let mut chains = Vec::new();
+    if spec.has_switch() {
+        chains.extend([unjudged(), pulse()]);
+    }
     chains.extend(
         workers
             .clone()
@@ -117,7 +124,10 @@ fn raw(spec: &Spec) -> Chain {
 
 fn pre_enforcing(spec: &Spec) -> Chain {
     use Step::*;
-    let mut rules = always_passes();
+    let mut rules = match spec.has_switch() {
+        true => always_passes(Goto("pulse")),
+        false => always_passes(Accept),
+    };
     rules.push(Rule::new(
         "answers to what this host or a guest began",
         [CtReply, Accept],
@@ -162,7 +172,7 @@ fn pre_enforcing(spec: &Spec) -> Chain {
 /// TCP may hide them; UDP cannot be told from answers and is left out.
 fn pre_observing(spec: &Spec) -> Chain {
     use Step::*;
-    let mut rules = always_passes();
+    let mut rules = always_passes(Accept);
     rules.push(not_local());
     rules.extend(later_fragments());
     rules.extend(dhcp());
@@ -213,10 +223,10 @@ fn pre(comment: &str, rules: Vec<Rule>) -> Chain {
 }
 
 /// What no policy and no ban may stop: without it the host loses its network.
-fn always_passes() -> Vec<Rule> {
+fn always_passes(loopback: Step) -> Vec<Rule> {
     use Step::*;
     vec![
-        Rule::new("loopback", [Interface("lo".into()), Accept]),
+        Rule::new("loopback", [Interface("lo".into()), loopback]),
         Rule::new("neighbours, multicast listeners, path MTU", [Vital6, Accept]),
         Rule::new("path MTU", [FragmentationNeeded, Accept]),
     ]
@@ -434,12 +444,37 @@ fn queue(spec: &Spec, prefix: &str, worker: u16, number: u16, what: &str) -> Cha
         OnLoss::Open => "passes while nobody listens",
         OnLoss::Closed => "dropped while nobody listens",
     };
+    let queue = Rule::new(comment, [Step::Queue { number, bypass }]);
+    let switch = spec.has_switch().then(|| {
+        let steps = [Step::Silent(worker), Step::Goto("unjudged")];
+        Rule::new("passes while the worker does not beat", steps)
+    });
     Chain {
         name: format!("{prefix}{worker}"),
         priority: None,
         comment: format!("{what} of worker {worker}"),
-        rules: vec![Rule::new(comment, [Step::Queue { number, bypass }])],
+        rules: switch.into_iter().chain([queue]).collect(),
     }
+}
+
+/// The dead man's switch. A queue with a listener holds what comes, even if the listener hangs; `bypass` is of no use
+/// then. So each worker has to send word to itself every quarter of a second, over lo and marked as only
+/// CAP_NET_ADMIN can: that keeps its element in a set, and the kernel queues only for workers that have one.
+fn pulse() -> Chain {
+    let rules = vec![
+        Rule::new("beats of workers", [Step::Beat, Step::Revive, Step::Drop]),
+        Rule::new("loopback", [Step::Accept]),
+    ];
+    chain("pulse", "loopback", rules)
+}
+
+fn unjudged() -> Chain {
+    let rule = Rule::new("passed unjudged", [Step::Counter, Step::Accept]);
+    chain(
+        alive::UNJUDGED,
+        "what passes while its worker does not beat",
+        vec![rule],
+    )
 }
 
 fn copy(spec: &Spec, worker: u16, fate: Fate) -> Chain {

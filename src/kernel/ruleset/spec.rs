@@ -141,6 +141,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether new connections pass where their worker hangs, which takes a heartbeat of each worker.
+    pub fn has_switch(&self) -> bool {
+        !self.observing && self.on_loss == OnLoss::Open
+    }
+
     /// Every (family, length) that has a set of bans, in the order of their rules.
     pub fn ban_sets(&self) -> BTreeSet<(Family, u8)> {
         let mut sets = self.prefix_sets.clone();

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Ruleset;
+use super::alive;
 use super::model::{Chain, CtState, Interval, Key, Rule, Set, SetKind, Source, Step, mask};
 use super::spec::{Backend, Family};
 use super::uapi::{V4_FRAGMENT_OFFSET, V4_MORE_FRAGMENTS};
@@ -44,6 +45,11 @@ impl Display for Set {
             SetKind::Limits => {
                 writeln!(f, "\t\tsize {}\n\t\tflags dynamic,timeout", super::LIMIT_SET_SIZE)?;
                 writeln!(f, "\t\ttimeout {}s", super::LIMIT_TIMEOUT_SECONDS)?;
+            }
+            SetKind::Alive { .. } => {
+                writeln!(f, "\t\tsize {}\n\t\tflags dynamic,timeout", alive::SIZE)?;
+                writeln!(f, "\t\ttimeout {}ms", alive::millis(alive::BEAT_LASTS))?;
+                writeln!(f, "\t\tgc-interval {}s", alive::GC_SECONDS)?;
             }
         }
         writeln!(f, "\t\tcomment \"{}\"", self.comment)?;
@@ -129,6 +135,12 @@ impl Display for Step {
             Step::OverRate { per_second, burst } => {
                 write!(f, "limit rate over {per_second}/second burst {burst} packets")
             }
+            Step::Beat => write!(f, "meta mark & {:#x} == {:#x}", alive::MARK_MASK, alive::MARK),
+            Step::Revive => write!(f, "update @{} {{ meta mark }}", alive::ALIVE),
+            Step::Silent(worker) => {
+                let mark = alive::mark(*worker);
+                write!(f, "meta mark & 0x0 | {mark:#x} != @{}", alive::ALIVE)
+            }
             Step::Counter => f.write_str("counter"),
             Step::Log { group, fate } => {
                 let (snaplen, threshold) = (super::SNAPLEN, super::LOG_THRESHOLD);
@@ -178,6 +190,7 @@ impl Display for Key {
             Key::Addr(Family::V4) => "ipv4_addr",
             Key::Addr(Family::V6) => "ipv6_addr",
             Key::Port => "inet_service",
+            Key::Mark => "mark",
         })
     }
 }
@@ -275,7 +288,8 @@ The table of verdictd, the NFQUEUE verdict engine, as the engine loads it by net
 
 It holds the policy by itself: a stopped engine changes nothing about what is refused, trusted or banned.
 What is new goes to one verdict queue per worker, chosen by a hash of the source. `bypass` lets it pass
-while no engine listens. Bans are elements with timeouts in the sets banned4 and banned6.
+while no engine listens; while one listens and hangs, its workers are missing in the set alive, and what
+is theirs passes by chain unjudged. Bans are elements with timeouts in the sets banned4 and banned6.
 
 To load it from your own nftables.conf: include this file, and set `manage_ruleset = false` in the section
 [engine] of verdictd.toml. Do not change the seed while an engine runs; numbers and seed are read from here.
