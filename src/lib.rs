@@ -4,7 +4,7 @@
 //! go into nft sets whose elements time out by themselves, so that the kernel enforces bans and they outlive
 //! this process.
 //!
-//! Imports point inwards only: [`core`] ◀ [`webhook`] ◀ [`config`] ◀ [`kernel`], [`state`], [`notify`], [`stats`], [`control`], [`audit`] ◀ [`engine`], [`selftest`] ◀ [`cli`].
+//! Imports point inwards only: [`core`] ◀ [`webhook`] ◀ [`config`] ◀ [`kernel`], [`state`], [`notify`], [`stats`], [`control`], [`audit`] ◀ [`engine`], [`selftest`] ◀ [`monitor`] ◀ [`cli`].
 //! `core` decides and touches no clock, thread, file or socket; `tests/layers.rs` holds it to that.
 
 pub mod audit;
@@ -14,6 +14,7 @@ pub mod control;
 pub mod core;
 pub mod engine;
 pub mod kernel;
+pub mod monitor;
 pub mod notify;
 pub mod selftest;
 pub mod state;

@@ -43,6 +43,7 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("crate::stats", "an outer layer"),
     ("crate::state", "an outer layer"),
     ("crate::selftest", "an outer layer"),
+    ("crate::monitor", "an outer layer"),
 ];
 
 #[test]

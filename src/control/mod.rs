@@ -4,6 +4,8 @@
 //! what is asked.
 
 pub mod client;
+pub mod monitor_view;
+pub mod pidfile;
 pub mod selftest_view;
 pub mod server;
 mod socket;

@@ -10,6 +10,7 @@ use tracing::info;
 use super::analyst::{Command, Target};
 use super::daemon::{Couriers, Event};
 use super::enforcer::{Expected, RETRY};
+use super::herald::Herald;
 use super::keeper::{Errand, Health};
 use super::orders;
 use super::protect::Protection;
@@ -60,6 +61,8 @@ pub struct EngineHandler {
     pub health: Arc<Health>,
     /// Where orders are written down.
     pub audit: Audit,
+    /// Who tells other systems.
+    pub herald: Herald,
 }
 
 /// What is in force, as a whole.
@@ -137,7 +140,7 @@ impl EngineHandler {
             }),
             Request::Snapshot {} => self.snapshot(),
             Request::AuditNote { kind, result, detail } => {
-                orders::note(&self.audit, kind, result, detail, peer)
+                orders::note(&self.audit, &self.herald, kind, result, detail, peer)
             }
             Request::Webhooks {} => {
                 self.couriers(|webhooks| Reply::Webhooks(Box::new(WebhookView::of(&webhooks.status()))))
