@@ -78,7 +78,8 @@ pub enum MonitorError {
 ///
 /// # Errors
 /// If it cannot begin, or another one took its place.
-pub fn run(options: Options) -> Result<Outcome, MonitorError> {
+pub fn run(mut options: Options) -> Result<Outcome, MonitorError> {
+    options.every = options.every.max(Duration::from_secs(1));
     if !rustix::process::geteuid().is_root() {
         return Err(MonitorError::NotRoot);
     }
