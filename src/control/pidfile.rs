@@ -6,9 +6,9 @@
 //!
 //! At a planned end the process adds a line that says so: by it the monitor knows that nobody wants it started again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
@@ -102,6 +102,8 @@ impl PidFile {
     }
 
     fn write(&mut self) -> io::Result<()> {
+        // Whatever the umask: `verdictctl status` of the group reads it.
+        self.file.set_permissions(Permissions::from_mode(0o644))?;
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         writeln!(self.file, "{}", std::process::id())
@@ -157,8 +159,15 @@ fn open_to_hold(path: &Path) -> io::Result<File> {
         Ok(file) if trusted(&file) => return Ok(file),
         // A link, a fifo, a file that others may write or that has a second name: not ours, and in our place.
         Ok(_) => fs::remove_file(path)?,
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => fs::remove_file(path)?,
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => fs::remove_file(path)?,
+        // Root's, where the engine is somebody else in a directory of its own.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ELOOP | libc::ENXIO | libc::EACCES)
+            ) =>
+        {
+            fs::remove_file(path)?;
+        }
         Err(error) => return Err(error),
     }
     options.create_new(true).open(path)
