@@ -117,6 +117,7 @@ fn protecting() -> Canned {
             blind: vec![],
             audit: None,
             degraded: vec![],
+            monitor: None,
         },
         stats: StatsView {
             protected: true,

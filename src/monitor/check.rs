@@ -122,15 +122,18 @@ impl Eyes {
         if !health.stuck.is_empty() {
             return Some(Finding::Stuck(health.stuck));
         }
-        let here = shares_network(process);
-        let unbound = here.then(|| unbound(&health.queues)).unwrap_or_default();
+        let health_of_table = health.table;
+        if !shares_network(process) {
+            return (!health_of_table.is_empty()).then_some(Finding::Table(health_of_table));
+        }
+        let unbound = unbound(&health.queues);
         if !unbound.is_empty() {
             return Some(Finding::Unbound(unbound));
         }
-        if !health.table.is_empty() {
-            return Some(Finding::Table(health.table));
-        }
-        let missing = here.then(|| self.missing(true)).unwrap_or_default();
+        let missing = match health_of_table.is_empty() {
+            true => self.missing(true),
+            false => health_of_table,
+        };
         (!missing.is_empty()).then_some(Finding::Table(missing))
     }
 
