@@ -161,6 +161,11 @@ mod tests {
     fn a_stopped_process_is_killed_after_its_grace() {
         let (mut child, process) = sleeper();
         process.signal(Signal::STOP).unwrap();
+        // SIGTERM beside a SIGSTOP that is still on its way would be taken first.
+        let stat = format!("/proc/{}/stat", process.pid());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            std::thread::yield_now();
+        }
         assert_eq!(process.end(Duration::from_millis(50)).unwrap(), Ended::Killed);
         child.wait().unwrap();
         assert!(process.wait(Duration::ZERO));

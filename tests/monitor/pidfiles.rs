@@ -32,8 +32,11 @@ impl Drop for Bystander {
 }
 
 /// Puts something else in the place of a pid file.
-fn plants(bystander: u32) -> Vec<(&'static str, Box<dyn Fn(&Path)>)> {
-    let named = move |text: String| -> Box<dyn Fn(&Path)> {
+type Plant = Box<dyn Fn(&Path)>;
+
+/// Each with its name.
+fn plants(bystander: u32) -> Vec<(&'static str, Plant)> {
+    let named = move |text: String| -> Plant {
         Box::new(move |path: &Path| fs::write(path, &text).expect("a file of ours"))
     };
     vec![
