@@ -186,7 +186,13 @@ fn start_engine(places: &Places, screen: &mut Screen<'_>) -> Result<(), CliError
     // Two starts at once: the second waits, and finds an engine.
     let _lock = lock(places)?;
     if let Some(engine) = Process::engine(places) {
-        writeln!(screen.out, "the engine runs already, pid {}", engine.pid())?;
+        let pid = engine.pid();
+        if let Err(error) = places.client().within(PATIENCE).ask(&Request::Status {}) {
+            return Err(CliError::Failed(format!(
+                "the engine runs already, pid {pid}, but {error}: verdictctl restart ends it and starts another"
+            )));
+        }
+        writeln!(screen.out, "the engine runs already, pid {pid}")?;
         return Ok(());
     }
     launch_engine(places, &program, screen)
@@ -215,10 +221,11 @@ fn end_engine(places: &Places, screen: &mut Screen<'_>) -> Result<bool, CliError
         writeln!(screen.out, "no engine runs")?;
         return Ok(false);
     };
-    if end(&engine, "engine", screen)? == Ended::Killed {
-        // It could not say itself that nobody wants it started again.
-        pidfile::mark_planned(&places.engine_pid(), "verdictctl")
-            .map_err(|error| CliError::Failed(error.to_string()))?;
+    end(&engine, "engine", screen)?;
+    let path = places.engine_pid();
+    if pidfile::planned_end(&path).is_none() {
+        // It hung, or had lost its pid file, and could not say itself that nobody wants it started again.
+        pidfile::mark_planned(&path, "verdictctl").map_err(|error| CliError::Failed(error.to_string()))?;
     }
     Ok(true)
 }

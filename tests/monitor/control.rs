@@ -133,6 +133,13 @@ fn under_closed_a_stop_needs_a_word_more() {
     assert_eq!(rig.engine(), engine);
     // Also where it does not answer, by the configuration.
     signal(engine.expect("it runs"), Signal::STOP);
+    let hung = rig.control("start", &[]);
+    assert_eq!(hung.code(), 1, "{}", hung.text());
+    assert!(
+        hung.stderr.contains("did not answer within 2 seconds") && hung.stderr.contains("verdictctl restart"),
+        "{}",
+        hung.stderr
+    );
     assert_eq!(rig.control("stop", &[]).code(), 1);
     signal(engine.expect("it runs"), Signal::CONT);
     rig.must("stop", &["--remove-rules"]);
