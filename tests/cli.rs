@@ -119,6 +119,7 @@ fn protecting() -> Canned {
             confinement: "seccomp, landlock (ABI 7), capabilities net_admin".into(),
             audit: None,
             degraded: vec![],
+            monitor: None,
         },
         stats: StatsView {
             protected: true,

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use super::audit::AuditVerb;
+use super::control::{MonitorArgs, PlaceArgs, StopArgs};
 use super::harden::HardenArgs;
+use super::status::StatusArgs;
 use super::verify::VerifyArgs;
 use super::webhook::WebhookVerb;
 
@@ -22,12 +24,16 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Say whether the host is protected, and how the engine runs
-    Status {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Say whether the host is protected, and how engine and monitor run
+    Status(StatusArgs),
+    /// Start the engine: through systemd where it has the unit, else detached, with its log in the log directory
+    Start(PlaceArgs),
+    /// Stop monitor and engine; rules and bans stay in the kernel
+    Stop(StopArgs),
+    /// Stop the engine and start it again; the monitor stays
+    Restart(PlaceArgs),
+    /// Start the engine, and the monitor that watches it
+    Monitor(MonitorArgs),
     /// Show verdicts by reason, rates, latency, queues, bans and the busiest sources
     Stats(StatsArgs),
     /// List every live ban

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::error;
 
 use super::check::check;
+use super::monitor::{self, Monitor};
 use super::selftest::{self, Selftest};
 use crate::config::{self, ConfigError};
 use crate::engine::daemon::{self, Options};
@@ -35,6 +36,8 @@ enum Verb {
     Check(ConfigFile),
     /// Print the nftables ruleset that this configuration would load
     Ruleset(ConfigFile),
+    /// Watch the engine and start it again when it is gone, hangs or does not do its work, needs root
+    Monitor(Monitor),
     /// Try the running engine with a scan of its own: leaves no trace, safe in production, needs root
     Selftest(Selftest),
 }
@@ -68,9 +71,20 @@ struct Run {
     /// What is logged: error, warn, info, debug or trace [default: $VERDICTD_LOG, else info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Started by `verdictctl start` or the monitor: leave their session
+    #[arg(long, hide = true)]
+    detached: bool,
 }
 
-fn log_format() -> impl TypedValueParser<Value = Format> {
+/// Leaves the session of who started us: its end is none of ours. The name is what `ps` shows; we were started by the
+/// number of a descriptor.
+pub(super) fn detach() {
+    // Refused to the leader of a group, which is detached already.
+    let _ = rustix::process::setsid();
+    let _ = std::fs::write("/proc/self/comm", "verdictd");
+}
+
+pub(super) fn log_format() -> impl TypedValueParser<Value = Format> {
     let words = Format::ALL.map(|(word, _)| word);
     PossibleValuesParser::new(words).map(|given| {
         let known = Format::ALL.into_iter().find(|(word, _)| *word == given);
@@ -85,6 +99,7 @@ pub fn main() -> ExitCode {
         Verb::Run(run) => self::run(run),
         Verb::Check(file) => check(&file.config),
         Verb::Ruleset(file) => ruleset(&file.config),
+        Verb::Monitor(args) => monitor::run(args),
         Verb::Selftest(args) => selftest::run(args),
     }
 }
@@ -98,7 +113,11 @@ fn run(run: Run) -> ExitCode {
         ephemeral,
         log_format,
         log_level,
+        detached,
     } = run;
+    if detached {
+        detach();
+    }
     let level = log_level.unwrap_or_else(default_level);
     if let Err(error) = log::start(log_format, &level) {
         eprintln!("verdictd: {error}");
@@ -121,7 +140,7 @@ fn run(run: Run) -> ExitCode {
 }
 
 /// `$VERDICTD_LOG`, for those who cannot change the command line.
-fn default_level() -> String {
+pub(super) fn default_level() -> String {
     let given = std::env::var_os("VERDICTD_LOG").filter(|level| !level.is_empty());
     given.map_or_else(|| "info".into(), |level| level.to_string_lossy().into_owned())
 }
@@ -178,6 +197,7 @@ const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
 const EXIT_CODES: &str = "\
-Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration, 3 engine not running (selftest)";
+Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration, 3 engine not running (selftest), \
+5 a file was changed (monitor)";
 /// A printed ruleset is the same for the same configuration; without `engine.seed` a running engine draws one.
 const SHOWN_SEED: u32 = 0x5eed;

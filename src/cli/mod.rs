@@ -7,10 +7,12 @@ mod args;
 mod audit;
 mod ban;
 mod check;
+mod control;
 mod detection;
 pub mod engine;
 mod harden;
 mod list;
+mod monitor;
 mod print;
 mod reload;
 mod selftest;
@@ -79,7 +81,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut screen: Screen<'_>, ask
 fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, CliError> {
     let client = Client::find(args.socket);
     match args.verb {
-        Verb::Status { json } => status::run(&client, json, screen),
+        Verb::Status(wanted) => status::run(&client, &wanted, screen),
+        Verb::Start(places) => control::start(&client, places, screen),
+        Verb::Stop(wanted) => control::stop(&client, wanted, screen),
+        Verb::Restart(places) => control::restart(&client, places, screen),
+        Verb::Monitor(wanted) => control::monitor(&client, wanted, screen),
         Verb::Stats(wanted) => stats::run(&client, wanted, screen),
         Verb::List { json } => list::run(&client, json, screen),
         Verb::Ban {
@@ -131,6 +137,7 @@ fn report(error: &CliError, err: &mut dyn Write) -> Exit {
     }
     let lines = match error {
         CliError::Config(error) => error.to_string(),
+        CliError::Lines(lines) => lines.join("\n"),
         other => plain(&other.to_string()),
     };
     for line in lines.lines() {
@@ -150,6 +157,8 @@ enum CliError {
     Ask(#[from] AskError),
     #[error("{0}")]
     Failed(String),
+    #[error("{}", .0.join("\n"))]
+    Lines(Vec<String>),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("refused: {0}")]

@@ -1,22 +1,113 @@
 //! `verdictctl status`: is the host protected, and how does the engine run.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
-use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json};
+use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json, plain};
 use super::{CliError, Client, Exit, Screen, span};
+use crate::control::monitor_view::MonitorView;
 use crate::control::wire::{AuditView, Reply, Request, StatusReport};
+use crate::monitor::places::Places;
+use crate::monitor::report;
 
-pub(super) fn run(client: &Client, as_json: bool, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
-    let status = match client.ask(&Request::Status {})? {
-        Reply::Status(status) => status,
-        other => return Err(CliError::other(other)),
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Where the monitor says what it found
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    state_dir: PathBuf,
+}
+
+impl StatusArgs {
+    fn places(&self, client: &Client) -> Places {
+        Places {
+            state_dir: self.state_dir.clone(),
+            runtime_dir: client.path().parent().map(PathBuf::from).unwrap_or_default(),
+            ..Places::default()
+        }
+    }
+}
+
+pub(super) fn run(client: &Client, args: &StatusArgs, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
+    let monitor = report::view(&args.places(client));
+    let mut status = match client.ask(&Request::Status {}) {
+        Ok(Reply::Status(status)) => status,
+        Ok(other) => return Err(CliError::other(other)),
+        Err(error) => {
+            without_engine(monitor.as_ref(), args.json, screen)?;
+            return Err(error.into());
+        }
     };
-    match as_json {
+    status
+        .degraded
+        .extend(monitor.iter().flat_map(MonitorView::degraded));
+    status.monitor = monitor;
+    match args.json {
         true => json(screen.out, &status, false)?,
         false => print(&status, screen.style, screen.out)?,
     }
     let well = status.protected && status.degraded.is_empty();
     Ok(if well { Exit::Fine } else { Exit::Degraded })
+}
+
+/// No engine answers: what is known all the same.
+fn without_engine(
+    monitor: Option<&MonitorView>,
+    as_json: bool,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    let Some(monitor) = monitor.filter(|_| !as_json) else {
+        return Ok(());
+    };
+    for reason in monitor.degraded() {
+        writeln!(screen.out, "{}", screen.style.paint(Paint::Red, &plain(&reason)))?;
+    }
+    let mut facts = Table::new(&[Column::Left(""), Column::Left("")]);
+    watched(monitor, &mut |name, value| facts.row([name.to_owned(), value]));
+    facts.print("", screen.style, screen.out)?;
+    Ok(())
+}
+
+/// The lines about the monitor.
+fn watched(monitor: &MonitorView, fact: &mut dyn FnMut(&str, String)) {
+    let last = |moment: &Option<String>| moment.clone().unwrap_or_else(|| "never".into());
+    let mut text = match (monitor.running, monitor.pid) {
+        (true, Some(pid)) => format!("running, pid {pid}, last look {}", last(&monitor.last_check)),
+        _ => format!("not running, last look {}", last(&monitor.last_check)),
+    };
+    if monitor.restarts > 0 {
+        text += &format!(", {} of the engine", counted(monitor.restarts, "start"));
+    }
+    fact("monitor", text);
+    if let Some(why) = &monitor.last_restart {
+        fact("started", why.clone());
+    }
+    if monitor.running && !monitor.findings.is_empty() {
+        fact("found", monitor.findings.join("; "));
+    }
+    let tested = match monitor.selftest.passed {
+        Some(true) => "passed",
+        Some(false) => "FAILED",
+        None if monitor.selftest.last.is_some() => "could not be run",
+        None => "not yet",
+    };
+    let mut text = format!("{tested}, last run {}", last(&monitor.selftest.last));
+    if monitor.selftest.passed != Some(true) && !monitor.selftest.detail.is_empty() {
+        text += &format!(": {}", monitor.selftest.detail);
+    }
+    fact("self-test", text);
+    let files = &monitor.integrity;
+    let state = match (
+        files.violations.is_empty() && files.audit.is_empty(),
+        files.sealed,
+    ) {
+        (false, _) => "VIOLATED",
+        (true, true) => "files as they were sealed",
+        (true, false) => "files are not sealed (verdictctl harden)",
+    };
+    fact("integrity", format!("{state}, last look {}", last(&files.last)));
 }
 
 fn print(status: &StatusReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
@@ -82,6 +173,10 @@ fn facts(status: &StatusReport) -> Table {
     fact("confinement", status.confinement.clone());
     if let Some(audit) = &status.audit {
         fact("audit log", audit_log(audit));
+    }
+    match &status.monitor {
+        Some(monitor) => watched(monitor, &mut |name, value| facts.row([name.to_owned(), value])),
+        None => facts.row(["monitor".into(), "not running".into()]),
     }
     facts
 }

@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
 
 use crate::control::wire::{Reply, Request};
 
@@ -63,6 +64,8 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
+    connect_time: Duration,
+    answer_time: Duration,
 }
 
 impl Client {
@@ -73,7 +76,29 @@ impl Client {
             .map(PathBuf::from);
         Client {
             path: socket.or(named).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+            connect_time: CONNECT_TIME,
+            answer_time: ANSWER_TIME,
         }
+    }
+
+    /// The same way, for somebody who waits no longer than `limit`.
+    pub fn within(mut self, limit: Duration) -> Client {
+        self.connect_time = limit.min(CONNECT_TIME);
+        self.answer_time = limit.min(ANSWER_TIME);
+        self
+    }
+
+    /// The process that listens there, by the kernel's word (SO_PEERCRED); none if that cannot be seen from here. It
+    /// need not answer for that.
+    ///
+    /// # Errors
+    /// If nobody listens, or too many wait for it already.
+    pub fn server(&self) -> Result<Option<Pid>, ClientError> {
+        let stream = connect(&self.path, self.connect_time, self.answer_time);
+        let peer = stream.and_then(|stream| Ok(socket_peercred(&stream)?));
+        let peer = peer.map_err(|error| self.unreachable(error))?;
+        // 0, which is no Pid, stands for a process of another pid namespace: never looked at by way of `Pid`.
+        Ok(Pid::from_raw(Pid::as_raw(Some(peer.pid))))
     }
 
     /// The socket.
@@ -83,7 +108,8 @@ impl Client {
 
     /// Asks and waits for the answer.
     pub fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
-        let mut stream = connect(&self.path).map_err(|error| self.unreachable(error))?;
+        let mut stream = connect(&self.path, self.connect_time, self.answer_time)
+            .map_err(|error| self.unreachable(error))?;
         // A server that refuses may close before all is written: what it said counts, not our EPIPE.
         let written = stream.write_all(&request.encode());
         let line = read_line(stream).and_then(|line| match line.is_empty() {
@@ -107,7 +133,7 @@ impl Client {
             ErrorKind::PermissionDenied => ClientError::Forbidden(path),
             ErrorKind::WouldBlock => ClientError::Late {
                 path,
-                limit: CONNECT_TIME,
+                limit: self.connect_time,
             },
             _ => ClientError::Io { path, source },
         }
@@ -118,7 +144,7 @@ impl Client {
         match source.kind() {
             ErrorKind::WouldBlock => ClientError::Late {
                 path,
-                limit: ANSWER_TIME,
+                limit: self.answer_time,
             },
             _ => ClientError::Io { path, source },
         }
@@ -126,7 +152,7 @@ impl Client {
 }
 
 /// With a limit, which std's connect lacks: a stopped engine with a full backlog would hang us for ever.
-fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path, connect_time: Duration, answer_time: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
@@ -134,8 +160,8 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_TIME))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(connect_time))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(answer_time))?;
     rustix::net::connect(&socket, &address)?;
     Ok(UnixStream::from(socket))
 }

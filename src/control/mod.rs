@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod health_view;
+pub mod monitor_view;
+pub mod pidfile;
 pub mod selftest_view;
 pub mod server;
 mod socket;

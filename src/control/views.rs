@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::monitor_view::MonitorView;
 use crate::core::attack::Attack;
 use crate::core::scan::ScanKind;
 use crate::core::verdict::{Ban, Reason};
@@ -64,6 +65,9 @@ pub struct StatusReport {
     pub audit: Option<AuditView>,
     /// What is not as it should be, in words; empty when all is well.
     pub degraded: Vec<String>,
+    /// The monitor; put there by `verdictctl`, none if there never was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<MonitorView>,
 }
 
 /// The audit log.

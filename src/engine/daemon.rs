@@ -40,6 +40,7 @@ use crate::audit::log::{Audit, Paths};
 use crate::audit::record::What;
 use crate::audit::{self};
 use crate::config::{self, Config, duration_text};
+use crate::control::pidfile::{self, PidFile};
 use crate::control::server::{Bound, Server};
 use crate::control::wire::Reply;
 use crate::core::policy::{OnLoss, Policy};
@@ -86,6 +87,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
     let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
+    let mut pid_file = hold_pid_file(&options.runtime_dir);
     let place = Place::new(&options.state_dir, config.engine.state_file.as_deref());
     let opened = open(&config, Kept::load(&place, config.policy.max_sources))?;
     // Files and capabilities bind a thread and what it starts: from here on threads are made.
@@ -107,7 +109,19 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         .as_ref()
         .map_or_else(ToString::to_string, |signal| (*signal).to_owned());
     engine.stop(options.ephemeral, why);
+    if let (Ok(signal), Some(file)) = (&outcome, &mut pid_file)
+        && let Err(error) = file.planned_end(signal)
+    {
+        warn!("cannot write that this end is wanted, a monitor may start the engine again: {error}");
+    }
     outcome.map(drop)
+}
+
+/// Tells monitor and `verdictctl` which process this is. They can do without: the control socket tells it too.
+fn hold_pid_file(runtime_dir: &Path) -> Option<PidFile> {
+    PidFile::hold(&runtime_dir.join(pidfile::ENGINE))
+        .inspect_err(|error| warn!("{error}"))
+        .ok()
 }
 
 /// Holds the state directory for this process; released by the kernel when it ends, however it ends.
@@ -400,6 +414,7 @@ impl Engine {
             audit: audit.clone(),
             confinement: Arc::clone(confinement),
             vitals,
+            herald: herald.clone(),
         };
         let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;

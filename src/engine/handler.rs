@@ -10,6 +10,7 @@ use tracing::info;
 use super::analyst::{Command, Target};
 use super::daemon::{Couriers, Event};
 use super::enforcer::{Expected, RETRY};
+use super::herald::Herald;
 use super::keeper::{Errand, Health};
 use super::orders;
 use super::protect::Protection;
@@ -66,6 +67,8 @@ pub struct EngineHandler {
     pub confinement: Arc<Confinement>,
     /// How the workers are.
     pub vitals: Arc<Vitals>,
+    /// Who tells other systems.
+    pub herald: Herald,
 }
 
 /// What is in force, as a whole.
@@ -144,7 +147,7 @@ impl EngineHandler {
             }),
             Request::Snapshot {} => self.snapshot(),
             Request::AuditNote { kind, result, detail } => {
-                orders::note(&self.audit, kind, result, detail, peer)
+                orders::note(&self.audit, &self.herald, kind, result, detail, peer)
             }
             Request::Webhooks {} => {
                 self.couriers(|webhooks| Reply::Webhooks(Box::new(WebhookView::of(&webhooks.status()))))

@@ -4,11 +4,13 @@
 use serde_json::Value;
 
 use super::handler::Running;
+use super::herald::Herald;
 use crate::audit::log::Audit;
 use crate::audit::record::{Note, Outcome, What};
 use crate::audit::who::Who;
 use crate::control::server::Peer;
 use crate::control::wire::{NoteKind, NoteResult, Reply, Request};
+use crate::webhook::event;
 
 /// Has `act` carry out `request` of `peer`, unless it would have to be written down and cannot be.
 pub fn recorded(audit: &Audit, request: Request, peer: Peer, act: impl FnOnce(Request) -> Reply) -> Reply {
@@ -44,10 +46,24 @@ pub fn recorded(audit: &Audit, request: Request, peer: Peer, act: impl FnOnce(Re
     reply
 }
 
-/// Writes down what another part of the program found out.
-pub fn note(audit: &Audit, kind: NoteKind, result: NoteResult, detail: String, peer: Peer) -> Reply {
+/// Writes down what another part of the program found out, and tells other systems of what they should know.
+pub fn note(
+    audit: &Audit,
+    herald: &Herald,
+    kind: NoteKind,
+    result: NoteResult,
+    detail: String,
+    peer: Peer,
+) -> Reply {
     if peer.uid != 0 {
         return Reply::refused("only root may write into the audit log");
+    }
+    match (kind, result) {
+        (NoteKind::Integrity, NoteResult::Failed) => {
+            herald.tell(|now| event::integrity_violation(now, "files", &detail));
+        }
+        (NoteKind::Selftest, NoteResult::Failed) => herald.tell(|now| event::selftest_failed(now, &detail)),
+        _ => {}
     }
     if !audit.is_on() {
         return Reply::Noted { written: false };
@@ -152,6 +168,7 @@ mod tests {
         let noted = |uid| {
             note(
                 &audit,
+                &Herald::default(),
                 NoteKind::Integrity,
                 NoteResult::Ok,
                 String::new(),

@@ -9,6 +9,7 @@ mod apply;
 mod compare;
 mod encode;
 mod expression;
+mod lost;
 mod messages;
 mod model;
 mod readback;

@@ -1,0 +1,83 @@
+//! `verdictd monitor`: the supervisor, in the foreground.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tracing::error;
+
+use super::Exit;
+use super::engine::{chain, default_level, detach, log_format};
+use crate::config::parse_duration;
+use crate::monitor::places::Places;
+use crate::monitor::{self, Options, Outcome};
+use crate::notify::log::{self, Format};
+
+#[derive(Debug, Args)]
+pub(super) struct Monitor {
+    /// The engine's configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
+    config: PathBuf,
+    /// The engine's state directory; monitor.json there says what was found
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    state_dir: PathBuf,
+    /// The engine's runtime directory, with its control socket
+    #[arg(long, value_name = "DIR", default_value = "/run/verdictd")]
+    runtime_dir: PathBuf,
+    /// The engine's log directory
+    #[arg(long, value_name = "DIR", default_value = "/var/log/verdictd")]
+    log_dir: PathBuf,
+    /// The sums of the files that must not change, as `verdictctl harden` wrote them
+    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/integrity.sha256")]
+    manifest: PathBuf,
+    /// How lines of the log look; auto: journald where standard error is the journal, else human
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = log_format())]
+    log_format: Format,
+    /// What is logged: error, warn, info, debug or trace [default: $VERDICTD_LOG, else info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Time between two looks; shorter for tests
+    #[arg(long, hide = true, default_value = "1m", value_parser = parse_duration)]
+    every: Duration,
+    /// Time between two functional tests; shorter for tests
+    #[arg(long, hide = true, default_value = "1d", value_parser = parse_duration)]
+    selftest_every: Duration,
+    /// Started by `verdictctl monitor`: leave its session
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+pub(super) fn run(args: Monitor) -> ExitCode {
+    if args.detached {
+        detach();
+    }
+    let level = args.log_level.unwrap_or_else(default_level);
+    if let Err(error) = log::start(args.log_format, &level) {
+        eprintln!("verdictd: {error}");
+        return Exit::Usage.into();
+    }
+    let places = Places {
+        config: args.config,
+        state_dir: args.state_dir,
+        runtime_dir: args.runtime_dir,
+        log_dir: args.log_dir,
+        manifest: args.manifest,
+    };
+    let options = Options {
+        places,
+        every: args.every,
+        selftest_every: args.selftest_every,
+    };
+    match monitor::run(options) {
+        Ok(Outcome::Stopped) => Exit::Fine.into(),
+        Ok(Outcome::Violated) => ExitCode::from(VIOLATED),
+        Err(error) => {
+            error!("{}", chain(&error));
+            Exit::Failed.into()
+        }
+    }
+}
+
+/// Exit code: a file is not what it was. systemd is told not to start us again (`RestartPreventExitStatus=5`).
+const VIOLATED: u8 = 5;

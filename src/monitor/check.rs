@@ -1,0 +1,222 @@
+//! One look at the engine: does it answer, are its queues bound, is its table in place, does every worker work?
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use super::places::Places;
+use super::process::Process;
+use crate::control::client::ClientError;
+use crate::control::wire::{Reply, Request, StatusReport};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::queue::queue_counters;
+use crate::kernel::ruleset::{self, Loaded};
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It does not answer, for this reason.
+    Silent(String),
+    /// Nobody reads these queues.
+    Unbound(Vec<u16>),
+    /// These workers do nothing.
+    Stuck(Vec<u32>),
+    /// The table is not in place.
+    Table(Vec<String>),
+}
+
+impl Finding {
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        let list = |numbers: Vec<String>| numbers.join(" ");
+        match self {
+            Finding::Silent(why) => format!("the engine does not answer: {why}"),
+            Finding::Unbound(numbers) => {
+                let numbers = list(numbers.iter().map(u16::to_string).collect());
+                format!("nobody reads queue {numbers}")
+            }
+            Finding::Stuck(workers) => {
+                let workers = list(workers.iter().map(u32::to_string).collect());
+                format!("worker {workers} makes no progress")
+            }
+            Finding::Table(what) => format!("the table is not in place: {}", what.join("; ")),
+        }
+    }
+
+    /// After how many looks that find the same the engine is started anew. A missing table is its own to repair first.
+    pub(super) fn patience(&self) -> u32 {
+        match self {
+            Finding::Table(_) => 3,
+            _ => 2,
+        }
+    }
+
+    pub(super) fn same_kind(&self, other: &Finding) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// What the engine says of itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Health {
+    /// The queues it believes to have bound.
+    pub(super) queues: Vec<u16>,
+    /// What it finds wrong with its table.
+    pub(super) table: Vec<String>,
+    /// Workers that did not answer.
+    pub(super) stuck: Vec<u32>,
+}
+
+/// Asks the engine how it is, within [`ANSWER`].
+pub(super) fn probe(places: &Places) -> Result<Health, String> {
+    match places.client().within(ANSWER).ask(&Request::Status {}) {
+        Ok(Reply::Status(status)) => Ok(health(&status)),
+        Ok(Reply::Refused { message }) => Err(message),
+        Ok(_) => Err("it answers something else, is it of another version?".into()),
+        Err(ClientError::Late { limit, .. }) => Err(format!("nothing came within {} s", limit.as_secs())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn health(status: &StatusReport) -> Health {
+    let about_table =
+        |words: &&String| words.starts_with("table ") || IN_TABLE.iter().any(|w| words.contains(w));
+    let in_place = status.table.ends_with(AS_IT_SHOULD_BE);
+    Health {
+        queues: status.queues.clone(),
+        table: match in_place {
+            true => Vec::new(),
+            false => {
+                let found: Vec<String> = status.degraded.iter().filter(about_table).cloned().collect();
+                if found.is_empty() {
+                    vec![status.table.clone()]
+                } else {
+                    found
+                }
+            }
+        },
+        stuck: Vec::new(),
+    }
+}
+
+/// The monitor's own look at the kernel, which needs nobody's answer.
+pub(super) struct Eyes {
+    netlink: Option<Netlink>,
+    good: Option<Loaded>,
+}
+
+impl Eyes {
+    /// Nothing is seen yet. Without netlink only the engine's word counts.
+    pub(super) fn open() -> Eyes {
+        Eyes {
+            netlink: Netlink::open(mnl::Bus::Netfilter).ok(),
+            good: None,
+        }
+    }
+
+    /// Everything that is wrong with the engine that `process` is; the first that is, in the order of urgency.
+    pub(super) fn look(&mut self, places: &Places, process: &Process) -> Option<Finding> {
+        let health = match probe(places) {
+            Ok(health) => health,
+            Err(why) => return Some(Finding::Silent(why)),
+        };
+        if !health.stuck.is_empty() {
+            return Some(Finding::Stuck(health.stuck));
+        }
+        let health_of_table = health.table;
+        if !shares_network(process) {
+            return (!health_of_table.is_empty()).then_some(Finding::Table(health_of_table));
+        }
+        let unbound = unbound(&health.queues);
+        if !unbound.is_empty() {
+            return Some(Finding::Unbound(unbound));
+        }
+        let missing = match health_of_table.is_empty() {
+            true => self.missing(true),
+            false => health_of_table,
+        };
+        (!missing.is_empty()).then_some(Finding::Table(missing))
+    }
+
+    /// What is gone from the table since it was last good, by our own look. `well`: the engine says that it is good now.
+    pub(super) fn missing(&mut self, well: bool) -> Vec<String> {
+        let Some(netlink) = &mut self.netlink else {
+            return Vec::new();
+        };
+        match ruleset::read(netlink) {
+            Ok(None) => vec!["table inet verdictd is gone".into()],
+            Ok(Some(loaded)) => {
+                let missing = match &self.good {
+                    Some(good) if !well => loaded.lost_since(good),
+                    _ => loaded.lost_since(&Loaded::default()),
+                };
+                if well && missing.is_empty() {
+                    self.good = Some(loaded);
+                }
+                missing
+            }
+            // A table that cannot be read is told by the engine too, if it is no matter of a moment.
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// Queues of these that no process has bound; none where that cannot be read.
+fn unbound(queues: &[u16]) -> Vec<u16> {
+    let Some(bound) = queue_counters() else {
+        return Vec::new();
+    };
+    let is_bound = |number: &u16| bound.iter().any(|queue| queue.number == *number);
+    queues
+        .iter()
+        .copied()
+        .filter(|number| !is_bound(number))
+        .collect()
+}
+
+/// Whether `process` lives in our network namespace; what we see in another says nothing of it.
+fn shares_network(process: &Process) -> bool {
+    let inode = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let theirs = inode(&format!("/proc/{}/ns/net", process.pid()));
+    match (inode("/proc/thread-self/ns/net"), theirs) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
+        // It cannot be told: systemd runs both in the same one.
+        _ => true,
+    }
+}
+
+/// What an engine that works needs to answer is milliseconds.
+pub(super) const ANSWER: Duration = Duration::from_secs(2);
+const AS_IT_SHOULD_BE: &str = "as it should be";
+/// Words of differences between the table and what it should be.
+const IN_TABLE: [&str; 5] = ["set \"", "chain \"", "rule", "the table is dormant", "table inet"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_table_is_picked_from_what_is_degraded() {
+        let mut status = StatusReport {
+            table: "inet verdictd: loaded, as it should be".into(),
+            degraded: vec!["no webhooks: x".into()],
+            queues: vec![7],
+            ..StatusReport::default()
+        };
+        let well = health(&status);
+        assert!(well.table.is_empty() && well.queues == [7]);
+        status.table = "inet verdictd: loaded, 1 differences".into();
+        assert_eq!(health(&status).table, ["inet verdictd: loaded, 1 differences"]);
+        status.degraded.push("set \"banned4\" is missing".into());
+        assert_eq!(health(&status).table, ["set \"banned4\" is missing"]);
+    }
+
+    #[test]
+    fn findings_are_words_and_kinds() {
+        let table = Finding::Table(vec!["a".into(), "b".into()]);
+        assert_eq!(table.words(), "the table is not in place: a; b");
+        assert!(table.same_kind(&Finding::Table(Vec::new())));
+        let unbound = Finding::Unbound(vec![1, 2]);
+        assert_eq!(unbound.words(), "nobody reads queue 1 2");
+        assert!(!table.same_kind(&unbound) && unbound.patience() < table.patience());
+    }
+}

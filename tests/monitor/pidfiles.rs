@@ -1,0 +1,117 @@
+//! Pid files that lie: whoever is named in one is never hit, and who runs is found all the same.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use rustix::fs::{CWD, FileType, FlockOperation, flock, mknodat};
+
+use crate::common::engine::DETECTION;
+use crate::rig::{Rig, lives};
+
+/// A process that nobody may end.
+struct Bystander(Child);
+
+impl Bystander {
+    fn new() -> Bystander {
+        Bystander(Command::new("sleep").arg("600").spawn().expect("sleep runs"))
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let ended = self.0.try_wait().expect("a child of ours");
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        assert!(
+            ended.is_none(),
+            "a process that was only named was ended: {ended:?}"
+        );
+    }
+}
+
+/// Puts something else in the place of a pid file.
+type Plant = Box<dyn Fn(&Path)>;
+
+/// Each with its name.
+fn plants(bystander: u32) -> Vec<(&'static str, Plant)> {
+    let named = move |text: String| -> Plant {
+        Box::new(move |path: &Path| fs::write(path, &text).expect("a file of ours"))
+    };
+    vec![
+        ("missing", Box::new(|_: &Path| {})),
+        ("foreign", named(format!("{bystander}\n"))),
+        ("of a dead process", named("4194304\n".into())),
+        ("process 1", named("1\n".into())),
+        (
+            "garbage",
+            named("\u{0}\u{1b}[2J -1 999999999999999999999\n".into()),
+        ),
+        ("negative", named("-1\n".into())),
+        ("empty", named(String::new())),
+        (
+            "a link",
+            Box::new(|path| symlink("/proc/self/stat", path).expect("a link of ours")),
+        ),
+        (
+            "a fifo",
+            Box::new(|path| mknodat(CWD, path, FileType::Fifo, 0o600.into(), 0).expect("a fifo of ours")),
+        ),
+    ]
+}
+
+#[test]
+fn an_engine_is_found_by_its_socket_and_nobody_else_is_hit() {
+    let rig = Rig::new(DETECTION);
+    let bystander = Bystander::new();
+    let path = rig.place("run/verdictd.pid");
+    for (what, plant) in plants(bystander.0.id()) {
+        rig.must("start", &[]);
+        let engine = rig.engine().unwrap_or_else(|| panic!("{what}: no engine"));
+        fs::remove_file(&path).unwrap();
+        plant(&path);
+        let said = rig.must("start", &[]);
+        let already = format!("the engine runs already, pid {}", engine.as_raw_nonzero());
+        assert!(said.contains(&already), "{what}: {said}");
+        let said = rig.must("stop", &[]);
+        assert!(said.contains("engine stopped"), "{what}: {said}");
+        assert!(!lives(engine), "{what}");
+    }
+}
+
+#[test]
+fn without_an_engine_nobody_is_hit_and_one_can_be_started() {
+    let rig = Rig::new(DETECTION);
+    let bystander = Bystander::new();
+    for name in ["verdictd.pid", "monitor.pid"] {
+        let path = rig.place("run").join(name);
+        for (what, plant) in plants(bystander.0.id()) {
+            let _ = fs::remove_file(&path);
+            plant(&path);
+            // Somebody locks it too, which makes it no more true.
+            let locked = (what == "foreign")
+                .then(|| File::open(&path).expect("a file of ours"))
+                .map(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| file));
+            let said = rig.must("stop", &[]);
+            assert!(said.contains("no engine runs"), "{what}: {said}");
+            drop(locked);
+        }
+    }
+    let said = rig.must("monitor", &[]);
+    assert!(
+        said.contains("engine started") && said.contains("monitor started"),
+        "{said}"
+    );
+    assert!(rig.engine().is_some() && rig.monitor().is_some());
+}
+
+#[test]
+fn a_monitor_whose_pid_file_is_taken_away_writes_it_again() {
+    let rig = Rig::new(DETECTION);
+    rig.must("monitor", &["--every=1s"]);
+    let monitor = rig.monitor();
+    fs::remove_file(rig.place("run/monitor.pid")).unwrap();
+    rig.wait_log("somebody removed our pid file");
+    assert_eq!(rig.monitor(), monitor);
+}
