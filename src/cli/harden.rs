@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::print::{Paint, counted, json, plain};
-use super::verify::note;
+use super::verify::{forgive, note};
 use super::{Ask, AskError, CliError, Client, Exit, Screen};
 use crate::control::wire::NoteResult;
 use crate::integrity::{
@@ -85,6 +85,7 @@ pub(super) fn run(
         let applied = plan.apply();
         tell(client, &plan, &args, applied.as_ref().err(), screen);
         applied.map_err(|error| CliError::Failed(error.to_string()))?;
+        forgive(&args.root, &args.manifest, screen);
     }
     if args.json {
         json(screen.out, &report(&plan, &args), false)?;

@@ -129,11 +129,20 @@ impl Manifest {
         &self.path
     }
 
+    /// The sum that the content of `path` must have; none if that is not sealed.
+    pub fn sum_of(&self, path: &Path) -> Option<Hash> {
+        let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let mut entries = self.entries.iter();
+        let found = entries.find(|entry| entry.path == path || entry.path == canonical);
+        found.and_then(|entry| entry.hash)
+    }
+
     /// The files it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.entries.iter().map(|entry| entry.path.as_path())
     }
 }
+
 fn read(root: &Root, path: &Path) -> Result<Vec<u8>, ManifestError> {
     let untrusted = |why: String| ManifestError::Untrusted {
         path: path.to_owned(),
@@ -168,5 +177,6 @@ fn read(root: &Root, path: &Path) -> Result<Vec<u8>, ManifestError> {
     }
     Ok(bytes)
 }
+
 /// A hundred bytes a file.
 const LARGEST: u64 = 1 << 20;

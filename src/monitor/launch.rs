@@ -19,7 +19,8 @@ use rustix::fs::{FlockOperation, flock};
 use super::check;
 use super::places::Places;
 use super::process::Process;
-use super::seal::{self, Seal};
+use super::seal;
+use crate::audit::chain::Hash;
 
 /// Why a program was not started, or not for long.
 #[derive(Debug, thiserror::Error)]
@@ -162,12 +163,13 @@ impl Program {
             source,
         };
         let file = seal::open(path).map_err(read)?;
-        if let Some(seal) = Seal::load(&places.manifest).map_err(unknown)? {
-            let manifest = places.manifest.display();
-            let wanted = seal
-                .wanted(path)
-                .ok_or_else(|| unknown(format!("{manifest} does not list it, run \"verdictctl harden\"")))?;
-            if seal::sha256(&file).map_err(read)? != wanted {
+        let sealed = seal::manifest(places).map_err(|error| unknown(error.to_string()))?;
+        if let Some(manifest) = sealed {
+            let wanted = manifest.sum_of(path).ok_or_else(|| {
+                let manifest = manifest.path().display();
+                unknown(format!("{manifest} does not list it, run \"verdictctl harden\""))
+            })?;
+            if Hash::of_all(&file).map_err(read)?.0 != wanted {
                 return Err(LaunchError::Tampered {
                     program: path.to_owned(),
                 });
@@ -373,7 +375,7 @@ mod tests {
         let path = folder.path().join("verdictd");
         fs::write(&path, "genuine").unwrap();
         Program::open(&path, &places).unwrap();
-        let sum = seal::sha256(&File::open(&path).unwrap()).unwrap();
+        let (sum, _) = Hash::of_all(File::open(&path).unwrap()).unwrap();
         fs::write(&places.manifest, format!("{sum}  {}\n", path.display())).unwrap();
         Program::open(&path, &places).unwrap();
         fs::write(&path, "Genuine").unwrap();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::audit::HEAD_NAME;
 use crate::control::client::Client;
 use crate::control::pidfile;
+use crate::integrity::DEFAULT_MANIFEST;
 
 /// The directories and files of one engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Default for Places {
             state_dir: "/var/lib/verdictd".into(),
             runtime_dir: "/run/verdictd".into(),
             log_dir: "/var/log/verdictd".into(),
-            manifest: "/etc/verdictd/integrity.sha256".into(),
+            manifest: DEFAULT_MANIFEST.into(),
         }
     }
 }

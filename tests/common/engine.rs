@@ -75,7 +75,12 @@ pub(crate) struct Home {
 impl Home {
     /// An empty one with this configuration.
     pub(crate) fn new(config: &str) -> Home {
-        let directory = TempDir::with_prefix("verdictd-test-").expect("a temporary directory");
+        Home::below(&std::env::temp_dir(), config)
+    }
+
+    /// The same in a folder of `parent`.
+    pub(crate) fn below(parent: &Path, config: &str) -> Home {
+        let directory = TempDir::with_prefix_in("verdictd-test-", parent).expect("a directory of ours");
         let home = Home { directory };
         for part in ["state", "run", "logs"] {
             fs::create_dir(home.path().join(part)).expect("a directory of ours");

@@ -154,16 +154,6 @@ const RUN: [(&str, Ground, i32, &str); 47] = [
     ("curl -s http://localhost:5000/stats", Beside, 0, "event_counts"),
 ];
 
-/// Commands of the page that are not built yet. Each must really be unknown: one that is built leaves this list.
-const NOT_YET: &[&str] = &[
-    "verdictctl start",
-    "verdictctl restart",
-    "verdictctl monitor",
-    "verdictctl stop",
-    "verdictctl stop --remove-rules",
-    "verdictd monitor",
-];
-
 /// What a command begins with on a page; with one word alone it is only named.
 const PROGRAMS: [&str; 7] = [
     "verdictd",
@@ -198,7 +188,6 @@ fn every_command_of_the_page_is_run_by_this_test() {
     let run: BTreeSet<&str> = RUN.iter().map(|(command, ..)| *command).collect();
     assert_eq!(run.len(), RUN.len(), "a command is here twice");
     assert_eq!(shown, run, "left: what {PAGE} shows; right: what is run");
-    assert!(NOT_YET.iter().all(|command| run.contains(command)));
 }
 
 /// All commands of the page, but those that are the Python system's.
@@ -233,24 +222,11 @@ fn what_is_a_command_is_known() {
     assert!(std::panic::catch_unwind(|| is_command("systemctl start verdictd")).is_err());
 }
 
-#[test]
-fn what_is_not_built_yet_is_really_unknown() {
-    let sandbox = Sandbox::new();
-    for command in NOT_YET {
-        let output = sandbox.run(command);
-        let unknown = output.code() == 2 && output.stderr.contains("unrecognized subcommand");
-        assert!(
-            unknown,
-            "{command} is built: take it out of NOT_YET. {}",
-            output.text()
-        );
-    }
-}
-
-/// Those of some ground that are built.
-fn built(wanted: impl Fn(&Ground) -> bool) -> Vec<&'static (&'static str, Ground, i32, &'static str)> {
-    let here = RUN.iter().filter(|(_, ground, ..)| wanted(ground));
-    here.filter(|(command, ..)| !NOT_YET.contains(command)).collect()
+/// Those of some ground.
+fn on(
+    wanted: impl Fn(&Ground) -> bool,
+) -> impl Iterator<Item = &'static (&'static str, Ground, i32, &'static str)> {
+    RUN.iter().filter(move |(_, ground, ..)| wanted(ground))
 }
 
 fn judge(command: &str, output: &Output, exit: i32, word: &str) {
@@ -262,7 +238,7 @@ fn judge(command: &str, output: &Output, exit: i32, word: &str) {
 
 #[test]
 fn commands_that_need_nothing_do_what_is_said() {
-    for (command, ground, exit, word) in built(|ground| matches!(ground, Alone | Typed(_))) {
+    for (command, ground, exit, word) in on(|ground| matches!(ground, Alone | Typed(_))) {
         let sandbox = Sandbox::new();
         if command.contains("> /etc/systemd/system") {
             sandbox.must("mkdir -p /etc/systemd/system");
@@ -277,7 +253,7 @@ fn commands_that_need_nothing_do_what_is_said() {
 
 #[test]
 fn commands_that_serve_start_and_end_well() {
-    for (command, _, exit, word) in built(|ground| matches!(ground, Serves)) {
+    for (command, _, exit, word) in on(|ground| matches!(ground, Serves)) {
         let sandbox = Sandbox::new();
         let words = match command.split_once("verdict-receiver") {
             // What `exec` starts may not begin with variables.
@@ -294,7 +270,7 @@ fn commands_that_serve_start_and_end_well() {
 #[test]
 fn commands_in_turn_do_what_is_said() {
     let sandbox = Sandbox::new();
-    for (command, _, exit, word) in built(|ground| matches!(ground, InTurn)) {
+    for (command, _, exit, word) in on(|ground| matches!(ground, InTurn)) {
         judge(command, &sandbox.run(command), *exit, word);
     }
 }
@@ -316,7 +292,7 @@ fn commands_beside_a_running_engine_do_what_is_said() {
         "env WEBHOOK_SECRET=your-secret verdict-receiver serve",
         "listening",
     );
-    for (command, _, exit, word) in built(|ground| matches!(ground, Beside)) {
+    for (command, _, exit, word) in on(|ground| matches!(ground, Beside)) {
         judge(command, &sandbox.run(command), *exit, word);
     }
 }
@@ -326,7 +302,7 @@ fn the_audit_log_of_corporate_mode_is_verified() {
     let sandbox = Sandbox::new();
     sandbox.configure("[firewall]\nfirewall_mode = \"corporate\"\n[allowed_ports]\ntcp = [22]");
     let _engine = sandbox.engine();
-    for (command, _, exit, word) in built(|ground| matches!(ground, Corporate)) {
+    for (command, _, exit, word) in on(|ground| matches!(ground, Corporate)) {
         let mut output = sandbox.run(command);
         // Its first lines are on the disk a moment after it is ready.
         within(secs(10), || {

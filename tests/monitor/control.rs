@@ -33,7 +33,7 @@ fn an_engine_is_started_once_shown_restarted_and_stopped() {
     let status = rig.status();
     assert_eq!(status.code(), 0, "{}", status.text());
     assert!(
-        status.stdout.contains("monitor     not running"),
+        status.stdout.contains("monitor      not running"),
         "{}",
         status.stdout
     );

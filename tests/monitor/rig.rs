@@ -27,9 +27,13 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(config: &str) -> Rig {
+        Rig::of(Home::new(config))
+    }
+
+    fn of(home: Home) -> Rig {
         let bin = Path::new(env!("CARGO_BIN_EXE_verdictd"));
         Rig {
-            home: Home::new(config),
+            home,
             bin: bin.parent().expect("a folder").to_owned(),
             ns: Namespace::new("watched"),
         }
@@ -37,7 +41,8 @@ impl Rig {
 
     /// With copies of the programs, to be spoiled, and a manifest over the engine's and the configuration.
     pub(crate) fn sealed(config: &str) -> Rig {
-        let mut rig = Rig::new(config);
+        // Where nobody but root can put anything else in a file's place.
+        let mut rig = Rig::of(Home::below(Path::new("/var/lib"), config));
         let bin = rig.place("bin");
         fs::create_dir(&bin).expect("a directory of ours");
         for name in ["verdictd", "verdictctl"] {

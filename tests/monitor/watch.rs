@@ -263,7 +263,7 @@ fn a_second_monitor_says_so_and_a_killed_one_leaves_the_engine_alone() {
     signal(monitor, Signal::KILL);
     assert!(within(secs(10), || rig.monitor().is_none()));
     assert_eq!(rig.engine(), Some(engine));
-    assert!(rig.status().stdout.contains("monitor     not running"));
+    assert!(rig.status().stdout.contains("monitor      not running"));
     // Another one takes over, and the self-test of a moment ago counts.
     let last = rig.view()["selftest"]["last"].clone();
     rig.must("monitor", &["--every=1s"]);
