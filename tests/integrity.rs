@@ -263,6 +263,36 @@ fn a_flipped_byte_is_named_in_every_kind_of_file() {
     assert!(!image.read(MANIFEST).contains(&format!("  {SECRET}")));
 }
 
+/// What the engine's unit asks before it starts it: an edited configuration must not keep a host without its engine.
+#[test]
+fn a_unit_asks_for_the_programs_alone() {
+    let image = Image::new();
+    let programs = |args: &[&str]| {
+        let args: Vec<&str> = ["--programs"].iter().chain(args).copied().collect();
+        Ran(run(&mut image.command("verify", &args), LIMIT))
+    };
+    programs(&[]).ends(0).says(&["note: ", "verdictctl harden"]);
+    image.harden(&[]).ends(0);
+    image.put(CONFIG, "another");
+    image.verify().ends(1);
+    programs(&[]).ends(0).says(&["SOUND: 3 files as sealed"]);
+    image.put(BINARY, "Engine");
+    programs(&["--quiet"])
+        .ends(1)
+        .says(&["/usr/bin/verdictd was changed"]);
+    image.put(BINARY, "engine");
+    programs(&["--quiet"]).ends(0);
+    // One of sha256sum's own tells programs by their names.
+    let sums = fs::read_to_string(image.at(MANIFEST)).unwrap();
+    let plain: Vec<&str> = sums.lines().filter(|line| !line.starts_with('#')).collect();
+    image.put(MANIFEST, &(plain.join("\n") + "\n"));
+    programs(&[]).ends(0);
+    image.put(BINARY, "Engine");
+    programs(&[]).ends(1).says(&["/usr/bin/verdictd was changed"]);
+    image.put(MANIFEST, "nonsense");
+    programs(&[]).ends(2);
+}
+
 #[test]
 fn whatever_stands_in_the_place_of_a_file_is_named() {
     let image = Image::sealed();

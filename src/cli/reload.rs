@@ -1,8 +1,12 @@
 //! `verdictctl reload`: the configuration file, read again by the engine.
 
+use std::path::Path;
+
 use super::print::plain;
+use super::verify::tell_stale;
 use super::{CliError, Client, Exit, Screen};
 use crate::control::wire::{Reply, Request};
+use crate::integrity::DEFAULT_CONFIG;
 
 pub(super) fn run(client: &Client, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
     match client.ask(&Request::Reload {})? {
@@ -15,5 +19,6 @@ pub(super) fn run(client: &Client, screen: &mut Screen<'_>) -> Result<Exit, CliE
         }
         other => return Err(CliError::other(other)),
     }
+    tell_stale(Path::new(DEFAULT_CONFIG), screen)?;
     Ok(Exit::Fine)
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{self, Path, PathBuf};
 
 use super::super::print::plain;
+use super::super::verify::tell_stale;
 use super::super::{CliError, Client, Exit, Screen, reload};
 use super::args::Setup;
 use super::ask::Ask;
@@ -279,7 +280,10 @@ fn finish_as_told(
     };
     match args.reload {
         true => _ = reload::run(client, screen)?,
-        false => writeln!(screen.out, "{HOW_TO_RELOAD}")?,
+        false => {
+            writeln!(screen.out, "{HOW_TO_RELOAD}")?;
+            tell_stale(&session.original.path, screen)?;
+        }
     }
     Ok(tried)
 }
