@@ -7,8 +7,8 @@
 //!                        gate of the workers ◀─┘  └──▶ audit.head in the state directory: how far it goes
 //! ```
 //! Nobody on the way of a packet waits for it. What finds no room is counted, and the count is a record itself. The
-//! log stands alone because it is evidence: it knows nothing of what it writes down, and [`verify`] shares no more
-//! with the writer than the format.
+//! log stands alone because it is evidence: it decides nothing about what it writes down, and [`verify`] reads files
+//! that it takes from nobody but the disk.
 
 pub mod chain;
 pub mod gate;

@@ -319,7 +319,14 @@ mod tests {
         }
         assert!(begun.elapsed() < Duration::from_secs(5), "nobody waited");
         let writer = thread::spawn(move || recorder.run());
-        assert!(audit.confirm(What::unseen(40_000)));
+        // The channel is full until the writer has begun.
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut asked = 40_001;
+        while !audit.confirm(What::unseen(40_000)) {
+            assert!(Instant::now() < end, "the writer does not begin");
+            asked += 1;
+            thread::sleep(Duration::from_millis(1));
+        }
         audit.stop();
         writer.join().unwrap();
         let lost = audit.state().lost;
@@ -328,7 +335,7 @@ mod tests {
             text.contains(&format!("\"kind\":\"gap\",\"lost\":{lost}")),
             "{lost}"
         );
-        assert_eq!(text.lines().count() as u64, 40_001 - lost + 1);
+        assert_eq!(text.lines().count() as u64, asked - lost + 1);
         let report = verify(&options(&paths)).unwrap();
         assert!(
             report.is_sound() && report.notes[0].contains("were lost"),

@@ -178,6 +178,10 @@ fn tell(
     failed: Option<&SealError>,
     screen: &mut Screen<'_>,
 ) {
+    // What could not be set or written is no violation, which the note would be taken for.
+    if failed.is_some_and(|error| !matches!(error, SealError::Changed(_))) {
+        return;
+    }
     let (result, detail) = match failed {
         Some(error) => (NoteResult::Failed, format!("harden: {error}")),
         None => {

@@ -1,4 +1,5 @@
-//! `verdictctl`'s verbs: each asks the engine one thing over the control socket and prints the answer.
+//! `verdictctl`'s verbs. Most ask the engine one thing over the control socket and print the answer; some look at files
+//! or processes.
 //!
 //! Nothing is decided here. Text is for people and may change; `--json` and the exit codes are for scripts and
 //! may not.
@@ -69,7 +70,7 @@ pub struct Screen<'a> {
     pub style: Style,
 }
 
-/// Runs `verdictctl` with `args` (its own name first) and says how it ended. `ask` is for the one verb that asks.
+/// Runs `verdictctl` with `args` (its own name first) and says how it ended. `ask` is for verbs that ask back.
 pub fn run(args: impl IntoIterator<Item = OsString>, mut screen: Screen<'_>, ask: &mut dyn Ask) -> Exit {
     let ended = match Args::try_parse_from(args) {
         Ok(args) => obey(args, &mut screen, ask).and_then(|exit| Ok(screen.out.flush().map(|()| exit)?)),

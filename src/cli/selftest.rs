@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Exit;
 use super::print::plain;
-use crate::selftest::{self, Options};
+use crate::selftest::{self, Cause, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct Selftest {
@@ -36,10 +36,9 @@ pub(super) fn run(args: Selftest) -> ExitCode {
     let (text, json, exit) = match &outcome {
         Ok(proof) => (proof.to_string(), serde_json::to_string_pretty(proof), Exit::Fine),
         Err(failed) => {
-            let exit = if failed.not_running {
-                Exit::NotRunning
-            } else {
-                Exit::Failed
+            let exit = match failed.cause {
+                Cause::NotRunning => Exit::NotRunning,
+                Cause::Engine | Cause::CannotRun => Exit::Failed,
             };
             (failed.to_string(), serde_json::to_string_pretty(failed), exit)
         }

@@ -357,11 +357,11 @@ mod tests {
         );
         assert_eq!(lines[1], "DEGRADED: conntrack is nearly full\\u{1b}[2J");
         for line in [
-            "config      built-in defaults",
-            "on loss     open: without the engine, allowed ports go on",
-            "queues      7000 7001",
-            "log groups  none",
-            "bans        1 active, 1,200 since the start, 2 would-be bans (nothing is dropped)",
+            "config       built-in defaults",
+            "on loss      open: without the engine, allowed ports go on",
+            "queues       7000 7001",
+            "log groups   none",
+            "bans         1 active, 1,200 since the start, 2 would-be bans (nothing is dropped)",
             "  loopback                             127.0.0.0/8 ::1",
             "  what tomorrow brings",
             "  SSH session listed in utmp           192.0.2.9",

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::print::{Paint, counted, json, plain};
 use super::{CliError, Client, Exit, Screen};
-use crate::control::wire::{MAX_DETAIL_CHARS, NoteKind, NoteResult, Reply, Request};
+use crate::control::wire::{NoteKind, NoteResult, Reply, Request};
 use crate::integrity::{DEFAULT_MANIFEST, HINT, Manifest, ManifestError, Mismatch};
 use crate::monitor::places::Places;
 use crate::monitor::report;
@@ -147,14 +147,8 @@ pub(super) fn note(client: &Client, root: &Path, result: NoteResult, detail: &st
     if root != Path::new("/") || !rustix::process::geteuid().is_root() {
         return;
     }
-    let plain_detail = plain(detail);
-    let mut detail: String = plain_detail.chars().take(MAX_DETAIL_CHARS).collect();
-    if detail.len() < plain_detail.len() {
-        detail.pop();
-        detail.push('…');
-    }
-    let kind = NoteKind::Integrity;
-    if let Ok(Reply::Refused { message }) = client.ask(&Request::AuditNote { kind, result, detail }) {
+    let request = Request::note(NoteKind::Integrity, result, detail);
+    if let Ok(Reply::Refused { message }) = client.ask(&request) {
         let _ = writeln!(screen.err, "note: not in the audit log: {}", plain(&message));
     }
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -66,6 +66,8 @@ pub struct Client {
     path: PathBuf,
     connect_time: Duration,
     answer_time: Duration,
+    /// The whole answer within `answer_time`, and no more than this of it.
+    whole: Option<u64>,
 }
 
 impl Client {
@@ -78,13 +80,16 @@ impl Client {
             path: socket.or(named).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
             connect_time: CONNECT_TIME,
             answer_time: ANSWER_TIME,
+            whole: None,
         }
     }
 
-    /// The same way, for somebody who waits no longer than `limit`.
+    /// The same way, for somebody who waits no longer than `limit` for a short answer, also where the engine sends it
+    /// drop by drop.
     pub fn within(mut self, limit: Duration) -> Client {
         self.connect_time = limit.min(CONNECT_TIME);
         self.answer_time = limit.min(ANSWER_TIME);
+        self.whole = Some(SHORT_REPLY_BYTES);
         self
     }
 
@@ -112,7 +117,11 @@ impl Client {
             .map_err(|error| self.unreachable(error))?;
         // A server that refuses may close before all is written: what it said counts, not our EPIPE.
         let written = stream.write_all(&request.encode());
-        let line = read_line(stream).and_then(|line| match line.is_empty() {
+        let line = match self.whole {
+            None => read_line(stream, MAX_REPLY_BYTES),
+            Some(most) => read_line(Hasty::new(stream, self.answer_time), most),
+        };
+        let line = line.and_then(|line| match line.is_empty() {
             true => written.map(|()| line),
             false => Ok(line),
         });
@@ -166,10 +175,34 @@ fn connect(path: &Path, connect_time: Duration, answer_time: Duration) -> io::Re
     Ok(UnixStream::from(socket))
 }
 
-fn read_line(stream: UnixStream) -> io::Result<Vec<u8>> {
+/// Reads until a moment, whatever comes until then.
+struct Hasty {
+    stream: UnixStream,
+    end: Instant,
+}
+
+impl Hasty {
+    fn new(stream: UnixStream, limit: Duration) -> Hasty {
+        let end = Instant::now() + limit;
+        Hasty { stream, end }
+    }
+}
+
+impl Read for Hasty {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
+    }
+}
+
+fn read_line(stream: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     BufReader::with_capacity(1 << 16, stream)
-        .take(MAX_REPLY_BYTES)
+        .take(most)
         .read_until(b'\n', &mut line)?;
     Ok(line)
 }
@@ -177,5 +210,7 @@ fn read_line(stream: UnixStream) -> io::Result<Vec<u8>> {
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// The engine may wait for the kernel to take a ban; seconds mean that something hangs.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// What is asked in haste is how the engine is, which is some kilobytes.
+const SHORT_REPLY_BYTES: u64 = 1 << 20;
 /// A list of four million bans: more than the kernel sets hold.
 const MAX_REPLY_BYTES: u64 = 1 << 30;

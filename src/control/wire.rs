@@ -13,6 +13,7 @@ pub use super::health_view::{AS_EXPECTED, HealthView, QueueHealth, WorkerHealth}
 pub use super::selftest_view::{SelftestPlan, SelftestState};
 pub use super::views::*;
 pub use super::webhook_view::*;
+use crate::notify::text::plain;
 use crate::webhook::config::MAX_NAME_CHARS;
 
 /// The longest request, its newline included.
@@ -138,6 +139,17 @@ pub enum RequestError {
 }
 
 impl Request {
+    /// A finding for the audit log, cut to what fits and without anything a reader would act on.
+    pub fn note(kind: NoteKind, result: NoteResult, detail: &str) -> Request {
+        let plain = plain(detail);
+        let mut detail: String = plain.chars().take(MAX_DETAIL_CHARS).collect();
+        if detail.len() < plain.len() {
+            detail.pop();
+            detail.push('…');
+        }
+        Request::AuditNote { kind, result, detail }
+    }
+
     /// Reads one line (with or without its newline) and checks all bounds.
     pub fn decode(line: &[u8]) -> Result<Request, RequestError> {
         if line.len() > MAX_REQUEST_BYTES {

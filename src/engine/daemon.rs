@@ -26,7 +26,6 @@ use super::handshakes::{self, Handshakes};
 use super::herald::Herald;
 use super::keeper::{Errand, Health, Keeper};
 use super::lockout::{self};
-use super::notify::notify;
 use super::open::{Opened, open, put_in_place};
 use super::orders;
 use super::pulse::{self, Pulse, Vitals};
@@ -47,6 +46,7 @@ use crate::core::policy::{OnLoss, Policy};
 use crate::kernel::confine::Confinement;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::{self, Backend, Layout, Ruleset, TableWatch};
+use crate::notify::systemd::notify;
 use crate::state::Place;
 use crate::stats::Stats;
 use crate::webhook::config::WebhookConfig;
@@ -108,12 +108,13 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let why = outcome
         .as_ref()
         .map_or_else(ToString::to_string, |signal| (*signal).to_owned());
-    engine.stop(options.ephemeral, why);
+    // Said first: a stop may take its time, in which nobody answers.
     if let (Ok(signal), Some(file)) = (&outcome, &mut pid_file)
         && let Err(error) = file.planned_end(signal)
     {
         warn!("cannot write that this end is wanted, a monitor may start the engine again: {error}");
     }
+    engine.stop(options.ephemeral, why);
     outcome.map(drop)
 }
 

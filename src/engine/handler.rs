@@ -396,10 +396,14 @@ impl EngineHandler {
                     protected: differences.is_empty(),
                     words,
                     degraded: differences,
+                    is_read: true,
                 }
             }
             Ok(None) => TableState::lost("table inet verdictd is gone: nothing is refused and no ban holds"),
-            Err(error) => TableState::lost(&format!("table inet verdictd cannot be read: {error}")),
+            Err(error) => TableState {
+                is_read: false,
+                ..TableState::lost(&format!("table inet verdictd cannot be read: {error}"))
+            },
         }
     }
 }
@@ -408,6 +412,7 @@ pub(super) struct TableState {
     protected: bool,
     words: String,
     pub(super) degraded: Vec<String>,
+    pub(super) is_read: bool,
 }
 
 impl TableState {
@@ -416,6 +421,7 @@ impl TableState {
             protected: false,
             words: words.to_owned(),
             degraded: vec![words.to_owned()],
+            is_read: true,
         }
     }
 }

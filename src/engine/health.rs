@@ -46,20 +46,22 @@ impl EngineHandler {
             .collect()
     }
 
-    fn table_health(&self) -> String {
+    /// None: it could not be read.
+    fn table_health(&self) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         let mut netlink = loop {
             match self.netlink.try_lock() {
                 Ok(netlink) => break netlink,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PATIENCE / 50),
-                Err(TryLockError::WouldBlock) => return "it could not be read, for others read it".into(),
+                Err(TryLockError::WouldBlock) => return None,
             }
         };
-        match self.compared(&mut netlink).degraded {
-            none if none.is_empty() => AS_EXPECTED.into(),
-            wrong => wrong.join("; "),
-        }
+        let found = self.compared(&mut netlink);
+        found.is_read.then(|| match found.degraded.is_empty() {
+            true => AS_EXPECTED.into(),
+            false => found.degraded.join("; "),
+        })
     }
 }
 

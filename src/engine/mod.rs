@@ -24,7 +24,6 @@ mod health;
 pub mod herald;
 pub mod keeper;
 pub mod lockout;
-pub mod notify;
 pub mod open;
 pub mod orders;
 pub mod peers;

@@ -60,7 +60,7 @@ pub fn note(
     }
     match (kind, result) {
         (NoteKind::Integrity, NoteResult::Failed) => {
-            herald.tell(|now| event::integrity_violation(now, "files", &detail));
+            herald.tell(|now| event::integrity_violation(now, &detail));
         }
         (NoteKind::Selftest, NoteResult::Failed) => herald.tell(|now| event::selftest_failed(now, &detail)),
         _ => {}

@@ -14,10 +14,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{error, info, warn};
 
 use super::enforcer::Expected;
-use super::notify::notify;
 use super::worker::{Handle, Order};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::alive::{self, BEAT_LASTS, GIVEN};
+use crate::notify::systemd::notify;
 use crate::stats::Stats;
 
 /// What is not well with the workers, for `status`.

@@ -40,7 +40,7 @@ impl Manifest {
 
     /// The text that [`Manifest::parse`] reads.
     pub fn text(&self) -> Vec<u8> {
-        let mut text = format!("{HEADER}\n{HINT}\n").into_bytes();
+        let mut text = format!("{HEADER}\n{READERS}\n").into_bytes();
         for entry in &self.entries {
             entry.append(&mut text);
         }
@@ -70,6 +70,7 @@ impl Entry {
         }
     }
 }
+
 /// What was read so far.
 #[derive(Default)]
 struct Reader {
@@ -275,14 +276,16 @@ fn shown(bytes: &[u8]) -> String {
     }
     quoted
 }
+
 const HEADER: &str = "#: verdictd-integrity 1";
-const HINT: &str =
+const READERS: &str =
     "# Made by verdictctl harden; verdictctl verify checks all of it, sha256sum -c --strict the contents.";
 /// Some ten are usual: three programs, units with their drop-ins, a config and its secrets.
 const MOST_ENTRIES: usize = 4_096;
 /// PATH_MAX.
 const LONGEST_PATH: usize = 4_095;
 const MOST_SHOWN: usize = 80;
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

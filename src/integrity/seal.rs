@@ -236,7 +236,7 @@ impl Plan {
         Hash::of(&self.manifest.text()).to_string()
     }
 
-    /// Sets owners and modes, writes the manifest if it says something new, and reads all of it once more.
+    /// Sets owners and modes, writes the manifest, and reads all of it once more.
     ///
     /// # Errors
     /// If something cannot be set or written; the former manifest then stays. Or if somebody changed something

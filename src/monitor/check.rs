@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::places::Places;
 use super::process::Process;
 use crate::control::client::ClientError;
-use crate::control::wire::{AS_EXPECTED, HealthView, QueueHealth, Reply, Request};
+use crate::control::wire::{AS_EXPECTED, HealthView, QueueHealth, Reply, Request, WorkerHealth};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
 use crate::kernel::ruleset::{self, Loaded};
@@ -42,10 +42,12 @@ impl Finding {
         }
     }
 
-    /// After how many looks that find the same the engine is started anew. A missing table is its own to repair first.
+    /// After how many looks that find the same the engine is started anew. A missing table is its
+    /// own to repair first.
     pub(super) fn patience(&self) -> u32 {
         match self {
-            Finding::Table(_) => 3,
+            // An engine that is only slow answers one of the next.
+            Finding::Table(_) | Finding::Silent(_) => 3,
             _ => 2,
         }
     }
@@ -70,6 +72,8 @@ pub(super) fn probe(places: &Places) -> Result<HealthView, String> {
 pub(super) struct Eyes {
     netlink: Option<Netlink>,
     good: Option<Loaded>,
+    /// How far each worker was at the last look.
+    progress: Vec<u64>,
 }
 
 impl Eyes {
@@ -78,32 +82,44 @@ impl Eyes {
         Eyes {
             netlink: Netlink::open(mnl::Bus::Netfilter).ok(),
             good: None,
+            progress: Vec::new(),
         }
     }
 
-    /// Everything that is wrong with the engine that `process` is; the first that is, in the order of urgency.
+    /// What is wrong with the engine that `process` is, the most urgent of it.
     pub(super) fn look(&mut self, places: &Places, process: &Process) -> Option<Finding> {
         let health = match probe(places) {
             Ok(health) => health,
             Err(why) => return Some(Finding::Silent(why)),
         };
-        let silent = health.workers.iter().filter(|worker| !worker.answered);
-        let stuck: Vec<u16> = silent.map(|worker| worker.index).collect();
+        let stuck = self.stuck(&health.workers);
         if !stuck.is_empty() {
             return Some(Finding::Stuck(stuck));
         }
-        let wrong = (health.table != AS_EXPECTED).then_some(health.table);
+        let is_read = health.table.is_some();
+        let wrong = health.table.filter(|table| table != AS_EXPECTED);
         let ours = shares_network(process);
-        let unbound = if ours { unbound(&health.queues) } else { Vec::new() };
+        let unbound = unbound(&health.queues, ours);
         if !unbound.is_empty() {
             return Some(Finding::Unbound(unbound));
         }
         let missing = match wrong {
             Some(wrong) => vec![wrong],
-            None if ours => self.missing(true),
+            None if ours => self.missing(is_read),
             None => Vec::new(),
         };
         (!missing.is_empty()).then_some(Finding::Table(missing))
+    }
+
+    /// Workers that did not answer now, and did nothing since the last look: one that is starved of CPU does little.
+    fn stuck(&mut self, workers: &[WorkerHealth]) -> Vec<u16> {
+        let stand = |worker: &&WorkerHealth| {
+            let before = self.progress.get(usize::from(worker.index));
+            !worker.answered && before == Some(&worker.progress)
+        };
+        let stuck = workers.iter().filter(stand).map(|worker| worker.index).collect();
+        self.progress = workers.iter().map(|worker| worker.progress).collect();
+        stuck
     }
 
     /// What is gone from the table since it was last good, by our own look. `well`: the engine says that it is good now.
@@ -129,14 +145,21 @@ impl Eyes {
     }
 }
 
-/// Queues of these that no process has bound; none where that cannot be read.
-fn unbound(queues: &[QueueHealth]) -> Vec<u16> {
-    let Some(bound) = queue_counters() else {
-        return Vec::new();
+/// Queues of these that nobody reads: by the engine's word, and where it lives in our network namespace (`ours`) by our
+/// own look.
+fn unbound(queues: &[QueueHealth], ours: bool) -> Vec<u16> {
+    let seen = if ours { queue_counters() } else { None };
+    let is_unbound = |queue: &&QueueHealth| {
+        let unseen = seen
+            .as_ref()
+            .is_some_and(|seen| !seen.iter().any(|there| there.number == queue.number));
+        queue.bound == Some(false) || unseen
     };
-    let is_bound = |number: &u16| bound.iter().any(|queue| queue.number == *number);
-    let numbers = queues.iter().map(|queue| queue.number);
-    numbers.filter(|number| !is_bound(number)).collect()
+    queues
+        .iter()
+        .filter(is_unbound)
+        .map(|queue| queue.number)
+        .collect()
 }
 
 /// Whether `process` lives in our network namespace; what we see in another says nothing of it.

@@ -38,7 +38,7 @@ use self::seal::AuditEye;
 use crate::control::monitor_view::MonitorView;
 use crate::control::pidfile::{self, PidFile, PidFileError};
 use crate::control::wire::{NoteKind, NoteResult};
-use crate::engine::notify::notify;
+use crate::notify::systemd::notify;
 
 /// How the monitor is started.
 #[derive(Clone, Debug)]
@@ -206,7 +206,7 @@ impl Monitor {
             }
             self.follow(now);
             if look {
-                self.keep_pid_file()?;
+                self.keep_pid_file();
                 self.next_look = now + self.options.every;
                 self.look(now);
             }
@@ -223,12 +223,17 @@ impl Monitor {
     }
 
     /// Somebody removed it: without it `verdictctl` would not find us.
-    fn keep_pid_file(&mut self) -> Result<(), MonitorError> {
-        if !self.pid_file.stands() {
-            warn!("somebody removed our pid file, it is written again");
-            self.pid_file = hold(&self.options.places)?;
+    fn keep_pid_file(&mut self) {
+        if self.pid_file.stands() {
+            return;
         }
-        Ok(())
+        match hold(&self.options.places) {
+            Ok(file) => {
+                warn!("somebody removed our pid file, it is written again");
+                self.pid_file = file;
+            }
+            Err(error) => error!("our pid file is gone, and cannot be written again: {error}"),
+        }
     }
 
     /// Is there an engine, and is it the one that was there?
@@ -241,9 +246,8 @@ impl Monitor {
             let pid = self.engine.take().map_or(0, |engine| engine.process.pid());
             let how = self.reap();
             self.suspicion = None;
-            match pidfile::planned_end(&self.options.places.engine_pid()) {
-                Some(_) => {}
-                None => self.want_start(now, format!("engine {pid} ended unexpectedly{how}")),
+            if self.stopped_by().is_none() {
+                self.want_start(now, format!("engine {pid} ended unexpectedly{how}"));
             }
         }
         if self.engine.is_some() {
@@ -267,8 +271,14 @@ impl Monitor {
         self.next_look = self.next_look.min(now + self.soon());
     }
 
+    /// By what an operator stopped the engine, if one did.
+    fn stopped_by(&self) -> Option<String> {
+        let said = pidfile::planned_end(&self.options.places.engine_pid());
+        said.or_else(|| (self.systemd && systemd::is_stopped()).then(|| "systemctl stop".to_owned()))
+    }
+
     fn absent(&mut self, now: Instant) {
-        match pidfile::planned_end(&self.options.places.engine_pid()) {
+        match self.stopped_by() {
             Some(by) => {
                 if !self.told_stopped {
                     warn!(
@@ -326,8 +336,7 @@ impl Monitor {
         let path = launch::verdictd()?;
         let program = Program::open(&path, places)?;
         let _lock = StartLock::take(places, &stop)?;
-        let unwanted = pidfile::planned_end(&places.engine_pid()).is_some();
-        if unwanted || Process::engine(places).is_some() {
+        if self.stopped_by().is_some() || Process::engine(places).is_some() {
             return Ok(false);
         }
         if self.systemd {

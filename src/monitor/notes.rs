@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::check::ANSWER;
 use super::places::Places;
-use crate::control::wire::{MAX_DETAIL_CHARS, NoteKind, NoteResult, Request};
+use crate::control::wire::{NoteKind, NoteResult, Request};
 
 /// Notes that wait for an engine.
 #[derive(Debug, Default)]
@@ -19,12 +19,7 @@ impl Notes {
         if self.0.len() >= MOST {
             self.0.pop_front();
         }
-        let plain = detail.chars().map(|c| if c.is_control() { ' ' } else { c });
-        self.0.push_back(Request::AuditNote {
-            kind,
-            result,
-            detail: plain.take(MAX_DETAIL_CHARS).collect(),
-        });
+        self.0.push_back(Request::note(kind, result, detail));
     }
 
     /// Hands over what waits, as long as somebody takes it.

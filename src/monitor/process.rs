@@ -1,6 +1,7 @@
 //! The engine and the monitor as processes: found by what the kernel says of them, signalled by a descriptor of the
 //! process, so that a pid that is somebody else's by now is never hit.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ impl Process {
             let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
                 continue;
             };
-            if ask() == Some(pid) {
+            if ask() == Some(pid) && is_ours(pid) {
                 return Some(Process { pid, handle });
             }
         }
@@ -112,6 +113,19 @@ impl Process {
                 self.pid()
             ))),
         }
+    }
+}
+
+/// Whether it runs our program. The engine's user rules over pid file and socket, and could have both name somebody
+/// else's process, which root then ends; what a process runs he cannot make up. Who may not see that may not signal it
+/// either.
+fn is_ours(pid: Pid) -> bool {
+    match fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())) {
+        Ok(program) => {
+            let name = program.file_name().unwrap_or_default().as_encoded_bytes();
+            name.strip_suffix(b" (deleted)").unwrap_or(name) == b"verdictd"
+        }
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The directory belongs to the engine's user, so nothing in it is trusted that root did not write.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -14,27 +14,23 @@ use time::format_description::well_known::Rfc3339;
 use super::places::Places;
 use super::process::Process;
 use crate::control::monitor_view::MonitorView;
+use crate::control::views::timestamp;
+use crate::state;
 
 /// Writes `view` for all who ask.
 ///
 /// # Errors
 /// If the state directory cannot be written.
 pub(super) fn save(path: &Path, view: &MonitorView) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(view).map_err(io::Error::other)?;
-    let fresh = path.with_extension("json.new");
-    let _ = fs::remove_file(&fresh);
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&fresh)?;
+    let text = serde_json::to_string_pretty(view).map_err(io::Error::other)? + "\n";
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let directory = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(folder)?;
     // Whatever the umask: `verdictctl status` of the group reads it.
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
+    let dress = |file: &File| file.set_permissions(Permissions::from_mode(0o644));
+    state::replace(directory, path, text.as_bytes(), dress).map_err(io::Error::other)
 }
 
 /// What was last written; none if nothing was, or not by root or this user.
@@ -84,11 +80,7 @@ pub fn forgive(places: &Places) -> io::Result<()> {
 
 /// This moment, as it is written.
 pub(super) fn now() -> String {
-    OffsetDateTime::from(SystemTime::now())
-        .replace_nanosecond(0)
-        .ok()
-        .and_then(|now| now.format(&Rfc3339).ok())
-        .unwrap_or_default()
+    timestamp(SystemTime::now())
 }
 
 /// How long ago `moment` was; none if that is not known or lies ahead: a stepped clock postpones nothing.
@@ -101,6 +93,7 @@ const LONGEST: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

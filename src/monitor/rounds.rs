@@ -101,6 +101,9 @@ impl Monitor {
 
     /// Once is a suspicion, again and again a fault.
     fn found(&mut self, finding: Finding, now: Instant) {
+        if self.stopped_by().is_some() {
+            return; // it is on its way out, by order
+        }
         self.next_look = now + self.soon();
         let starting = self
             .engine

@@ -10,9 +10,15 @@ pub const ENGINE_UNIT: &str = "verdictd.service";
 /// The monitor's unit.
 pub const MONITOR_UNIT: &str = "verdictd-monitor.service";
 
-/// Whether the engine of `places` is systemd's: it runs here, has the unit, and the places are those of the package.
+/// Whether the engine of `places` is systemd's: it runs here, has the unit, and the places are those of the package. One
+/// that is masked or broken, or a systemd that does not answer, is no reason to go round it: it then says no itself.
 pub fn manages(places: &Places) -> bool {
-    places.are_packaged() && Path::new(RUNS).is_dir() && state(ENGINE_UNIT, "LoadState") == "loaded"
+    places.are_packaged() && Path::new(RUNS).is_dir() && state(ENGINE_UNIT, "LoadState") != "not-found"
+}
+
+/// Whether an operator wants no engine: with `Restart=always` nobody else leaves its unit so.
+pub fn is_stopped() -> bool {
+    ["inactive", "deactivating"].contains(&state(ENGINE_UNIT, "ActiveState").as_str())
 }
 
 /// `systemctl VERB UNITS`.

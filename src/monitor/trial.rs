@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::{GRACE, Monitor, report};
 use crate::control::monitor_view::SelftestRecord;
 use crate::control::wire::{NoteKind, NoteResult};
-use crate::selftest::{self, Failed, Options};
+use crate::selftest::{self, Cause, Failed, Options};
 
 /// How long after the monitor's start the first one is due.
 pub(super) fn first(last: &SelftestRecord, every: Duration) -> Duration {
@@ -44,7 +44,7 @@ impl Monitor {
                 let detail = format!("{} steps in {:.0} ms", proof.steps.len(), proof.ms);
                 self.record(Some(true), detail, every);
             }
-            Err(failed) if is_not_the_engines(&failed) => {
+            Err(failed) if failed.cause == Cause::CannotRun => {
                 warn!("the self-test could not be run: {}", words(&failed));
                 self.record(None, words(&failed), every.min(AGAIN));
             }
@@ -94,12 +94,6 @@ fn words(failed: &Failed) -> String {
         "{}: expected {}; seen: {}; look at {}",
         failed.step, failed.expected, failed.seen, failed.look_at
     )
-}
-
-/// What a fresh engine would not change: no range is free, no device can be made, another test runs.
-fn is_not_the_engines(failed: &Failed) -> bool {
-    let refused = failed.step == "engine" && failed.seen.contains("the engine refuses");
-    refused || ["root", "range", "device", "interrupted"].contains(&failed.step)
 }
 
 const RECENT: Duration = Duration::from_secs(3600);

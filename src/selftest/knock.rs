@@ -61,7 +61,8 @@ impl Knocker {
                 format!("packets that come in on {FIRST_NAME} to be judged"),
                 format!("engine.internal_interfaces holds {name:?}"),
                 "engine.internal_interfaces in the configuration",
-            ));
+            )
+            .of_the_test());
         }
         let tun = Tun::open(NAMES, place.own, LENGTH).map_err(|error| {
             Fault::new(
@@ -70,6 +71,7 @@ impl Knocker {
                 error.to_string(),
                 "ls -l /dev/net/tun, lsmod",
             )
+            .of_the_test()
         })?;
         record.add(
             "device",
@@ -105,7 +107,8 @@ impl Knocker {
                 format!("to be done within {} s", LONGEST.as_secs()),
                 "it took longer",
                 "how busy this host is",
-            ));
+            )
+            .of_the_test());
         }
         self.next_port = FIRST_PORT + (self.next_port - FIRST_PORT + 1) % PORTS;
         self.seq = self.seq.wrapping_add(SEQ_STEP);
@@ -228,6 +231,7 @@ fn lost(error: &io::Error) -> Fault {
         error.to_string(),
         "what else manages network devices here (it must leave vdself* alone)",
     )
+    .of_the_test()
 }
 
 const NAMES: &str = "vdself%d";

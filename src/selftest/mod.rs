@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use self::proof::{Failed, Proof, Step};
+pub use self::proof::{Cause, Failed, Proof, Step};
 
 use self::knock::Knocker;
 use self::proof::{Fault, Record};
@@ -58,7 +58,7 @@ fn try_engine(options: &Options, record: &mut Record) -> Result<(), Fault> {
                 .into(),
             seen: format!("uid {}", rustix::process::geteuid().as_raw()),
             look_at: "sudo verdictd selftest".into(),
-            not_running: false,
+            cause: Cause::CannotRun,
         });
     }
     let client = Client::find(options.socket.clone());

@@ -46,10 +46,22 @@ pub struct Failed {
     pub seen: String,
     /// Where to look for the cause.
     pub look_at: String,
-    /// No engine runs there.
-    pub not_running: bool,
+    /// Whose failure it is.
+    pub cause: Cause,
     /// What was proved before.
     pub steps: Vec<Step>,
+}
+
+/// Whose failure a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The engine, or its table, did not do what is expected of it.
+    Engine,
+    /// No engine runs there.
+    NotRunning,
+    /// The test could not be made, or not to its end, which says nothing of the engine.
+    CannotRun,
 }
 
 /// One failure, before the steps are added.
@@ -59,7 +71,7 @@ pub(super) struct Fault {
     pub(super) expected: String,
     pub(super) seen: String,
     pub(super) look_at: String,
-    pub(super) not_running: bool,
+    pub(super) cause: Cause,
 }
 
 impl Fault {
@@ -74,7 +86,15 @@ impl Fault {
             expected: expected.into(),
             seen: seen.into(),
             look_at: look_at.into(),
-            not_running: false,
+            cause: Cause::Engine,
+        }
+    }
+
+    /// The same, where it says nothing of the engine.
+    pub(super) fn of_the_test(self) -> Fault {
+        Fault {
+            cause: Cause::CannotRun,
+            ..self
         }
     }
 
@@ -85,6 +105,7 @@ impl Fault {
             "a signal",
             "nothing: all is taken away, run it again",
         )
+        .of_the_test()
     }
 }
 
@@ -129,7 +150,7 @@ impl Record {
             expected: fault.expected,
             seen: fault.seen,
             look_at: fault.look_at,
-            not_running: fault.not_running,
+            cause: fault.cause,
             steps: self.steps,
         }
     }

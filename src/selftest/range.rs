@@ -40,6 +40,7 @@ pub(super) fn free_places() -> Result<Vec<Place>, Fault> {
             error.to_string(),
             "ip route show table all",
         )
+        .of_the_test()
     })?;
     let mut draw = [0; 3];
     // Without randomness the first eight addresses do as well.
@@ -52,7 +53,8 @@ pub(super) fn free_places() -> Result<Vec<Place>, Fault> {
             "one of 192.0.2.0/24, 198.51.100.0/24 and 203.0.113.0/24 (RFC 5737) without a route of its own",
             taken.join("; "),
             "ip route show table all: these ranges are for documentation and tests, nobody lives there",
-        )),
+        )
+        .of_the_test()),
     }
 }
 

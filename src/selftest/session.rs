@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use super::proof::{Fault, Record};
+use super::proof::{Cause, Fault, Record};
 use super::range::Place;
 use crate::control::client::{Client, ClientError};
 use crate::control::wire::{Reply, Request, SelftestPlan, SelftestState};
@@ -54,7 +54,8 @@ impl Session {
             "leave to scan from a documentation range (RFC 5737)",
             format!("the engine refuses: {}", refusals.join("; ")),
             "[trusted] of the configuration, verdictctl list, or another self-test that runs",
-        ))
+        )
+        .of_the_test())
     }
 
     /// How far the engine is. Asked before anything more is sent: an engine that was restarted knows of no self-test,
@@ -68,7 +69,8 @@ impl Session {
                 "the self-test to be under way",
                 format!("the engine refuses: {message}"),
                 "its log: was it restarted meanwhile?",
-            )),
+            )
+            .of_the_test()),
             Ok(_) => Err(other_answer()),
             Err(error) => Err(unanswered(&error)),
         }
@@ -114,7 +116,10 @@ fn introduce(plan: &SelftestPlan) -> String {
 
 fn unanswered(error: &ClientError) -> Fault {
     Fault {
-        not_running: matches!(error, ClientError::NotRunning { .. }),
+        cause: match error {
+            ClientError::NotRunning { .. } => Cause::NotRunning,
+            _ => Cause::Engine,
+        },
         ..Fault::new(
             "engine",
             "an answer on the control socket",

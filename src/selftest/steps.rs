@@ -77,7 +77,8 @@ impl<'a> Trial<'a> {
             format!("a threshold of at most {MOST_COPIED} where packets are judged by copies"),
             format!("unique_ports_threshold = {}", self.plan.threshold),
             "the configuration; such a scan cannot be tried within the 30 s that a self-test has",
-        ))
+        )
+        .of_the_test())
     }
 
     fn judges_copies(&self) -> bool {

@@ -299,12 +299,12 @@ pub fn ban_storm(now: Now, most: u32) -> Event {
 }
 
 /// A file of the engine is not what it was.
-pub fn integrity_violation(now: Now, what: &str, detail: &str) -> Event {
+pub fn integrity_violation(now: Now, detail: &str) -> Event {
     event(
         EventType::IntegrityViolation,
         now,
         now.at,
-        json!({"what": what, "detail": detail}),
+        json!({"detail": detail}),
     )
 }
 
@@ -502,7 +502,7 @@ mod tests {
             unblock_error(now, banned.source, Ended::Manual, &"gone"),
             distributed_attack_ended(now, &attack(now), true),
             ban_storm(now, 600),
-            integrity_violation(now, "state", "x"),
+            integrity_violation(now, "x"),
             state_degraded(now, &["x".to_owned()]),
             ruleset_wiped(now, "x", true),
             selftest_failed(now, "x"),

@@ -56,8 +56,7 @@ fn made_up(kind: EventType, now: Now) -> Event {
         EventType::BanStorm => event::ban_storm(now, 600),
         EventType::IntegrityViolation => event::integrity_violation(
             now,
-            "state",
-            "the checksum of state.toml does not fit its content",
+            "/usr/bin/verdictd was changed: its sha256 is 3c6e0b8a…, sealed was 8f434346…",
         ),
         EventType::StateDegraded => event::state_degraded(
             now,
@@ -66,7 +65,10 @@ fn made_up(kind: EventType, now: Now) -> Event {
         EventType::RulesetWiped => {
             event::ruleset_wiped(now, "table inet verdictd: it is gone; bans that go into it again: 17", true)
         }
-        EventType::SelftestFailed => event::selftest_failed(now, "the probe from 192.0.2.99 was not banned"),
+        EventType::SelftestFailed => event::selftest_failed(
+            now,
+            "banned: expected 192.0.2.99 in set banned4 within 1 s; seen: it is not; look at verdictctl status",
+        ),
         EventType::FirewallStopped => event::firewall_stopped(now, "stopped", 17),
     }
 }

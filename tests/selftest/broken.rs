@@ -93,7 +93,7 @@ fn a_hung_engine_fails_and_an_absent_one_is_told() {
     let home = engine.stop();
     let output = ns.run(command, LIMIT);
     assert_eq!(output.code(), 3, "{}", output.text());
-    assert_eq!(rig::json(&output)["not_running"], true);
+    assert_eq!(rig::json(&output)["cause"], "not_running");
     drop(home);
 }
 
