@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::print::{Paint, counted, json, plain};
 use super::{CliError, Client, Exit, Screen};
 use crate::control::wire::{NoteKind, NoteResult, Reply, Request};
-use crate::integrity::{DEFAULT_MANIFEST, HINT, Manifest, ManifestError, Mismatch};
+use crate::integrity::{DEFAULT_MANIFEST, HINT, Manifest, Mismatch};
 use crate::monitor::places::Places;
 use crate::monitor::report;
 
@@ -19,9 +19,6 @@ pub(super) struct VerifyArgs {
     /// The manifest that `verdictctl harden` wrote
     #[arg(long, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
     manifest: PathBuf,
-    /// Compare the programs alone, and find nothing wrong where nothing was sealed: what a unit asks before it starts them
-    #[arg(long)]
-    programs: bool,
     /// Print nothing when all is as it was sealed
     #[arg(long)]
     quiet: bool,
@@ -40,18 +37,8 @@ struct Report<'a> {
 
 /// Exit 0, or 1 if something differs, or 2 if there is no manifest to go by.
 pub(super) fn run(client: &Client, args: VerifyArgs, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
-    let mut manifest = match Manifest::load_in(&args.root, &args.manifest) {
-        Err(error @ ManifestError::Missing(_)) if args.programs => {
-            if !args.quiet {
-                writeln!(screen.err, "note: {}", plain(&error.to_string()))?;
-            }
-            return Ok(Exit::Fine);
-        }
-        loaded => loaded.map_err(|error| CliError::Usage(error.to_string()))?,
-    };
-    if args.programs {
-        manifest = manifest.programs();
-    }
+    let loaded = Manifest::load_in(&args.root, &args.manifest);
+    let manifest = loaded.map_err(|error| CliError::Usage(error.to_string()))?;
     let mismatches = manifest.verify();
     let files = manifest.files().count();
     match args.json {
@@ -76,10 +63,8 @@ pub(super) fn run(client: &Client, args: VerifyArgs, screen: &mut Screen<'_>) ->
         ),
         false => (NoteResult::Failed, words.join("; ")),
     };
-    if !args.programs || !mismatches.is_empty() {
-        note(client, &args.root, result, &detail, screen);
-    }
-    if mismatches.is_empty() && !args.programs {
+    note(client, &args.root, result, &detail, screen);
+    if mismatches.is_empty() {
         forgive(&args.root, &args.manifest, screen);
     }
     Ok(match mismatches.is_empty() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::files::{BINARIES, Kind};
+use super::files::Kind;
 use super::root::{Odd, Root};
 use crate::audit::chain::Hash;
 
@@ -127,18 +127,6 @@ impl Manifest {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The programs of it alone.
-    #[must_use]
-    pub fn programs(mut self) -> Manifest {
-        let named = |path: &Path| BINARIES.iter().any(|(name, _)| path.ends_with(name));
-        self.entries.retain(|entry| match entry.about {
-            Some(about) => about.kind == Kind::Binary,
-            None => named(&entry.path),
-        });
-        self.complete = false;
-        self
     }
 
     /// The sum that the content of `path` must have; none if that is not sealed.
