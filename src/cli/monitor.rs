@@ -19,7 +19,7 @@ pub(super) struct Monitor {
     /// The engine's configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
     config: PathBuf,
-    /// The engine's state directory; monitor.json there says what was found
+    /// The engine's state directory; monitor.json in DIR-monitor says what was found
     #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
     state_dir: PathBuf,
     /// The engine's runtime directory, with its control socket

@@ -120,10 +120,19 @@ pub(super) fn forgive(root: &Path, manifest: &Path, screen: &mut Screen<'_>) {
     if !ours || !rustix::process::geteuid().is_root() {
         return;
     }
-    if let Err(error) = report::forgive(&places) {
-        let path = places.report();
-        let _ = writeln!(screen.err, "note: {} is as it was: {error}", path.display());
-    }
+    // What cannot be said is no reason to fail: the seal holds.
+    let _ = match report::forgive(&places) {
+        Ok(true) => writeln!(
+            screen.err,
+            "note: the monitor ended when it found that, start it again: verdictctl monitor"
+        ),
+        Ok(false) => Ok(()),
+        Err(error) => writeln!(
+            screen.err,
+            "note: {} is as it was: {error}",
+            places.report().display()
+        ),
+    };
 }
 
 /// Has the running engine write the result into the audit log. Without one, or elsewhere than in this system, it is only

@@ -16,7 +16,7 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 /// The engine's, in the runtime directory.
 pub const ENGINE: &str = "verdictd.pid";
-/// The monitor's, in the runtime directory.
+/// The monitor's, in a directory of its own.
 pub const MONITOR: &str = "monitor.pid";
 
 /// Why a pid file is not held.

@@ -18,7 +18,8 @@ impl Heart {
         let open = || {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-            // Needs CAP_NET_ADMIN, so that nobody else can keep a hung engine's queues in use.
+            // Needs CAP_NET_ADMIN, since Linux 5.17 CAP_NET_RAW does too: whoever has one of them can keep a hung
+            // engine's queues in use.
             setsockopt_int(
                 socket.as_fd(),
                 libc::SOL_SOCKET,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::check;
-use super::places::Places;
+use super::places::{Places, make_folder_of};
 use super::process::Process;
 use super::seal;
 use crate::audit::chain::Hash;
@@ -119,7 +119,7 @@ impl StartLock {
             path: path.clone(),
             source,
         };
-        make_dir(&places.runtime_dir)?;
+        make_folder_of(&path).map_err(io)?;
         let file = File::options()
             .write(true)
             .create(true)

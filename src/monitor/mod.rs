@@ -32,7 +32,7 @@ use self::backoff::Backoff;
 use self::check::{Eyes, Finding};
 use self::launch::{LaunchError, Program, READY, StartLock};
 use self::notes::Notes;
-use self::places::Places;
+use self::places::{Places, make_folder_of};
 use self::process::{Process, timespec};
 use self::seal::AuditEye;
 use crate::control::monitor_view::MonitorView;
@@ -99,9 +99,9 @@ pub fn run(mut options: Options) -> Result<Outcome, MonitorError> {
 }
 
 fn hold(places: &Places) -> Result<PidFile, MonitorError> {
-    std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o750)
-        .create(&places.runtime_dir)?;
-    Ok(PidFile::hold(&places.monitor_pid())?)
+    let path = places.monitor_pid();
+    make_folder_of(&path)?;
+    Ok(PidFile::hold(&path)?)
 }
 
 /// Set by a signal, and wakes whoever sleeps.

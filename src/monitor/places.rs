@@ -1,6 +1,9 @@
 //! Where engine and monitor keep their files, which is what makes them a pair.
 
 use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::audit::HEAD_NAME;
@@ -15,7 +18,7 @@ pub struct Places {
     pub config: PathBuf,
     /// Where state is kept.
     pub state_dir: PathBuf,
-    /// Where socket and pid files are.
+    /// Where the engine's socket and pid file are.
     pub runtime_dir: PathBuf,
     /// Where logs are.
     pub log_dir: PathBuf,
@@ -52,19 +55,24 @@ impl Places {
         self.runtime_dir.join(pidfile::ENGINE)
     }
 
+    /// Where the monitor keeps what the engine's user must not touch: beside that user's own directory, and root's.
+    fn monitor_runtime_dir(&self) -> PathBuf {
+        beside(&self.runtime_dir)
+    }
+
     /// The monitor's pid file.
     pub fn monitor_pid(&self) -> PathBuf {
-        self.runtime_dir.join(pidfile::MONITOR)
+        self.monitor_runtime_dir().join(pidfile::MONITOR)
     }
 
     /// Held by whoever starts or stops the engine, for as long as that takes.
     pub fn start_lock(&self) -> PathBuf {
-        self.runtime_dir.join("start.lock")
+        self.monitor_runtime_dir().join("start.lock")
     }
 
     /// What the monitor found.
     pub fn report(&self) -> PathBuf {
-        self.state_dir.join("monitor.json")
+        beside(&self.state_dir).join("monitor.json")
     }
 
     /// How far the audit log goes.
@@ -98,4 +106,24 @@ impl Places {
         let both = pairs.map(|(name, value)| [name.into(), value.as_os_str().to_owned()]);
         both.into_iter().flatten().collect()
     }
+}
+
+fn beside(directory: &Path) -> PathBuf {
+    let mut name = directory.as_os_str().to_owned();
+    name.push("-monitor");
+    name.into()
+}
+
+/// Makes the folder of `path`, one of the monitor's own, where there is none: for root to write and for all to read.
+///
+/// # Errors
+/// If it cannot be made.
+pub(super) fn make_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    // Whatever the umask: `verdictctl status` reads what is in it.
+    fs::set_permissions(folder, Permissions::from_mode(0o755))
 }

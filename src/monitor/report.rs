@@ -1,6 +1,5 @@
-//! The monitor's file in the state directory: written whole, read by `status` and by the monitor's next start.
-//!
-//! The directory belongs to the engine's user, so nothing in it is trusted that root did not write.
+//! The monitor's file: written whole, read by `status` and by the monitor's next start. Nothing is trusted that root did
+//! not write.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read};
@@ -11,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::places::Places;
+use super::places::{Places, make_folder_of};
 use super::process::Process;
 use crate::control::monitor_view::MonitorView;
 use crate::control::views::timestamp;
@@ -23,6 +22,7 @@ use crate::state;
 /// If the state directory cannot be written.
 pub(super) fn save(path: &Path, view: &MonitorView) -> io::Result<()> {
     let text = serde_json::to_string_pretty(view).map_err(io::Error::other)? + "\n";
+    make_folder_of(path)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     let directory = File::options()
         .read(true)
@@ -63,18 +63,19 @@ pub fn view(places: &Places) -> Option<MonitorView> {
     })
 }
 
-/// The files have been looked at, or sealed anew, and all is well: `status` no longer says otherwise.
+/// The files have been looked at, or sealed anew, and all is well: `status` no longer says otherwise. Whether it did, and
+/// the monitor that found it runs no more.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn forgive(places: &Places) -> io::Result<()> {
+pub fn forgive(places: &Places) -> io::Result<bool> {
     let path = places.report();
     match load(&path) {
         Some(mut view) if !view.integrity.violations.is_empty() => {
             view.integrity.violations.clear();
-            save(&path, &view)
+            save(&path, &view).map(|()| Process::monitor(places).is_none())
         }
-        _ => Ok(()),
+        _ => Ok(false),
     }
 }
 

@@ -84,8 +84,9 @@ fn an_engine_is_found_by_its_socket_and_nobody_else_is_hit() {
 fn without_an_engine_nobody_is_hit_and_one_can_be_started() {
     let rig = Rig::new(DETECTION);
     let bystander = Bystander::new();
-    for name in ["verdictd.pid", "monitor.pid"] {
-        let path = rig.place("run").join(name);
+    fs::create_dir(rig.place("run-monitor")).unwrap();
+    for name in ["run/verdictd.pid", "run-monitor/monitor.pid"] {
+        let path = rig.place(name);
         for (what, plant) in plants(bystander.0.id()) {
             let _ = fs::remove_file(&path);
             plant(&path);
@@ -111,7 +112,7 @@ fn a_monitor_whose_pid_file_is_taken_away_writes_it_again() {
     let rig = Rig::new(DETECTION);
     rig.must("monitor", &["--every=1s"]);
     let monitor = rig.monitor();
-    fs::remove_file(rig.place("run/monitor.pid")).unwrap();
+    fs::remove_file(rig.place("run-monitor/monitor.pid")).unwrap();
     rig.wait_log("somebody removed our pid file");
     assert_eq!(rig.monitor(), monitor);
 }

@@ -130,7 +130,7 @@ impl Rig {
     }
 
     pub(crate) fn monitor(&self) -> Option<Pid> {
-        pidfile::holder(&self.place("run").join(MONITOR))
+        pidfile::holder(&self.place("run-monitor").join(MONITOR))
     }
 
     /// Waits until an engine other than `before` answers.
@@ -146,7 +146,7 @@ impl Rig {
 
     /// What the monitor wrote down.
     pub(crate) fn view(&self) -> Value {
-        let text = fs::read_to_string(self.home.state().join("monitor.json")).unwrap_or_default();
+        let text = fs::read_to_string(self.place("state-monitor/monitor.json")).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 

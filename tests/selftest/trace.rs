@@ -127,7 +127,12 @@ fn a_tester_that_is_killed_leaves_nothing_after_thirty_seconds() {
     assert!(within(secs(32), || engine.bans().is_empty()), "{}", engine.log());
     assert!(within(secs(10), || Traces::of(&ns, &engine) == before));
     rig::nothing_is_written(&engine);
-    rig::proved(&ns, &engine);
+    // The ban ends some milliseconds before the test that it belonged to.
+    assert!(
+        within(secs(5), || rig::run(&ns, &engine).code() == 0),
+        "{}",
+        engine.log()
+    );
 }
 
 #[test]

@@ -459,7 +459,7 @@ fn queue(spec: &Spec, prefix: &str, worker: u16, number: u16, what: &str) -> Cha
 
 /// The dead man's switch. A queue with a listener holds what comes, even if the listener hangs; `bypass` is of no use
 /// then. So each worker has to send word to itself every quarter of a second, over lo and marked as only
-/// CAP_NET_ADMIN can: that keeps its element in a set, and the kernel queues only for workers that have one.
+/// CAP_NET_ADMIN or CAP_NET_RAW can: that keeps its element in a set, and the kernel queues only for workers that have one.
 fn pulse() -> Chain {
     let rules = vec![
         Rule::new("beats of workers", [Step::Beat, Step::Revive, Step::Drop]),
