@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::time::Instant;
 
 use rustix::fs::{CWD, FileType, FlockOperation, flock, mknodat};
 
 use crate::common::engine::DETECTION;
-use crate::rig::{Rig, lives};
+use crate::common::{secs, within};
+use crate::rig::{LIMIT, Rig, lives};
 
 /// A process that nobody may end.
 struct Bystander(Child);
@@ -115,4 +117,33 @@ fn a_monitor_whose_pid_file_is_taken_away_writes_it_again() {
     fs::remove_file(rig.place("run-monitor/monitor.pid")).unwrap();
     rig.wait_log("somebody removed our pid file");
     assert_eq!(rig.monitor(), monitor);
+}
+
+/// The engine's user rules over its directory: he can have the socket lead to a daemon of root.
+#[test]
+fn a_socket_that_leads_to_somebody_else_has_nobody_ended_and_nobody_held_up() {
+    let rig = Rig::new(DETECTION);
+    let elsewhere = rig.place("elsewhere.sock");
+    // It answers each question drop by drop, for ever.
+    let script = "import socket, sys, threading, time\n\
+                  s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(64)\n\
+                  def drip(c):\n    \
+                  try:\n        \
+                  while True: c.send(b' '); time.sleep(0.2)\n    \
+                  except OSError: pass\n\
+                  while True: threading.Thread(target=drip, args=(s.accept()[0],), daemon=True).start()\n";
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", script]).arg(&elsewhere);
+    let _bystander = Bystander(command.spawn().expect("python3 runs"));
+    assert!(within(LIMIT, || elsewhere.exists()), "it listens");
+    symlink(&elsewhere, rig.place("run/control.sock")).unwrap();
+    let begun = Instant::now();
+    let said = rig.must("stop", &["--force"]);
+    assert!(said.contains("no engine runs"), "{said}");
+    let monitor = rig.foreground();
+    rig.wait_view("a start is tried", |view| {
+        view["findings"].to_string().contains("cannot be started")
+    });
+    drop(monitor);
+    assert!(begun.elapsed() < secs(60), "somebody was held up");
 }
