@@ -34,13 +34,27 @@ impl Process {
     pub fn engine(places: &Places) -> Option<Process> {
         let path = places.engine_pid();
         let client = places.client().within(LOOK);
-        Process::found(|| pidfile::holder(&path)).or_else(|| Process::found(|| listener(&client)))
+        let holder = Process::found(|| pidfile::holder(&path)).filter(Process::is_ours);
+        holder.or_else(|| Process::found(|| listener(&client)).filter(Process::is_ours))
     }
 
     /// The monitor: who holds its pid file.
     pub fn monitor(places: &Places) -> Option<Process> {
         let path = places.monitor_pid();
-        Process::found(|| pidfile::holder(&path))
+        Process::found(|| pidfile::holder(&path)).filter(Process::is_ours)
+    }
+
+    /// Whether it runs our program. The engine's user rules over pid file and socket, and could have both name somebody
+    /// else's process, which root then ends; what a process runs he cannot make up. Who may not see that may not signal
+    /// it either. Of one that is gone by now it may be wrong, which harms nobody: it takes no signal.
+    fn is_ours(&self) -> bool {
+        match fs::read_link(format!("/proc/{}/exe", self.pid())) {
+            Ok(program) => {
+                let name = program.file_name().unwrap_or_default().as_encoded_bytes();
+                name.strip_suffix(b" (deleted)").unwrap_or(name) == b"verdictd"
+            }
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        }
     }
 
     /// Asked twice, with the descriptor opened between: what is said of a pid is said of one process only while that
@@ -51,7 +65,7 @@ impl Process {
             let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
                 continue;
             };
-            if ask() == Some(pid) && is_ours(pid) {
+            if ask() == Some(pid) {
                 return Some(Process { pid, handle });
             }
         }
@@ -113,19 +127,6 @@ impl Process {
                 self.pid()
             ))),
         }
-    }
-}
-
-/// Whether it runs our program. The engine's user rules over pid file and socket, and could have both name somebody
-/// else's process, which root then ends; what a process runs he cannot make up. Who may not see that may not signal it
-/// either.
-fn is_ours(pid: Pid) -> bool {
-    match fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())) {
-        Ok(program) => {
-            let name = program.file_name().unwrap_or_default().as_encoded_bytes();
-            name.strip_suffix(b" (deleted)").unwrap_or(name) == b"verdictd"
-        }
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     }
 }
 
