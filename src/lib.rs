@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod engine;
+pub mod files;
 pub mod integrity;
 pub mod kernel;
 pub mod monitor;

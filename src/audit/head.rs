@@ -5,13 +5,13 @@
 //! written in turn, in place: a power cut spoils one of them, a full disk none.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::chain::{Hash, Link};
-use super::place;
+use crate::files;
 
 /// What the head says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Head {
 /// # Errors
 /// If a file is there and cannot be read.
 pub fn read(path: &Path) -> io::Result<Found> {
-    let file = match place::open_to_read(path) {
+    let file = match files::open_to_read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::None),
         file => file?,
     };
@@ -127,12 +127,11 @@ impl HeadFile {
     /// # Errors
     /// If the file cannot be had.
     pub fn open(path: &Path) -> io::Result<HeadFile> {
-        let file = OpenOptions::new()
+        let file = files::careful()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o640)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is not a regular file"));
@@ -142,8 +141,8 @@ impl HeadFile {
 
     /// Whether `path` still means this file.
     pub(super) fn is_at(&self, path: &Path) -> bool {
-        let named = std::fs::symlink_metadata(path).map(|named| place::identity(&named));
-        let ours = self.file.metadata().map(|ours| place::identity(&ours));
+        let named = std::fs::symlink_metadata(path).map(|named| files::identity(&named));
+        let ours = self.file.metadata().map(|ours| files::identity(&ours));
         matches!((named, ours), (Ok(named), Ok(ours)) if named == ours)
     }
 

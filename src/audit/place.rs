@@ -1,30 +1,20 @@
 //! Files of the log, opened as by somebody who does not trust the folder they are in: no link is followed, no fifo
 //! waited for, nothing written that others may write too.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 
 use super::chain::{Hash, Link};
-
-/// Device and inode: which file it is, whatever it is called.
-pub(super) type Identity = (u64, u64);
-
-/// Of an open or a named file.
-pub(super) fn identity(metadata: &Metadata) -> Identity {
-    (metadata.dev(), metadata.ino())
-}
+use crate::files;
 
 /// The folder of `path`, made (0750) if it is not there.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    match folder(path) {
-        folder if folder.is_dir() => Ok(()),
-        folder => DirBuilder::new().recursive(true).mode(0o750).create(folder),
-    }
+    files::make_folder(folder(path), 0o750)
 }
 
 /// Where `path` is.
@@ -43,12 +33,11 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Opens `path` to append and read, 0640; makes it if there is none. Locked: two engines would write two chains.
 pub(super) fn open_log(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
+    let file = files::careful()
         .read(true)
         .append(true)
         .create(true)
         .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .map_err(|error| match error.raw_os_error() {
             Some(libc::ELOOP) => io::Error::other("it is a symbolic link, name the file itself"),
@@ -186,20 +175,8 @@ impl Sibling {
         if self.is_packed() {
             return None;
         }
-        let file = open_to_read(&self.path).ok()?;
+        let file = files::open_to_read(&self.path).ok()?;
         tail(&file).ok()?.last
-    }
-}
-
-/// A regular file, for reading.
-pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is not a regular file")),
     }
 }
 

@@ -11,9 +11,10 @@ use thiserror::Error;
 use super::AuditConfig;
 use super::chain::{Hash, Link};
 use super::head::{self, Found, Head, HeadFile};
-use super::place::{self, Identity, Tail};
+use super::place::{self, Tail};
 use super::record::What;
 use super::rotate::{self, Rotation};
+use crate::files::{self, Identity};
 
 /// Why nothing is written.
 #[derive(Debug, Error)]
@@ -66,7 +67,7 @@ impl Store {
         place::make_folder(path).map_err(fault("make the folder of", path))?;
         let file = place::open_log(path).map_err(fault("open", path))?;
         let tail = place::tail(&file).map_err(fault("read", path))?;
-        let identity = place::identity(&file.metadata().map_err(fault("look at", path))?);
+        let identity = files::identity(&file.metadata().map_err(fault("look at", path))?);
         let found = head::read(head_path).map_err(fault("read", head_path))?;
         let beside = place::siblings(path).map_err(fault("look beside", path))?;
         let aside = beside
@@ -217,7 +218,7 @@ impl Store {
         }
         place::sync_folder(&self.path).map_err(fault("sync the folder of", &self.path))?;
         self.file = Some(Open {
-            identity: place::identity(&metadata),
+            identity: files::identity(&metadata),
             length: metadata.len(),
             dirty: false,
             glued: !place::ends_in_line(&file, metadata.len()),
@@ -230,7 +231,7 @@ impl Store {
     fn notice(&mut self) {
         let Some(open) = &mut self.file else { return };
         let named = fs::symlink_metadata(&self.path);
-        match named.as_ref().map(place::identity) {
+        match named.as_ref().map(files::identity) {
             Ok(identity) if identity == open.identity => {}
             Err(error) if error.kind() != ErrorKind::NotFound => return,
             other => {

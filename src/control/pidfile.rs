@@ -6,11 +6,12 @@
 //!
 //! At a planned end the process adds a line that says so: by it the monitor knows that nobody wants it started again.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
@@ -114,13 +115,13 @@ impl PidFile {
 ///
 /// Not for the process that holds it itself: looking would give its lock up.
 pub fn holder(path: &Path) -> Option<Pid> {
-    locker(&open_to_read(path).ok()?)
+    locker(&files::open_to_read(path).ok()?)
 }
 
 /// By what the process that last held `path` was stopped on purpose; none if it was not, or nobody knows.
 pub fn planned_end(path: &Path) -> Option<String> {
     let mut text = String::new();
-    let file = open_to_read(path).ok()?;
+    let file = files::open_to_read(path).ok()?;
     trusted(&file).then_some(())?;
     file.take(LONGEST).read_to_string(&mut text).ok()?;
     let last = text.lines().nth(1)?;
@@ -147,14 +148,13 @@ fn locker(file: &File) -> Option<Pid> {
 
 /// The file at `path` if it is fit to be a pid file, else a new one in its place.
 fn open_to_hold(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = files::careful();
     options
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
-        .custom_flags(FLAGS);
+        .mode(0o644);
     match options.open(path) {
         Ok(file) if trusted(&file) => return Ok(file),
         // A link, a fifo, a file that others may write or that has a second name: not ours, and in our place.
@@ -173,21 +173,12 @@ fn open_to_hold(path: &Path) -> io::Result<File> {
     options.create_new(true).open(path)
 }
 
-fn open_to_read(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(FLAGS).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::ErrorKind::InvalidInput.into()),
-    }
-}
-
 fn trusted(file: &File) -> bool {
     file.metadata().is_ok_and(|found| {
         found.is_file() && found.nlink() == 1 && found.mode() & 0o022 == 0 && found.len() <= LONGEST
     })
 }
 
-const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 /// How the line of a planned end begins.
 const PLANNED: &str = "stopped by";
 /// Far more than two lines of ours.

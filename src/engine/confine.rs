@@ -1,7 +1,5 @@
 //! What of the file system a running engine is left with: by its options and by the configuration at its start.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +7,7 @@ use tracing::{info, warn};
 
 use super::daemon::Options;
 use crate::config::Config;
+use crate::files;
 use crate::kernel::confine::{Confinement, Needs};
 use crate::kernel::host;
 use crate::kernel::sessions::Records;
@@ -27,7 +26,7 @@ pub(super) fn enter(options: &Options, config: &Config, place: &Place) -> Arc<Co
         .filter(|_| config.audit.enabled)
     {
         // What is not there cannot be let in. Whoever writes there says so if it cannot be made.
-        let _ = DirBuilder::new().recursive(true).mode(0o750).create(folder);
+        let _ = files::make_folder(folder, 0o750);
     }
     Arc::new(Confinement::enter(&needs(options, config, place)))
 }

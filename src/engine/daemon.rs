@@ -1,9 +1,8 @@
 //! Composition: open, spawn, wire, wait, stop in reverse. Whatever fails before the ruleset is loaded leaves the
 //! running policy untouched; whatever fails after it ends the process, and the kernel keeps the policy.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -43,6 +42,7 @@ use crate::control::pidfile::{self, PidFile};
 use crate::control::server::{Bound, Server};
 use crate::control::wire::Reply;
 use crate::core::policy::{OnLoss, Policy};
+use crate::files;
 use crate::kernel::confine::Confinement;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::{self, Backend, Layout, Ruleset, TableWatch};
@@ -147,14 +147,10 @@ fn lock(state_dir: &Path) -> Result<File, DaemonError> {
 }
 
 fn make_dir(path: &Path) -> Result<(), DaemonError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(path)
-        .map_err(|source| DaemonError::Directory {
-            path: path.to_owned(),
-            source,
-        })
+    files::make_folder(path, 0o750).map_err(|source| DaemonError::Directory {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The engine while it runs.

@@ -72,7 +72,7 @@ pub(super) fn units(root: &Root) -> io::Result<Vec<PathBuf>> {
         let Ok(directory) = root.directory(folder) else {
             continue;
         };
-        let which = super::root::identity(&directory.metadata()?);
+        let which = crate::files::identity(&directory.metadata()?);
         if seen.contains(&which) {
             continue;
         }

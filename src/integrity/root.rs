@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::files::identity;
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
@@ -186,11 +187,6 @@ impl From<Odd> for io::Error {
             Odd::Failed(error) => error,
         }
     }
-}
-
-/// Device and inode.
-pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
 }
 
 /// The kernel gives up (EAGAIN) where something on the way is renamed meanwhile.

@@ -4,10 +4,10 @@
 //! is put in its place between the two is not run.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,6 +21,7 @@ use super::places::{Places, make_folder_of};
 use super::process::Process;
 use super::seal;
 use crate::audit::chain::Hash;
+use crate::files;
 
 /// Why a program was not started, or not for long.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +106,9 @@ impl What {
 
 /// Whoever holds it starts or stops the engine, and nobody else does.
 #[derive(Debug)]
-pub struct StartLock(#[allow(dead_code)] File);
+pub struct StartLock {
+    _held: File,
+}
 
 impl StartLock {
     /// Waits for it, as long as a start may take or until `stop` says so.
@@ -120,18 +123,17 @@ impl StartLock {
             source,
         };
         make_folder_of(&path).map_err(io)?;
-        let file = File::options()
+        let file = files::careful()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&path)
             .map_err(io)?;
         let end = Instant::now() + READY + READY;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(StartLock(file)),
+                Ok(()) => return Ok(StartLock { _held: file }),
                 Err(rustix::io::Errno::WOULDBLOCK) if stop() => return Err(LaunchError::Interrupted),
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(POLL),
                 Err(error) => return Err(io(error.into())),
@@ -292,18 +294,21 @@ impl Log {
             source,
         };
         if let Some(folder) = path.parent() {
-            make_dir(folder)?;
+            files::make_folder(folder, 0o750).map_err(|source| LaunchError::Io {
+                action: "make the directory",
+                path: folder.to_owned(),
+                source,
+            })?;
         }
         let long = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.size() > LONG_LOG);
         if long {
             fs::rename(path, path.with_extension("log.1")).map_err(io)?;
         }
-        let file = File::options()
+        let file = files::careful()
             .read(true)
             .append(true)
             .create(true)
             .mode(0o640)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .map_err(io)?;
         let found = file.metadata().map_err(io)?;
@@ -333,18 +338,6 @@ impl Log {
             |_| last.iter().map(|line| (*line).to_owned()).collect(),
         )
     }
-}
-
-fn make_dir(path: &Path) -> Result<(), LaunchError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(path)
-        .map_err(|source| LaunchError::Io {
-            action: "make the directory",
-            path: path.to_owned(),
-            source,
-        })
 }
 
 /// As systemd waits by default; a million bans are restored in a tenth of that.

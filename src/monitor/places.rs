@@ -1,14 +1,15 @@
 //! Where engine and monitor keep their files, which is what makes them a pair.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::audit::HEAD_NAME;
 use crate::control::client::Client;
 use crate::control::pidfile;
+use crate::files;
 use crate::integrity::DEFAULT_MANIFEST;
 
 /// The directories and files of one engine.
@@ -123,7 +124,7 @@ pub(super) fn make_folder_of(path: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    files::make_folder(folder, 0o755)?;
     // Whatever the umask: `verdictctl status` reads what is in it.
     fs::set_permissions(folder, Permissions::from_mode(0o755))
 }

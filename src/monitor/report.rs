@@ -14,6 +14,7 @@ use super::places::{Places, make_folder_of};
 use super::process::Process;
 use crate::control::monitor_view::MonitorView;
 use crate::control::views::timestamp;
+use crate::files;
 use crate::state;
 
 /// Writes `view` for all who ask.
@@ -35,14 +36,10 @@ pub(super) fn save(path: &Path, view: &MonitorView) -> io::Result<()> {
 
 /// What was last written; none if nothing was, or not by root or this user.
 pub(super) fn load(path: &Path) -> Option<MonitorView> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .ok()?;
+    let file = files::open_to_read(path).ok()?;
     let found = file.metadata().ok()?;
     let owners = [0, rustix::process::geteuid().as_raw()];
-    let trusted = found.is_file() && owners.contains(&found.uid()) && found.mode() & 0o022 == 0;
+    let trusted = owners.contains(&found.uid()) && found.mode() & 0o022 == 0;
     let mut text = String::new();
     trusted.then_some(())?;
     file.take(LONGEST).read_to_string(&mut text).ok()?;

@@ -18,7 +18,8 @@ use thiserror::Error;
 use self::read::{Body, Kept, Sound, entries};
 use self::walk::Walk;
 use super::head::{self, Found};
-use super::place::{self, Identity};
+use super::place;
+use crate::files::{self, Identity};
 
 /// What is to be verified.
 #[derive(Clone, Debug)]
@@ -168,7 +169,7 @@ impl Checker {
         let named = paths.map(|path| {
             let identity = std::fs::symlink_metadata(&path)
                 .ok()
-                .map(|found| place::identity(&found));
+                .map(|found| files::identity(&found));
             (path, identity)
         });
         Ok(named.filter(|(_, identity)| identity.is_some()).collect())
@@ -183,14 +184,14 @@ impl Checker {
                 path: path.clone(),
                 source,
             };
-            let file = match place::open_to_read(path) {
+            let file = match files::open_to_read(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 file => file.map_err(fault)?,
             };
             let metadata = file.metadata().map_err(fault)?;
             let m = &metadata;
             let stamp = (m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-            let identity = place::identity(m);
+            let identity = files::identity(m);
             let is_aside = *path != self.options.log;
             let unchanged = self
                 .known

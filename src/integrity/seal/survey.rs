@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use super::{Change, Options, SealError, Turn};
 use crate::audit::chain::Hash;
 use crate::config::{self, Config};
+use crate::files::identity;
 use crate::integrity::accounts::Accounts;
 use crate::integrity::files::{self, ACCOUNT, BINARIES, Kind, NFT_FILE, OWN_FOLDER, WRITTEN_FOLDERS};
 use crate::integrity::manifest::Dress;
-use crate::integrity::root::{Odd, Root, identity};
+use crate::integrity::root::{Odd, Root};
 use crate::webhook::config::SecretSource;
 
 /// A file or folder, open.

@@ -9,9 +9,8 @@ mod record;
 mod segment;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use self::place::Place;
@@ -20,6 +19,7 @@ pub(super) use self::record::Record;
 use self::segment::Segment;
 use super::config::Filter;
 use super::wire::Event;
+use crate::files;
 
 /// The events that wait, and where each endpoint is in them.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Spool {
     /// # Errors
     /// If the folder cannot be made or read.
     pub(super) fn open(folder: &Path, most_bytes: u64) -> io::Result<Spool> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        files::make_folder(folder, 0o700)?;
         let mut spool = Spool {
             folder: folder.to_owned(),
             most_bytes,

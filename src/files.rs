@@ -1,0 +1,68 @@
+//! Files in folders that others may write in too: opened without following a link at the end of the path or waiting for
+//! anybody. What to make of owner and mode differs from file to file, and is said where each is opened.
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Device and inode: which file it is, whatever it is called.
+pub type Identity = (u64, u64);
+
+/// Of an open or a named file.
+pub fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+/// No link is followed, no fifo waited for, no terminal taken. Flags of one's own would take the place of these.
+pub fn careful() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+    options
+}
+
+/// The regular file at `path`, for reading.
+///
+/// # Errors
+/// If there is none, or something else stands there.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    let file = careful().read(true).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// Makes `folder` and those above it with `mode`, as the umask lets it; one that is there stays as it is.
+///
+/// # Errors
+/// If it cannot be made, or something else stands there.
+pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, FileType, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_of_that_name_is_opened_and_nothing_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "x").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        mknodat(CWD, at("fifo"), FileType::Fifo, 0o600.into(), 0).unwrap();
+        make_folder(&at("a/b"), 0o750).unwrap();
+        make_folder(&at("a/b"), 0o700).unwrap();
+        assert!(open_to_read(&at("file")).is_ok());
+        for name in ["link", "fifo", "a", "none"] {
+            assert!(open_to_read(&at(name)).is_err(), "{name}");
+        }
+        assert!(make_folder(&at("file"), 0o750).is_err());
+    }
+}
