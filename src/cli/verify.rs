@@ -106,7 +106,7 @@ pub(super) fn tell_stale(path: &Path, screen: &mut Screen<'_>) -> Result<(), Cli
         return Ok(());
     };
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if let Some(mismatch) = manifest.verify().iter().find(|mismatch| mismatch.path == path) {
+    if let Some(mismatch) = manifest.verify_file(&path).first() {
         writeln!(screen.out, "{mismatch}")?;
         writeln!(screen.out, "the monitor stops at that within a minute: {HINT}")?;
     }

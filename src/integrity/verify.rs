@@ -81,18 +81,18 @@ impl Manifest {
             Ok(root) => root,
             Err(error) => return vec![unreadable(&self.root, &error)],
         };
-        let accounts = Accounts::read(&root);
-        let check = |entry: &Entry| {
-            Check {
-                entry,
-                accounts: &accounts,
-            }
-            .all(&root)
-        };
-        let mut found: Vec<Mismatch> = self.entries.iter().flat_map(check).collect();
+        let mut found = entries(self.entries.iter(), &root);
         found.extend(self.added(&root));
         found.extend(self.loose(&root));
         found
+    }
+
+    /// Compares the one file at `path`; nothing differs about one that is not sealed.
+    pub fn verify_file(&self, path: &Path) -> Vec<Mismatch> {
+        match Root::open(&self.root) {
+            Ok(root) => entries(self.entries.iter().filter(|entry| entry.path == path), &root),
+            Err(error) => vec![unreadable(&self.root, &error)],
+        }
     }
 
     /// Units decide what is started: one more is as good as another program.
@@ -133,6 +133,18 @@ impl Manifest {
         });
         loose.collect()
     }
+}
+
+fn entries<'a>(entries: impl Iterator<Item = &'a Entry>, root: &Root) -> Vec<Mismatch> {
+    let accounts = Accounts::read(root);
+    let check = |entry| {
+        Check {
+            entry,
+            accounts: &accounts,
+        }
+        .all(root)
+    };
+    entries.flat_map(check).collect()
 }
 
 /// One file against what was sealed of it.
