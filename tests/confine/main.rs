@@ -17,6 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use common::command::unprivileged;
 use common::engine::{Engine, Home};
 use common::namespace::Namespace;
 
@@ -46,17 +47,7 @@ impl Who {
             Who::User => &["--groups", "0"][..],
             Who::Alone => &["--clear-groups"],
         };
-        let mut bare = Command::new("setpriv");
-        bare.args(["--reuid", "65534", "--regid", "65534"]).args(groups);
-        bare.args([
-            "--inh-caps",
-            "-all,+net_admin",
-            "--ambient-caps",
-            "-all,+net_admin",
-        ])
-        .args(["--bounding-set", "-all,+net_admin"])
-        .arg(command.get_program())
-        .args(command.get_args());
+        let mut bare = unprivileged(command, groups);
         for (name, value) in command.get_envs() {
             bare.env(name, value.expect("only set"));
         }

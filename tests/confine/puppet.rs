@@ -18,7 +18,7 @@ pub(crate) enum Arg<'a> {
 pub(crate) struct Puppet {
     pid: i32,
     memory: File,
-    before: machine::Registers,
+    before: Registers,
 }
 
 impl Puppet {
@@ -33,7 +33,7 @@ impl Puppet {
             .write(true)
             .open(format!("/proc/{pid}/mem"))
             .expect("it is traced");
-        let before = machine::read(pid);
+        let before = registers(pid);
         Puppet { pid, memory, before }
     }
 
@@ -55,20 +55,20 @@ impl Puppet {
         let mut now = self.before;
         self.rewind(&mut now);
         machine::ask(&mut now, number as u64, given);
-        machine::write(self.pid, &now);
+        set_registers(self.pid, &now);
         // Into the call, and out of it.
         for _ in 0..2 {
             ptrace(libc::PTRACE_SYSCALL, self.pid, 0, 0).expect("it stands still");
             wait(self.pid);
         }
-        match machine::answer(&machine::read(self.pid)) {
+        match machine::answer(&registers(self.pid)) {
             error @ -4095..0 => Err(-error as i32),
             value => Ok(value),
         }
     }
 
     /// To the instruction by which it asked the kernel.
-    fn rewind(&self, registers: &mut machine::Registers) {
+    fn rewind(&self, registers: &mut Registers) {
         let at = machine::place(registers);
         for place in [at, at - machine::CALL.len() as u64] {
             let mut bytes = [0; machine::CALL.len()];
@@ -86,7 +86,7 @@ impl Drop for Puppet {
         let mut registers = self.before;
         self.rewind(&mut registers);
         machine::again(&mut registers);
-        machine::write(self.pid, &registers);
+        set_registers(self.pid, &registers);
         let _ = ptrace(libc::PTRACE_DETACH, self.pid, 0, 0);
     }
 }
@@ -117,30 +117,35 @@ fn wait(pid: i32) {
 }
 
 /// Registers as PTRACE_GETREGSET gives them (NT_PRSTATUS; asm/ptrace.h).
-fn regset(request: libc::c_uint, pid: i32, registers: &mut machine::Registers) {
+fn regset(request: libc::c_uint, pid: i32, registers: &mut Registers) {
     let mut whole = libc::iovec {
         iov_base: (&raw mut *registers).cast(),
-        iov_len: size_of::<machine::Registers>(),
+        iov_len: size_of::<Registers>(),
     };
     let data = (&raw mut whole) as u64;
     ptrace(request, pid, libc::NT_PRSTATUS as u64, data).expect("it stands still");
 }
 
+type Registers = libc::user_regs_struct;
+
+fn registers(pid: i32) -> Registers {
+    // SAFETY: plain integers, of which zero is one.
+    let mut registers = unsafe { std::mem::zeroed() };
+    regset(libc::PTRACE_GETREGSET as _, pid, &mut registers);
+    registers
+}
+
+fn set_registers(pid: i32, registers: &Registers) {
+    regset(libc::PTRACE_SETREGSET as _, pid, &mut registers.clone());
+}
+
 #[cfg(target_arch = "x86_64")]
 mod machine {
-    pub(super) type Registers = libc::user_regs_struct;
+    use super::Registers;
+
     /// `syscall`
     pub(super) const CALL: [u8; 2] = [0x0f, 0x05];
 
-    pub(super) fn read(pid: i32) -> Registers {
-        // SAFETY: plain integers, of which zero is one.
-        let mut registers = unsafe { std::mem::zeroed() };
-        super::regset(libc::PTRACE_GETREGSET as _, pid, &mut registers);
-        registers
-    }
-    pub(super) fn write(pid: i32, registers: &Registers) {
-        super::regset(libc::PTRACE_SETREGSET as _, pid, &mut registers.clone());
-    }
     pub(super) fn stack(registers: &Registers) -> u64 {
         registers.rsp
     }
@@ -174,19 +179,11 @@ mod machine {
 
 #[cfg(target_arch = "aarch64")]
 mod machine {
-    pub(super) type Registers = libc::user_regs_struct;
+    use super::Registers;
+
     /// `svc #0`
     pub(super) const CALL: [u8; 4] = [0x01, 0x00, 0x00, 0xd4];
 
-    pub(super) fn read(pid: i32) -> Registers {
-        // SAFETY: plain integers, of which zero is one.
-        let mut registers = unsafe { std::mem::zeroed() };
-        super::regset(libc::PTRACE_GETREGSET as _, pid, &mut registers);
-        registers
-    }
-    pub(super) fn write(pid: i32, registers: &Registers) {
-        super::regset(libc::PTRACE_SETREGSET as _, pid, &mut registers.clone());
-    }
     pub(super) fn stack(registers: &Registers) -> u64 {
         registers.sp
     }

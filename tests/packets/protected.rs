@@ -1,12 +1,12 @@
 //! Whom no packet gets banned, and that it is followed: addresses, gateways and resolvers of this host, and those who
 //! are logged in by SSH.
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::common::command::unprivileged;
 use crate::common::engine::{DETECTION, Engine, FIREWALL, Home};
 use crate::common::flow::{Stream, connect, connect_from, echoes};
 use crate::common::lab::{
@@ -266,17 +266,7 @@ fn an_engine_without_privileges_protects_the_same() {
     let sshd = Sshd::start(&lab.host, &files);
     let held = idle_connections(&lab.attacker, HOST, 5);
     let engine = Engine::start_by(&lab.host, Home::for_anybody(DETECTION), |command| {
-        let mut bare = Command::new("setpriv");
-        bare.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-            .args([
-                "--inh-caps",
-                "-all,+net_admin",
-                "--ambient-caps",
-                "-all,+net_admin",
-            ])
-            .args(["--bounding-set", "-all,+net_admin"])
-            .arg(command.get_program())
-            .args(command.get_args());
+        let mut bare = unprivileged(command, &["--clear-groups"]);
         files.wrap(&mut bare);
         *command = bare;
     });
