@@ -65,26 +65,47 @@ struct Run {
     /// Take the table (rules and bans) out at exit
     #[arg(long)]
     ephemeral: bool,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+/// How `verdictd run` and `verdictd monitor` go about their work.
+#[derive(Debug, Args)]
+pub(super) struct Daemon {
     /// How lines of the log look; auto: journald where standard error is the journal, else human
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = log_format())]
     log_format: Format,
     /// What is logged: error, warn, info, debug or trace [default: $VERDICTD_LOG, else info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Started by `verdictctl start` or the monitor: leave their session
+    /// Started by `verdictctl` or the monitor: leave their session
     #[arg(long, hide = true)]
     detached: bool,
 }
 
+impl Daemon {
+    /// Leaves the session of who started us, if that is wanted, and begins to log; the exit code of one that cannot.
+    pub(super) fn begin(self) -> Result<(), ExitCode> {
+        if self.detached {
+            detach();
+        }
+        let level = self.log_level.unwrap_or_else(default_level);
+        log::start(self.log_format, &level).map_err(|error| {
+            eprintln!("verdictd: {error}");
+            ExitCode::from(BAD_CONFIG)
+        })
+    }
+}
+
 /// Leaves the session of who started us: its end is none of ours. The name is what `ps` shows; we were started by the
 /// number of a descriptor.
-pub(super) fn detach() {
+fn detach() {
     // Refused to the leader of a group, which is detached already.
     let _ = rustix::process::setsid();
     let _ = std::fs::write("/proc/self/comm", "verdictd");
 }
 
-pub(super) fn log_format() -> impl TypedValueParser<Value = Format> {
+fn log_format() -> impl TypedValueParser<Value = Format> {
     let words = Format::ALL.map(|(word, _)| word);
     PossibleValuesParser::new(words).map(|given| {
         let known = Format::ALL.into_iter().find(|(word, _)| *word == given);
@@ -111,17 +132,10 @@ fn run(run: Run) -> ExitCode {
         runtime_dir,
         log_dir,
         ephemeral,
-        log_format,
-        log_level,
-        detached,
+        daemon,
     } = run;
-    if detached {
-        detach();
-    }
-    let level = log_level.unwrap_or_else(default_level);
-    if let Err(error) = log::start(log_format, &level) {
-        eprintln!("verdictd: {error}");
-        return ExitCode::from(BAD_CONFIG);
+    if let Err(exit) = daemon.begin() {
+        return exit;
     }
     match daemon::run(&Options {
         config: file.config,
@@ -140,7 +154,7 @@ fn run(run: Run) -> ExitCode {
 }
 
 /// `$VERDICTD_LOG`, for those who cannot change the command line.
-pub(super) fn default_level() -> String {
+fn default_level() -> String {
     let given = std::env::var_os("VERDICTD_LOG").filter(|level| !level.is_empty());
     given.map_or_else(|| "info".into(), |level| level.to_string_lossy().into_owned())
 }

@@ -8,11 +8,10 @@ use clap::Args;
 use tracing::error;
 
 use super::Exit;
-use super::engine::{chain, default_level, detach, log_format};
+use super::engine::{Daemon, chain};
 use crate::config::parse_duration;
 use crate::monitor::places::Places;
 use crate::monitor::{self, Options, Outcome};
-use crate::notify::log::{self, Format};
 
 #[derive(Debug, Args)]
 pub(super) struct Monitor {
@@ -31,31 +30,19 @@ pub(super) struct Monitor {
     /// The sums of the files that must not change, as `verdictctl harden` wrote them
     #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/integrity.sha256")]
     manifest: PathBuf,
-    /// How lines of the log look; auto: journald where standard error is the journal, else human
-    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = log_format())]
-    log_format: Format,
-    /// What is logged: error, warn, info, debug or trace [default: $VERDICTD_LOG, else info]
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<String>,
+    #[command(flatten)]
+    daemon: Daemon,
     /// Time between two looks; shorter for tests
     #[arg(long, hide = true, default_value = "1m", value_parser = parse_duration)]
     every: Duration,
     /// Time between two functional tests; shorter for tests
     #[arg(long, hide = true, default_value = "1d", value_parser = parse_duration)]
     selftest_every: Duration,
-    /// Started by `verdictctl monitor`: leave its session
-    #[arg(long, hide = true)]
-    detached: bool,
 }
 
 pub(super) fn run(args: Monitor) -> ExitCode {
-    if args.detached {
-        detach();
-    }
-    let level = args.log_level.unwrap_or_else(default_level);
-    if let Err(error) = log::start(args.log_format, &level) {
-        eprintln!("verdictd: {error}");
-        return Exit::Usage.into();
+    if let Err(exit) = args.daemon.begin() {
+        return exit;
     }
     let places = Places {
         config: args.config,
