@@ -450,7 +450,7 @@ impl Home {
     /// A generation that is told by its seed.
     fn save(&self, seed: u32) {
         let now = Instant::now();
-        let mut snapshot = Snapshot::begin(&self.place(), &saved(), now, seed).unwrap();
+        let mut snapshot = Snapshot::begin(&self.place(), &saved(), now, seed, seed.into()).unwrap();
         sample(now).bans.iter().for_each(|ban| snapshot.ban(ban).unwrap());
         let saved = snapshot.commit().unwrap();
         assert_eq!((saved.counts.bans, saved.path), (4, self.path("state.toml")));
@@ -462,6 +462,7 @@ impl Home {
             state,
             troubles,
             notes,
+            ..
         } = state::load(&self.place(), 1000);
         assert!(notes.is_empty(), "{notes:?}");
         (state.and_then(|state| state.seed), troubles)
@@ -608,14 +609,14 @@ fn what_a_killed_writer_left_is_in_nobodys_way() {
     home.save(2);
     assert_eq!(home.files(), ["state.toml", "state.toml.1"]);
     let now = Instant::now();
-    drop(Snapshot::begin(&home.place(), &saved(), now, 3).unwrap());
+    drop(Snapshot::begin(&home.place(), &saved(), now, 3, 3).unwrap());
     assert_eq!((home.load(), home.files().len()), ((Some(2), vec![]), 2));
 }
 
 #[test]
 fn a_full_disk_leaves_the_last_good_file() {
     let nowhere = Place::new(Path::new("/nonexistent-directory"), None);
-    let error = Snapshot::begin(&nowhere, &saved(), Instant::now(), 1)
+    let error = Snapshot::begin(&nowhere, &saved(), Instant::now(), 1, 1)
         .err()
         .unwrap();
     assert!(
@@ -627,7 +628,7 @@ fn a_full_disk_leaves_the_last_good_file() {
     let home = Home::new();
     home.save(1);
     fs::create_dir_all(home.path("state.toml.new/full")).unwrap();
-    let error = Snapshot::begin(&home.place(), &saved(), Instant::now(), 2)
+    let error = Snapshot::begin(&home.place(), &saved(), Instant::now(), 2, 2)
         .err()
         .unwrap();
     assert!(error.to_string().contains("cannot create"), "{error}");

@@ -163,7 +163,7 @@ impl Keeper {
 
     /// Sources first and bans last: who is banned meanwhile is then in the file as banned.
     fn write(&self, now: Instant) -> Result<(Saved, Vec<String>), Failure> {
-        let mut snapshot = Snapshot::begin(&self.place, &clock::moment(), now, self.seed)?;
+        let mut snapshot = Snapshot::begin(&self.place, &clock::moment(), now, self.seed, 0)?;
         let mut missing = Vec::new();
         for (index, worker) in self.workers.iter().enumerate() {
             if !sources(worker, &mut snapshot)? {

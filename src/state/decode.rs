@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use toml::value::Datetime;
 
+use super::journal::MOST_GENERATION;
 use super::{
     Boot, FOOTER_BYTES, FOOTER_START, MOST_BANS, MOST_BYTES, MOST_STANDINGS, Moment, SavedBan, SavedSource,
     SavedStanding, State, VERSION,
@@ -119,6 +120,7 @@ struct Head {
     boot_id: Option<String>,
     boot_seconds: Option<f64>,
     seed: Option<u32>,
+    generation: Option<u64>,
 }
 
 /// What the file begins with, and the array that follows it.
@@ -150,6 +152,9 @@ fn head<R: Read>(lines: &mut Lines<R>) -> Result<(State, Array), Unreadable> {
     };
     let state = State {
         saved: Moment { wall, boot },
+        generation: head
+            .generation
+            .filter(|generation| *generation <= MOST_GENERATION),
         seed: head.seed,
         sources: Vec::new(),
         ladder: Vec::new(),
@@ -339,7 +344,7 @@ fn seconds(value: f64) -> Option<Duration> {
 }
 
 /// As the control socket takes a reason for a ban.
-fn is_plain(note: &str) -> bool {
+pub(super) fn is_plain(note: &str) -> bool {
     note.chars().count() <= MOST_NOTE_CHARS && !note.chars().any(char::is_control)
 }
 
@@ -407,9 +412,9 @@ const MOST_LINE: usize = 4 << 20;
 /// As many ports as there are, and the line about time.
 const MOST_PORTS: usize = 65_537;
 const MOST_HEAD: usize = 4096;
-const MOST_BOOT_ID: usize = 64;
-const MOST_NOTE_CHARS: usize = 200;
+pub(super) const MOST_BOOT_ID: usize = 64;
+pub(super) const MOST_NOTE_CHARS: usize = 200;
 /// The longest step of a ladder is a year, lengthened by 3 % at most; nothing longer was ever granted.
-const LONGEST_REMAINDER: Duration = Duration::from_secs(376 * 86_400);
+pub(super) const LONGEST_REMAINDER: Duration = Duration::from_secs(376 * 86_400);
 /// A hundred years.
-const LONGEST_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub(super) const LONGEST_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);

@@ -68,6 +68,16 @@ impl<W: Write> Encoder<W> {
         })
     }
 
+    /// Which generation it is; before any record.
+    pub fn generation(&mut self, generation: u64) -> io::Result<()> {
+        match self.section {
+            Section::Head => writeln!(self.out, "generation = {generation}"),
+            _ => Err(io::Error::other(
+                "the generation of a state comes before its records",
+            )),
+        }
+    }
+
     /// A source. Beyond [`MOST_SOURCE_BYTES`] none is written.
     pub fn source(&mut self, memory: &Memory) -> io::Result<()> {
         if self.out.get_ref().bytes > MOST_SOURCE_BYTES {

@@ -6,14 +6,25 @@ use std::io::{self, Read, Seek, SeekFrom};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
+use super::journal::journals;
 use super::snapshot::PREVIOUS;
 use super::{Place, State, Unreadable, decode};
 
 /// What a start finds.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The state, if there was one.
+    /// The state, if there was one, with what the journals tell folded in.
     pub state: Option<State>,
+    /// Which generation of the snapshot it is made from; one without a number, of an older version, is 0.
+    pub generation: Option<u64>,
+    /// A number above that of any snapshot or journal that was found.
+    pub next_generation: u64,
+    /// Journals that were folded in.
+    pub journals: usize,
+    /// Records of them.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
     /// What is wrong, one sentence each: `status` shows them until the next start.
     pub troubles: Vec<String>,
     /// What is worth a line in the log, and no more.
@@ -23,13 +34,18 @@ pub struct Loaded {
 /// Loads the state at `place`; at most `most_sources` windows of it. The current generation, else the previous
 /// one, else none: there is always an answer, and it never looks healthy when it is not.
 pub fn load(place: &Place, most_sources: usize) -> Loaded {
-    let mut loaded = Loaded::default();
+    let mut loaded = Loaded {
+        next_generation: journals(place).unwrap_or_default().last().map_or(0, |last| *last) + 1,
+        ..Loaded::default()
+    };
     for suffix in ["", PREVIOUS] {
         let name = place.named(suffix);
         match attempt(place, &name, most_sources) {
             Ok(None) => continue,
             Ok(Some(state)) => {
                 loaded.took(place, &name, &state, !suffix.is_empty());
+                loaded.generation = Some(state.generation.unwrap_or(0));
+                loaded.next_generation = loaded.next_generation.max(state.generation.unwrap_or(0) + 1);
                 loaded.state = Some(state);
                 return loaded;
             }
@@ -51,6 +67,11 @@ pub fn load(place: &Place, most_sources: usize) -> Loaded {
         );
     }
     loaded
+}
+
+/// The same for a look: nothing is renamed or written.
+pub fn peek(place: &Place, most_sources: usize) -> Loaded {
+    load(place, most_sources)
 }
 
 impl Loaded {

@@ -38,6 +38,7 @@
 
 mod decode;
 mod encode;
+mod journal;
 mod load;
 mod moment;
 mod snapshot;
@@ -48,7 +49,8 @@ use std::time::Duration;
 
 pub use self::decode::{Unreadable, decode};
 pub use self::encode::{Counts, Encoder};
-pub use self::load::{Loaded, load};
+pub use self::journal::{Journal, MOST_ACTIVITY_BYTES, MOST_JOURNAL_BYTES, Record, forget_journals_before};
+pub use self::load::{Loaded, load, peek};
 pub use self::moment::{Boot, Moment};
 pub use self::snapshot::{SaveError, Saved, Snapshot, replace};
 pub use self::wake::{Awake, wake};
@@ -91,6 +93,8 @@ impl Place {
 pub struct State {
     /// When it was saved, by every clock there was.
     pub saved: Moment,
+    /// Its number: it and the journals from that number on hold everything. Versions before 0.2 wrote none.
+    pub generation: Option<u64>,
     /// Seed of the hash that spreads sources over workers.
     pub seed: Option<u32>,
     /// Windows, in the order of the file.

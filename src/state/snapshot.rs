@@ -25,6 +25,12 @@ pub struct SaveError {
     source: io::Error,
 }
 
+impl SaveError {
+    pub(super) fn new(what: &'static str, path: PathBuf, source: io::Error) -> SaveError {
+        SaveError { what, path, source }
+    }
+}
+
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
@@ -51,14 +57,24 @@ struct Temporary {
 }
 
 impl Snapshot {
-    /// Begins one of `moment`, which the process calls `now`. What a killed predecessor left is removed.
+    /// Begins one of `moment`, which the process calls `now`. What a killed predecessor left is removed. The journal
+    /// of that `generation` has begun already: what happens while this is written is in there.
     ///
     /// # Errors
     /// If the directory does not take a file.
-    pub fn begin(place: &Place, moment: &Moment, now: Instant, seed: u32) -> Result<Snapshot, SaveError> {
+    pub fn begin(
+        place: &Place,
+        moment: &Moment,
+        now: Instant,
+        seed: u32,
+        generation: u64,
+    ) -> Result<Snapshot, SaveError> {
         let mut temporary = Temporary::of(place)?;
         let file = temporary.create()?;
-        let encoder = Encoder::new(file, moment, now, seed);
+        let encoder = Encoder::new(file, moment, now, seed).and_then(|mut encoder| {
+            encoder.generation(generation)?;
+            Ok(encoder)
+        });
         Ok(Snapshot {
             encoder: Some(temporary.write(encoder)?),
             temporary,
