@@ -38,6 +38,7 @@
 
 mod decode;
 mod encode;
+pub mod import;
 mod load;
 mod moment;
 mod snapshot;
