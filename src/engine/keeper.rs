@@ -11,6 +11,7 @@ use tracing::{debug, error, info};
 use super::analyst::Command;
 use super::clock;
 use super::herald::Herald;
+use super::state_facts::Facts;
 use super::worker::{Handle, Order};
 use crate::control::wire::{Reply, SnapshotView};
 use crate::core::judge::Exported;
@@ -34,6 +35,8 @@ pub enum Errand {
 #[derive(Debug, Default)]
 pub struct Health {
     words: Mutex<Words>,
+    /// What the start found and what was saved since.
+    pub facts: Facts,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +100,7 @@ impl Keeper {
         let (mut told, mut heralded) = (None, None);
         loop {
             self.tell(&mut heralded);
+            self.health.facts.next(next);
             match self.errands.recv_deadline(next) {
                 Ok(Errand::Snapshot { to }) => {
                     let reply = self.save(&mut told);
@@ -137,6 +141,7 @@ impl Keeper {
         match self.write(begun) {
             Ok((saved, missing)) => {
                 let view = view(&saved, begun.elapsed(), &missing);
+                self.health.facts.saved(&view);
                 debug!(?saved, duration = ?begun.elapsed(), "snapshot");
                 if told.take().is_some() {
                     info!("the state is saved again, to {}", saved.path.display());

@@ -98,6 +98,8 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     };
     let policy = Arc::new(policy.clone());
     let restored = kept.join(&live, &policy, &protection, Instant::now());
+    let health = Health::new(kept.troubles);
+    health.facts.began(restored.start.clone());
     let (restored, judges) = restored.judges(&policy, &protection, seed, config.engine.workers);
     let (layout, feeds) = feeds(config, &manner, loaded.as_ref(), seed)?;
     let mut spec = spec(
@@ -120,7 +122,7 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         spec,
         restored,
         judges,
-        health: Arc::new(Health::new(kept.troubles)),
+        health: Arc::new(health),
         loaded,
         manner,
         eyes: eyes(),

@@ -192,8 +192,12 @@ impl Reader<'_> {
         };
         for (name, value) in table.iter() {
             let told = match &**name.get_ref() {
-                "first_seen" => self.time("first_seen", value).map(|time| seen.first = Some(time.at)),
-                "last_seen" => self.time("last_seen", value).map(|time| seen.last = Some(time.at)),
+                "first_seen" => self
+                    .time("first_seen", value)
+                    .map(|time| seen.first = Some(time.at)),
+                "last_seen" => self
+                    .time("last_seen", value)
+                    .map(|time| seen.last = Some(time.at)),
                 "block_count" => whole(value)
                     .map(|count| seen.blocked = count)
                     .ok_or_else(|| format!("block_count is {}, not a count", shown(value))),
@@ -218,7 +222,10 @@ impl Reader<'_> {
         for entry in entries.iter() {
             match whole(entry).and_then(|port| u16::try_from(port).ok()) {
                 Some(port) => ports.push(port),
-                None => self.refuse(entry, format!("{addr}: unique_ports holds {}, not a port", shown(entry))),
+                None => self.refuse(
+                    entry,
+                    format!("{addr}: unique_ports holds {}, not a port", shown(entry)),
+                ),
             }
         }
         ports.sort_unstable();
@@ -230,7 +237,9 @@ impl Reader<'_> {
     fn others(&mut self, document: &DeTable<'_>, seen: &BTreeMap<IpAddr, Seen>) {
         let kinds = seen.values().filter(|seen| seen.kinds > 0).count() as u64;
         if kinds > 0 {
-            let told = format!("scan_types of {kinds} sources: what kind a packet was is not counted by source here");
+            let told = format!(
+                "scan_types of {kinds} sources: what kind a packet was is not counted by source here"
+            );
             self.report.tell(None, Outcome::LeftOut, kinds, told);
         }
         for (name, value) in document.iter() {
@@ -260,8 +269,12 @@ impl Reader<'_> {
             import.bans.extend(self.ban(*addr, task, seen, import.bans.len()));
         }
         for (addr, seen) in all {
-            import.ladder.extend(self.standing(*addr, seen, import.ladder.len()));
-            import.sources.extend(self.window(*addr, seen, tasks.contains_key(addr)));
+            import
+                .ladder
+                .extend(self.standing(*addr, seen, import.ladder.len()));
+            import
+                .sources
+                .extend(self.window(*addr, seen, tasks.contains_key(addr)));
         }
         self.report.bans = import.bans.len() as u64;
         self.report.ladder = import.ladder.len() as u64;
@@ -290,7 +303,11 @@ impl Reader<'_> {
         }
         let cut = (left > LONGEST).then_some(", cut to 376 days, the longest there is");
         let remark = task.remark.unwrap_or_default();
-        let told = format!("{addr}: banned until {:.0}{remark}{}", task.at, cut.unwrap_or_default());
+        let told = format!(
+            "{addr}: banned until {:.0}{remark}{}",
+            task.at,
+            cut.unwrap_or_default()
+        );
         self.report.tell(Some(task.line), Outcome::Taken, 1, told);
         Some(SavedBan {
             source: Prefix::host(addr),
@@ -366,7 +383,12 @@ impl Reader<'_> {
             _ => return Err(format!("{name} is {}, not a time", shown(value))),
         };
         let read = self.clock.read(&text);
-        read.ok_or_else(|| format!("{name} is {}, not a time such as 2026-11-21T19:49:10", quoted(&text)))
+        read.ok_or_else(|| {
+            format!(
+                "{name} is {}, not a time such as 2026-11-21T19:49:10",
+                quoted(&text)
+            )
+        })
     }
 
     fn refuse(&mut self, value: &Value<'_>, why: String) {
@@ -447,13 +469,13 @@ impl Lines {
 /// fifteen times as much memory.
 pub const MOST_BYTES: u64 = 64 << 20;
 /// As of a ban that this program saved: the longest step of a ladder, a year, and 3 %.
-pub(super) const LONGEST: Duration = Duration::from_secs(376 * 86_400);
+pub const LONGEST: Duration = Duration::from_secs(376 * 86_400);
 const TASKS: &str = "unblock_tasks";
 const ACTIVITY: &str = "ip_activity";
 const TRACKER: &str = "port_access_tracker";
 /// At least one of them is in every state of the Python system.
 const PARTS: [&str; 3] = [TASKS, ACTIVITY, TRACKER];
-const NOTE: &str = "imported from the Python system";
+pub(crate) const NOTE: &str = "imported from the Python system";
 const MOST_QUOTED: usize = 60;
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
+use super::import::Report;
 use super::snapshot::PREVIOUS;
-use super::{Place, State, Unreadable, decode};
+use super::{Place, State, Unreadable, decode, python};
 
 /// What a start finds.
 #[derive(Debug, Default)]
@@ -18,12 +19,15 @@ pub struct Loaded {
     pub troubles: Vec<String>,
     /// What is worth a line in the log, and no more.
     pub notes: Vec<String>,
+    /// What became of a file of the Python system, if the state is made of one.
+    pub imported: Option<Report>,
 }
 
 /// Loads the state at `place`; at most `most_sources` windows of it. The current generation, else the previous
 /// one, else none: there is always an answer, and it never looks healthy when it is not.
 pub fn load(place: &Place, most_sources: usize) -> Loaded {
     let mut loaded = Loaded::default();
+    let mut foreign: Option<(String, File)> = None;
     for suffix in ["", PREVIOUS] {
         let name = place.named(suffix);
         match attempt(place, &name, most_sources) {
@@ -31,9 +35,12 @@ pub fn load(place: &Place, most_sources: usize) -> Loaded {
             Ok(Some(state)) => {
                 loaded.took(place, &name, &state, !suffix.is_empty());
                 loaded.state = Some(state);
+                if let Some((name, _)) = foreign {
+                    python::pass_over(place, &name, &mut loaded);
+                }
                 return loaded;
             }
-            Err(Refused::Foreign) => loaded.notes.push(set_python_aside(place, &name)),
+            Err(Refused::Foreign(file)) => foreign = foreign.or(Some((name, file))),
             Err(Refused::Because(why)) => {
                 let shown = place.directory.join(&name);
                 let aside = set_aside(place, &name);
@@ -43,7 +50,10 @@ pub fn load(place: &Place, most_sources: usize) -> Loaded {
             }
         }
     }
-    if !loaded.troubles.is_empty() {
+    if let Some((name, file)) = foreign {
+        python::take_over(place, &name, file, most_sources, &mut loaded);
+    }
+    if !loaded.troubles.is_empty() && loaded.state.is_none() {
         loaded.troubles.push(
             "no saved state was usable: ladder positions, half-done scans and would-be bans are lost; bans \
              that the kernel holds stay"
@@ -72,9 +82,9 @@ impl Loaded {
     }
 }
 
-enum Refused {
+pub(super) enum Refused {
     /// The Python system's format.
-    Foreign,
+    Foreign(File),
     Because(String),
 }
 
@@ -85,13 +95,13 @@ impl From<io::Error> for Refused {
 }
 
 /// `None`: there is no such file.
-fn attempt(place: &Place, name: &str, most_sources: usize) -> Result<Option<State>, Refused> {
+pub(super) fn attempt(place: &Place, name: &str, most_sources: usize) -> Result<Option<State>, Refused> {
     let Some(mut file) = open(place, name)? else {
         return Ok(None);
     };
     match decode(&mut file, most_sources) {
         Ok(state) => Ok(Some(state)),
-        Err(Unreadable::NoDigest) if is_python(&mut file)? => Err(Refused::Foreign),
+        Err(Unreadable::NoDigest) if is_python(&mut file)? => Err(Refused::Foreign(file)),
         Err(error) => Err(Refused::Because(error.to_string())),
     }
 }
@@ -132,26 +142,6 @@ fn is_python(file: &mut File) -> io::Result<bool> {
     Ok(start
         .lines()
         .any(|line| marks.iter().any(|mark| line.starts_with(mark))))
-}
-
-/// The file of the Python system is kept for its import.
-fn set_python_aside(place: &Place, name: &str) -> String {
-    let from = place.directory.join(name);
-    let to = place.directory.join(format!("{name}.python"));
-    if to.exists() {
-        return format!("{}: {}", from.display(), set_aside(place, name));
-    }
-    match std::fs::rename(&from, &to) {
-        Ok(()) => format!(
-            "{} is of the Python system: kept as {}, this version does not import it",
-            from.display(),
-            to.display()
-        ),
-        Err(error) => format!(
-            "{} is of the Python system and cannot be renamed: {error}",
-            from.display()
-        ),
-    }
 }
 
 /// Renames a file to `.bad`, and the bad ones before it one further; [`BAD_KEPT`] are kept.

@@ -52,7 +52,14 @@ fn the_missions_file_is_two_bans_to_their_latest_times() {
     assert_eq!(import.sources, []);
     let report = &import.report;
     assert_eq!(
-        (report.bans, report.ladder, report.merged, report.past, report.refused, report.left_out),
+        (
+            report.bans,
+            report.ladder,
+            report.merged,
+            report.past,
+            report.refused,
+            report.left_out
+        ),
         (2, 2, 19, 0, 0, 2 + 2 + 10)
     );
     assert_eq!(
@@ -76,7 +83,10 @@ fn the_missions_file_is_two_bans_to_their_latest_times() {
 #[test]
 fn what_is_past_is_dropped_and_the_ladder_stays() {
     let import = import(MISSION.as_bytes(), &clock("2026-11-29T00:00:00Z")).unwrap();
-    assert_eq!((import.bans.len(), import.ladder.len(), import.report.past), (0, 2, 2));
+    assert_eq!(
+        (import.bans.len(), import.ladder.len(), import.report.past),
+        (0, 2, 2)
+    );
 }
 
 #[test]
@@ -98,7 +108,10 @@ fn a_source_that_was_never_blocked_has_a_window() {
          last_seen = \"2026-11-22T09:59:00\"\nblock_count = 0\n",
     );
     let source = &import.sources[0];
-    assert_eq!((source.source.to_string(), source.touches.len()), ("2001:db8::7".into(), 3));
+    assert_eq!(
+        (source.source.to_string(), source.touches.len()),
+        ("2001:db8::7".into(), 3)
+    );
     assert_eq!((source.age.as_secs(), source.idle.as_secs()), (3600, 60));
     assert_eq!(source.touches[2], (Asked::Port(Proto::Tcp, 443), 0, source.idle));
     assert_eq!((import.bans.len(), import.ladder.len()), (0, 0));
@@ -162,7 +175,10 @@ fn hostile_files_are_refused_in_words() {
         (nested.as_bytes(), "line 1: "),
         (twice.as_bytes(), "line 3: duplicate key"),
         (b"\xff\xfe", "byte 0 is no UTF-8 text"),
-        (b"", "it holds none of unblock_tasks, ip_activity, port_access_tracker"),
+        (
+            b"",
+            "it holds none of unblock_tasks, ip_activity, port_access_tracker",
+        ),
         (b"x = 1\n", "it holds none of"),
         (b"\0\0\0\0", "line 1: "),
         (b"unblock_tasks = [", "line 1: "),
@@ -193,6 +209,9 @@ fn every_cut_and_every_flipped_byte_is_answered() {
 fn a_report_is_bounded() {
     let tasks = "{ ip = \"x\", unblock_time = \"\" },".repeat(MOST_ENTRIES + 7);
     let import = read(&format!("unblock_tasks = [{tasks}]"));
-    assert_eq!((import.report.entries.len(), import.report.unsaid), (MOST_ENTRIES, 7));
+    assert_eq!(
+        (import.report.entries.len(), import.report.unsaid),
+        (MOST_ENTRIES, 7)
+    );
     assert_eq!(import.report.refused, MOST_ENTRIES as u64 + 7);
 }

@@ -47,7 +47,11 @@ impl Clock {
             AmbiguousOffset::Fold { .. } => Some(" (that hour came twice: the earlier)"),
             AmbiguousOffset::Gap { .. } => Some(" (that hour never came: before the gap)"),
         };
-        let farthest = if civil.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
+        let farthest = if civil.year() > 0 {
+            Timestamp::MAX
+        } else {
+            Timestamp::MIN
+        };
         Some(Reading {
             at: read.earlier().unwrap_or(farthest),
             remark,
@@ -80,8 +84,14 @@ mod tests {
         for (text, expected) in [
             ("2026-11-21T19:49:10.666584", "2026-11-21T18:49:10Z"),
             ("2026-07-01T12:00:00", "2026-07-01T10:00:00Z"),
-            ("2026-10-25T02:30:00", "2026-10-25T00:30:00Z (that hour came twice: the earlier)"),
-            ("2026-03-29T02:30:00", "2026-03-29T00:30:00Z (that hour never came: before the gap)"),
+            (
+                "2026-10-25T02:30:00",
+                "2026-10-25T00:30:00Z (that hour came twice: the earlier)",
+            ),
+            (
+                "2026-03-29T02:30:00",
+                "2026-03-29T00:30:00Z (that hour never came: before the gap)",
+            ),
             ("2026-11-21 19:49:10", "2026-11-21T18:49:10Z"),
             ("2026-11-21T19:49:10Z", "2026-11-21T19:49:10Z"),
             ("2026-11-21T19:49:10+05:00", "2026-11-21T14:49:10Z"),
