@@ -315,17 +315,18 @@ fn the_audit_log_of_corporate_mode_is_verified() {
 
 /// What the page says of a state file of the Python system.
 #[test]
-fn a_state_of_the_python_system_is_kept_and_not_imported() {
+fn a_state_of_the_python_system_is_imported_and_kept() {
     let sandbox = Sandbox::new();
-    sandbox.must("printf 'unblock_tasks = [\\n]\\n' > /var/lib/verdictd/state.toml");
+    sandbox.must(
+        "printf 'unblock_tasks = [\\n{ ip = \"203.0.113.9\", unblock_time = 9999-01-01T00:00:00 },\\n]\\n' \
+         > /var/lib/verdictd/state.toml",
+    );
     let engine = sandbox.engine();
     sandbox.must("verdictctl snapshot");
     sandbox.must("test -f /var/lib/verdictd/state.toml.python");
-    assert!(
-        engine.said().contains("this version does not import it"),
-        "{}",
-        engine.said()
-    );
+    let said = engine.said();
+    assert!(said.contains("is of the Python system, kept as"), "{said}");
+    sandbox.must("verdictctl list | grep -q 203.0.113.9");
     for key in ["sources", "ladder", "usual", "bans"] {
         sandbox.must(&format!("grep -q '^{key} = \\[' /var/lib/verdictd/state.toml"));
     }
