@@ -462,6 +462,7 @@ impl Home {
             state,
             troubles,
             notes,
+            ..
         } = state::load(&self.place(), 1000);
         assert!(notes.is_empty(), "{notes:?}");
         (state.and_then(|state| state.seed), troubles)

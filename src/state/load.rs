@@ -82,7 +82,7 @@ impl Loaded {
     }
 }
 
-pub(super) enum Refused {
+enum Refused {
     /// The Python system's format.
     Foreign(File),
     Because(String),
@@ -95,7 +95,7 @@ impl From<io::Error> for Refused {
 }
 
 /// `None`: there is no such file.
-pub(super) fn attempt(place: &Place, name: &str, most_sources: usize) -> Result<Option<State>, Refused> {
+fn attempt(place: &Place, name: &str, most_sources: usize) -> Result<Option<State>, Refused> {
     let Some(mut file) = open(place, name)? else {
         return Ok(None);
     };
@@ -133,7 +133,7 @@ fn open(place: &Place, name: &str) -> Result<Option<File>, Refused> {
     Ok(Some(File::from(file)))
 }
 
-fn is_python(file: &mut File) -> io::Result<bool> {
+pub(super) fn is_python(file: &mut File) -> io::Result<bool> {
     let mut start = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(PYTHON_LOOKED_AT).read_to_end(&mut start)?;

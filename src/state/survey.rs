@@ -2,15 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::load::{self, Refused};
 use super::snapshot::PREVIOUS;
-use super::{Loaded, Place, State};
+use super::{Loaded, Place, State, Unreadable, decode, load};
 use crate::files;
 
 /// A file of the state.
@@ -123,37 +122,48 @@ pub fn head(place: &Place) -> (Option<String>, Option<u64>) {
     )
 }
 
-/// What a start would find at `place`, without touching it; and the file that it would use.
+/// What a start would find at `place`, without touching it; and the file that it would use. Whoever owns it: root
+/// looks at what is the engine's user's.
 pub fn look(place: &Place, most_sources: usize) -> (Loaded, Option<PathBuf>) {
     let mut loaded = Loaded::default();
     for suffix in ["", PREVIOUS] {
-        let name = place.named(suffix);
-        let path = place.directory.join(&name);
-        match load::attempt(place, &name, most_sources) {
-            Ok(None) => {}
-            Ok(Some(state)) => {
+        let path = place.directory.join(place.named(suffix));
+        let mut file = match files::open_to_read(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                loaded.troubles.push(unusable(&path, &error));
+                continue;
+            }
+        };
+        match decode(&mut file, most_sources) {
+            Ok(state) => {
                 loaded.state = Some(state);
                 return (loaded, Some(path));
             }
-            Err(Refused::Foreign(_)) => loaded.notes.push(format!(
-                "{} is of the Python system: the next start imports it",
-                path.display()
-            )),
-            Err(Refused::Because(why)) => loaded
-                .troubles
-                .push(format!("{} cannot be used: {why}", path.display())),
+            Err(Unreadable::NoDigest) if load::is_python(&mut file).is_ok_and(|is| is) => {
+                loaded.notes.push(format!(
+                    "{} is of the Python system: the next start imports it, unless there is a state of verdictd",
+                    path.display()
+                ));
+            }
+            Err(error) => loaded.troubles.push(unusable(&path, &error)),
         }
     }
     (loaded, None)
+}
+
+fn unusable(path: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("{} cannot be used: {why}", path.display())
 }
 
 /// One snapshot, as it is.
 ///
 /// # Errors
 /// If it cannot be opened or read.
-pub fn read(path: &std::path::Path) -> Result<(File, State), super::Unreadable> {
+pub fn read(path: &Path) -> Result<(File, State), Unreadable> {
     let mut file = files::open_to_read(path)?;
-    let state = super::decode(&mut file, usize::MAX)?;
+    let state = decode(&mut file, usize::MAX)?;
     Ok((file, state))
 }
 

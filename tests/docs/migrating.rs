@@ -29,7 +29,7 @@ enum Ground {
 use Ground::{Alone, Beside, Corporate, InTurn, Serves, Typed};
 
 /// Every command of the page: where it is run, how it ends, a word of what it says.
-const RUN: [(&str, Ground, i32, &str); 47] = [
+const RUN: [(&str, Ground, i32, &str); 52] = [
     ("verdictd --version", Alone, 0, "verdictd 0."),
     ("verdict-receiver --version", Alone, 0, " 0."),
     (
@@ -50,6 +50,16 @@ const RUN: [(&str, Ground, i32, &str); 47] = [
     ("verdictctl stats", Beside, 0, "verdicts"),
     ("verdictctl snapshot", Beside, 0, "/var/lib/verdictd/state.toml"),
     ("cat /var/lib/verdictd/state.toml", Beside, 0, "ladder = ["),
+    ("verdictctl state show", Beside, 0, "/var/lib/verdictd/state.toml"),
+    ("verdictctl state export", Beside, 0, "# sha256 "),
+    ("verdictctl state export --json", Beside, 0, "verdictd-state"),
+    (
+        "verdictctl state import firewall_state.toml",
+        Beside,
+        0,
+        "taken: ",
+    ),
+    ("verdictctl state reset", Typed("y\r"), 3, "nothing was forgotten"),
     ("verdictctl ban 203.0.113.9 --for 2h", Beside, 0, "203.0.113.9"),
     ("verdictctl unban 203.0.113.9", Beside, 0, "203.0.113.9"),
     (

@@ -321,7 +321,7 @@ fn an_import_merges_and_is_refused_for_the_protected() {
         .expect("a sparse file");
     let output = engine.ctl(&["state", "import", &sparse.display().to_string()]);
     assert!(
-        output.code() == 1 && output.stderr.contains("more than 67108864 bytes"),
+        output.code() == 1 && output.stderr.contains("more than 16777216 bytes"),
         "{}",
         output.text()
     );

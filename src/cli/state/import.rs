@@ -1,5 +1,6 @@
 //! `verdictctl state import`: the Python system's file, read here and handed to the engine in parts.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -64,7 +65,7 @@ fn read(args: &ImportArgs) -> Result<Import, CliError> {
     let from_stdin = args.file.as_os_str() == "-";
     let file: Box<dyn Read> = match from_stdin {
         true => Box::new(io::stdin().lock()),
-        false => Box::new(crate::files::open_to_read(&args.file).map_err(|error| named(args, &error))?),
+        false => Box::new(File::open(&args.file).map_err(|error| named(args, &error))?),
     };
     import(file, &Clock::host()).map_err(|error| named(args, &error))
 }

@@ -66,16 +66,16 @@ fn the_missions_file_is_two_bans_to_their_latest_times() {
         told(&import),
         [
             "- left out: scan_types of 2 sources: what kind a packet was is not counted by source here",
-            "58 left out: port_access_tracker of 10 ports: what is usual on a port is a mean of days here, and \
-             learnt anew",
-            "10 merged: 10.77.0.1: 9 more entries for it, the latest time counts",
+            "10 merged: 10.77.0.1: 8 more entries for it, the latest time counts",
             "10 taken: 10.77.0.1: banned until 2026-11-28T19:39:10Z",
-            "21 merged: 10.77.0.2: 10 more entries for it, the latest time counts",
+            "21 merged: 10.77.0.2: 11 more entries for it, the latest time counts",
             "21 taken: 10.77.0.2: banned until 2026-11-28T19:39:10Z",
-            "46 taken: 10.77.0.1: block_count = 7 is its number of offences, the last at 2026-11-21T19:39:10Z",
-            "46 left out: 10.77.0.1: its 1 ports were answered by a block, its window starts empty",
             "25 taken: 10.77.0.2: block_count = 10 is its number of offences, the last at 2026-11-21T19:39:10Z",
             "25 left out: 10.77.0.2: its 9 ports were answered by a block, its window starts empty",
+            "46 taken: 10.77.0.1: block_count = 7 is its number of offences, the last at 2026-11-21T19:39:10Z",
+            "46 left out: 10.77.0.1: its 1 ports were answered by a block, its window starts empty",
+            "58 left out: port_access_tracker of 10 ports: what is usual on a port is a mean of days here, and \
+             learnt anew",
         ]
     );
 }
@@ -180,6 +180,10 @@ fn hostile_files_are_refused_in_words() {
             "it holds none of unblock_tasks, ip_activity, port_access_tracker",
         ),
         (b"x = 1\n", "it holds none of"),
+        (
+            b"version = 1\nsaved_at = 2026-03-01T12:00:00Z\n",
+            "it is a state of verdictd",
+        ),
         (b"\0\0\0\0", "line 1: "),
         (b"unblock_tasks = [", "line 1: "),
     ] {

@@ -31,7 +31,7 @@ impl Clock {
     }
 
     pub(super) fn zone_name(&self) -> String {
-        self.zone.iana_name().unwrap_or("of /etc/localtime").to_owned()
+        self.zone.iana_name().unwrap_or("local").to_owned()
     }
 
     /// A time with an offset is what it says, one without is local; `None`: it is no time. What no clock shows is as
