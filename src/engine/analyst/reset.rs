@@ -9,7 +9,6 @@ use super::super::enforcer::Answer;
 use super::super::worker::Order;
 use super::Analyst;
 use crate::control::wire::{ForgottenView, Reply};
-use crate::core::attack::Attacks;
 use crate::kernel::sets::Change;
 use crate::webhook::event::{self, Ended};
 
@@ -59,7 +58,7 @@ impl Analyst {
     }
 
     fn end_attacks(&mut self, now: Instant) {
-        let attacks = std::mem::replace(&mut self.attacks, Attacks::new());
+        let attacks = std::mem::take(&mut self.attacks);
         for attack in attacks.under_way() {
             if self.attack_lines.ended(attack, now) {
                 let enforced = self.policy.enforce;
