@@ -94,8 +94,8 @@ pub struct ImportedBan {
     pub offences: u32,
     /// How long ago it began.
     pub age_ms: u64,
-    /// What is left of it.
-    pub left_ms: u64,
+    /// When it ends, by the wall clock: milliseconds since 1970.
+    pub until_ms: u64,
 }
 
 /// A ladder position that was earned elsewhere.

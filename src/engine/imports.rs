@@ -66,15 +66,15 @@ fn highest(standings: impl Iterator<Item = Standing>, unit: impl Fn(Prefix) -> P
     standings
 }
 
-/// A part of an import in terms of this process.
+/// A part of an import in terms of this process, whose `now` is `wall_ms` by the wall clock.
 ///
 /// # Errors
 /// In words, what makes no sense.
-pub(super) fn awake(part: &ImportPart, now: Instant) -> Result<Awake, String> {
+pub(super) fn awake(part: &ImportPart, now: Instant, wall_ms: u64) -> Result<Awake, String> {
     let ago = |age_ms: u64| now.checked_sub(Duration::from_millis(age_ms)).unwrap_or(now);
     let mut awake = Awake::default();
     for ban in &part.bans {
-        let left = Duration::from_millis(ban.left_ms).min(LONGEST);
+        let left = Duration::from_millis(ban.until_ms.saturating_sub(wall_ms)).min(LONGEST);
         awake.bans.push(Ban {
             source: host(&ban.source)?,
             reason: BanReason::PortScanning,
@@ -132,12 +132,14 @@ mod tests {
     use crate::core::prefix::PrefixSet;
     use crate::kernel::host::Why;
 
+    const WALL: u64 = 1_700_000_000_000;
+
     fn ban(source: &str, left_ms: u64) -> ImportedBan {
         ImportedBan {
             source: source.into(),
             offences: 7,
             age_ms: 1000,
-            left_ms,
+            until_ms: WALL.saturating_add(left_ms),
         }
     }
 
@@ -181,7 +183,7 @@ mod tests {
         let own = ("192.0.2.1".parse().unwrap(), Why::Loopback);
         let protection = Protection::of(vec![own], &PrefixSet::default());
         for enforce in [true, false] {
-            let mut awake = awake(&part, now).unwrap();
+            let mut awake = awake(&part, now, WALL).unwrap();
             let refused = settle(&mut awake, &policy(enforce), &protection);
             assert_eq!(refused.len(), 1);
             assert!(
@@ -216,7 +218,9 @@ mod tests {
                 ..ImportPart::default()
             };
             assert!(
-                awake(&part, Instant::now()).unwrap_err().contains("is no IPv4"),
+                awake(&part, Instant::now(), WALL)
+                    .unwrap_err()
+                    .contains("is no IPv4"),
                 "{source}"
             );
         }

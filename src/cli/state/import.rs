@@ -36,8 +36,9 @@ struct Told<'a> {
 }
 
 pub(super) fn run(client: &Client, args: ImportArgs, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
-    let found = read(&args)?;
-    let (outcome, failed) = match hand_over(client, &found, args.dry_run) {
+    let clock = Clock::host();
+    let found = read(&args, &clock)?;
+    let (outcome, failed) = match hand_over(client, &found, &clock, args.dry_run) {
         Ok(outcome) => (Some(outcome), None),
         // What is in the file can be said without an engine.
         Err(error @ CliError::Client(ClientError::NotRunning { .. })) => (None, Some(error)),
@@ -61,21 +62,26 @@ pub(super) fn run(client: &Client, args: ImportArgs, screen: &mut Screen<'_>) ->
     }
 }
 
-fn read(args: &ImportArgs) -> Result<Import, CliError> {
+fn read(args: &ImportArgs, clock: &Clock) -> Result<Import, CliError> {
     let from_stdin = args.file.as_os_str() == "-";
     let file: Box<dyn Read> = match from_stdin {
         true => Box::new(io::stdin().lock()),
         false => Box::new(File::open(&args.file).map_err(|error| named(args, &error))?),
     };
-    import(file, &Clock::host()).map_err(|error| named(args, &error))
+    import(file, clock).map_err(|error| named(args, &error))
 }
 
 fn named(args: &ImportArgs, error: &dyn std::fmt::Display) -> CliError {
     CliError::Failed(format!("{} cannot be imported: {error}", args.file.display()))
 }
 
-fn hand_over(client: &Client, found: &Import, dry_run: bool) -> Result<ImportOutcome, CliError> {
-    let mut parts = parts(found);
+fn hand_over(
+    client: &Client,
+    found: &Import,
+    clock: &Clock,
+    dry_run: bool,
+) -> Result<ImportOutcome, CliError> {
+    let mut parts = parts(found, clock);
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let mut outcome = ImportOutcome::default();
     for (nth, part) in (1..).zip(&mut parts) {
@@ -93,7 +99,8 @@ fn hand_over(client: &Client, found: &Import, dry_run: bool) -> Result<ImportOut
 
 /// As many requests as it takes; at least one, so that an engine is asked in any case. Ladder positions come first: a
 /// ban is then never without the offences that it was earned by.
-fn parts(found: &Import) -> Vec<ImportPart> {
+fn parts(found: &Import, clock: &Clock) -> Vec<ImportPart> {
+    let wall = u64::try_from(clock.now.as_millisecond()).unwrap_or_default();
     let mut parts = Parts::default();
     for standing in &found.ladder {
         let Some((offences, age)) = standing.real else {
@@ -114,7 +121,7 @@ fn parts(found: &Import) -> Vec<ImportPart> {
                 source: ban.source.to_string(),
                 offences: ban.offences,
                 age_ms: millis(ban.age),
-                left_ms: millis(left),
+                until_ms: wall.saturating_add(millis(left)),
             });
         });
     }
@@ -231,8 +238,9 @@ mod tests {
             }
             .as_str();
         }
-        let found = import(text.as_bytes(), &Clock::host()).unwrap();
-        let mut parts = parts(&found);
+        let clock = Clock::host();
+        let found = import(text.as_bytes(), &clock).unwrap();
+        let mut parts = parts(&found, &clock);
         let count = parts.len() as u32;
         let (mut bans, mut ladder, mut windows) = (0, 0, 0);
         for part in &mut parts {
@@ -246,6 +254,6 @@ mod tests {
             assert_eq!(Request::decode(&line), Ok(request));
         }
         assert_eq!((bans, ladder, windows), (500, 128, 128));
-        assert_eq!(super::parts(&Import::default()).len(), 1);
+        assert_eq!(super::parts(&Import::default(), &clock).len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 //! It is told in one line for the whole, and to no other system: nothing happened now. The audit log holds each part
 //! as an operator's order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use tracing::info;
@@ -27,7 +27,9 @@ impl Analyst {
 
     /// Takes over one part; the reply comes when the kernel has its bans.
     pub(super) fn import(&mut self, part: &ImportPart, to: Sender<Reply>, now: Instant) {
-        let mut awake = match imports::awake(part, now) {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let wall = wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        let mut awake = match imports::awake(part, now, wall) {
             Ok(awake) => awake,
             Err(why) => return drop(to.send(Reply::refused(why))),
         };
@@ -106,9 +108,7 @@ impl Analyst {
                 return false;
             }
             None => outcome.banned += 1,
-            Some(held)
-                if held.until.is_none() || held.until >= ban.until || held.enforced && !ban.enforced =>
-            {
+            Some(held) if !is_longer(ban, held) || held.enforced && !ban.enforced => {
                 outcome.kept += 1;
                 return false;
             }
@@ -145,3 +145,14 @@ impl Analyst {
         }
     }
 }
+
+/// By more than two readings of two clocks differ.
+fn is_longer(ban: &Ban, held: &Ban) -> bool {
+    match (ban.until, held.until) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(until), Some(held)) => until.saturating_duration_since(held) > SAME,
+    }
+}
+
+const SAME: Duration = Duration::from_secs(1);

@@ -53,7 +53,7 @@ impl Analyst {
     }
 
     fn end_attacks(&mut self, now: Instant) {
-        let attacks = std::mem::replace(&mut self.attacks, Attacks::new());
+        let attacks = std::mem::take(&mut self.attacks);
         for attack in attacks.under_way() {
             if self.attack_lines.ended(attack, now) {
                 let enforced = self.policy.enforce;
