@@ -262,7 +262,10 @@ impl Fold {
                 step: ban.step,
                 offences: ban.offences,
                 age: ago(now, ban.since),
-                remaining: ban.until.map(|until| ago(until, now).min(LONGEST_REMAINDER)),
+                // A record is up to a second younger than the clocks before it.
+                remaining: ban
+                    .until
+                    .map(|until| ago(until, now.max(ban.since)).min(LONGEST_REMAINDER)),
                 enforced: ban.enforced,
                 note: ban.note,
             })
@@ -308,12 +311,24 @@ impl Seen {
             Some(known) if known.2 > at => {}
             Some(known) => *known = (what, stealth, at),
             None => {
-                if self.touches.len() >= MOST_TOUCHES {
-                    self.touches.remove(0);
+                if self.touches.len() >= MOST_TOUCHES && !self.forget_one_before(at) {
+                    return;
                 }
                 self.touches.push((what, stealth, at));
             }
         }
+    }
+
+    /// Drops the oldest entry, if it is not newer than that.
+    fn forget_one_before(&mut self, at: Millis) -> bool {
+        let entries = self.touches.iter().enumerate();
+        let oldest = entries
+            .min_by_key(|(_, touch)| touch.2)
+            .filter(|(_, touch)| touch.2 <= at);
+        oldest.map(|(nth, _)| nth).is_some_and(|nth| {
+            self.touches.remove(nth);
+            true
+        })
     }
 
     fn complete(&mut self, port: u16, at: Millis) {

@@ -61,9 +61,9 @@ impl Timeline {
             return; // not as it was written: what comes after it would end later than it was to
         }
         let by_boot = signed(self.file.boot.as_ref(), moment.boot.as_ref()).filter(|passed| *passed >= 0);
-        let place = match self.file.guessed {
-            true => self.after(moment),
-            false => self
+        let place = match &self.latest {
+            Some(_) if self.file.guessed => self.after(moment),
+            _ => self
                 .file
                 .place
                 .saturating_add(by_boot.unwrap_or(at - self.file.at)),
