@@ -310,7 +310,7 @@ fn no_damage_makes_it_panic_grow_or_ban_anybody_for_longer() {
     let mut clocks = Clocks::new();
     let mut paper = Paper::new(&clocks);
     let mut granted: BTreeMap<Prefix, Vec<Duration>> = BTreeMap::new();
-    for nth in 0..24u64 {
+    for nth in 0..10u64 {
         clocks.wait(ms(nth * 113 % 1500));
         let host = format!("10.0.0.{}", nth % 5);
         let record = match nth % 4 {
@@ -660,6 +660,7 @@ proptest! {
         let (mut clocks, mut model) = (Clocks::new(), Model::default());
         let mut first = Paper::new(&clocks);
         play(&before, &mut clocks, &mut first, &mut model);
+        clocks.wait(ms(3001)); // no touch is told so late that its ban is in the file before
         let mut second = Paper::new(&clocks);
         play(&meanwhile, &mut clocks, &mut second, &mut model);
         clocks.wait(ms(1));
