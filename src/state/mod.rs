@@ -31,10 +31,8 @@
 //! Absolute times are for people. What counts are remainders and ages, as of `saved_at`, and
 //! [`Moment::since`] says how much time has gone by since then without trusting the wall clock.
 //!
-//! The journal that makes bans outlive `kill -9` and power loss between two snapshots is not built yet; its
-//! place is here, `journal.rs`: [`load`] will fold it into what the snapshot holds, and the snapshot thread
-//! will empty it after each [`Snapshot::commit`]. The same holds for the import of the Python system's file
-//! (`import.rs`), which is set aside untouched until then.
+//! What happens between two snapshots is in journals ([`Journal`], [`Record`]), which [`load`] folds in; the order in
+//! which snapshots and journals begin and go, and the bytes of a journal, are in `docs/state.md`.
 
 mod aside;
 mod decode;

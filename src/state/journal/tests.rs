@@ -800,3 +800,91 @@ fn a_million_sources_are_aged_and_little_else() {
         [(WHAT[0], 0, ms(6000)), (WHAT[1], 1, ms(0))]
     );
 }
+
+#[test]
+fn the_page_shows_the_bytes() {
+    let mut clocks = Clocks::new();
+    clocks.up = Duration::from_secs(3600);
+    clocks.boot = "3b2b3c0e-0000-4000-8000-000000000000";
+    let mut paper = Paper::new(&clocks);
+    clocks.wait(ms(1500));
+    let touched = Touch {
+        what: Asked::Port(Proto::Tcp, 22),
+        stealth: 0,
+        at: clocks.now() - ms(10),
+    };
+    let source = prefix("203.0.113.9");
+    let records = [
+        Record::Touch {
+            source,
+            touch: touched,
+        },
+        Record::Lift {
+            source,
+            at: clocks.now(),
+        },
+    ];
+    records.iter().for_each(|record| paper.add(record, &clocks));
+    let page = include_str!("../../../docs/state.md");
+    for (nth, row) in paper.bytes.chunks(16).enumerate() {
+        let hex: Vec<String> = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = format!("    {:04x}  {}", nth * 16, hex.join(" "));
+        assert!(page.contains(&line), "{line}");
+    }
+}
+
+/// A journal on something that is no file.
+fn journal_on(path: &str) -> Journal {
+    Journal {
+        file: File::options().write(true).open(path).unwrap(),
+        path: path.into(),
+        generation: GENERATION,
+        salt: Salt::of(GENERATION),
+        begun: Instant::now(),
+        told: None,
+        bytes: 0,
+        broken: false,
+        buffer: Vec::new(),
+    }
+}
+
+#[test]
+fn after_a_failed_sync_or_a_write_that_cannot_be_undone_it_is_broken_for_good() {
+    let clocks = Clocks::new();
+    let add = |journal: &mut Journal| journal.append(&[Record::Reset], &clocks.moment(), clocks.now());
+    let mut journal = journal_on("/dev/null"); // takes everything, and cannot be synced
+    add(&mut journal).unwrap();
+    assert!(!journal.is_broken());
+    assert!(journal.sync().is_err() && journal.is_broken());
+    assert!(
+        add(&mut journal)
+            .unwrap_err()
+            .to_string()
+            .contains("before this one")
+    );
+    assert!(journal.sync().is_err());
+    let mut journal = journal_on("/dev/full"); // takes nothing, and cannot be cut
+    assert!(add(&mut journal).is_err() && journal.is_broken());
+    assert_eq!(journal.bytes(), 0);
+}
+
+#[test]
+fn from_some_length_on_half_done_scans_are_left_out() {
+    let clocks = Clocks::new();
+    let mut journal = journal_on("/dev/null");
+    journal.bytes = MOST_ACTIVITY_BYTES;
+    let records = [touch("192.0.2.1", WHAT[0], &clocks)];
+    journal.append(&records, &clocks.moment(), clocks.now()).unwrap();
+    assert_eq!(journal.bytes(), MOST_ACTIVITY_BYTES);
+    let records = [Record::Ban(ban("192.0.2.1", &clocks, None))];
+    journal.append(&records, &clocks.moment(), clocks.now()).unwrap();
+    assert!(journal.bytes() > MOST_ACTIVITY_BYTES);
+    journal.bytes = MOST_JOURNAL_BYTES;
+    let error = journal
+        .append(&records, &clocks.moment(), clocks.now())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("it is full") && !journal.is_broken(),
+        "{error}"
+    );
+}
