@@ -447,10 +447,10 @@ impl Home {
         Place::new(self.0.path(), None)
     }
 
-    /// A generation that is told by its seed.
+    /// A generation that is told by its seed. Its number is 0, that of a snapshot without a journal.
     fn save(&self, seed: u32) {
         let now = Instant::now();
-        let mut snapshot = Snapshot::begin(&self.place(), &saved(), now, seed, seed.into()).unwrap();
+        let mut snapshot = Snapshot::begin(&self.place(), &saved(), now, seed, 0).unwrap();
         sample(now).bans.iter().for_each(|ban| snapshot.ban(ban).unwrap());
         let saved = snapshot.commit().unwrap();
         assert_eq!((saved.counts.bans, saved.path), (4, self.path("state.toml")));
@@ -542,6 +542,21 @@ fn bad_generations_are_set_aside_and_three_of_them_kept() {
     let (seed, troubles) = home.load();
     assert_eq!((seed, troubles.len()), (None, 3));
     assert!(troubles[2].contains("no saved state"), "{troubles:?}");
+    // Each is where its sentence says.
+    for (trouble, name, text) in [
+        (&troubles[0], "state.toml.bad", ""),
+        (&troubles[1], "state.toml.bad.1", "x"),
+    ] {
+        assert!(
+            trouble.ends_with(&format!("kept as {}", home.path(name).display())),
+            "{trouble}"
+        );
+        assert_eq!(fs::read_to_string(home.path(name)).unwrap(), text);
+    }
+    assert_eq!(
+        fs::read_to_string(home.path("state.toml.bad.2")).unwrap(),
+        "torn 4"
+    );
     home.save(9);
     assert_eq!(home.load(), (Some(9), vec![]));
 }
@@ -609,14 +624,14 @@ fn what_a_killed_writer_left_is_in_nobodys_way() {
     home.save(2);
     assert_eq!(home.files(), ["state.toml", "state.toml.1"]);
     let now = Instant::now();
-    drop(Snapshot::begin(&home.place(), &saved(), now, 3, 3).unwrap());
+    drop(Snapshot::begin(&home.place(), &saved(), now, 3, 0).unwrap());
     assert_eq!((home.load(), home.files().len()), ((Some(2), vec![]), 2));
 }
 
 #[test]
 fn a_full_disk_leaves_the_last_good_file() {
     let nowhere = Place::new(Path::new("/nonexistent-directory"), None);
-    let error = Snapshot::begin(&nowhere, &saved(), Instant::now(), 1, 1)
+    let error = Snapshot::begin(&nowhere, &saved(), Instant::now(), 1, 0)
         .err()
         .unwrap();
     assert!(
@@ -628,7 +643,7 @@ fn a_full_disk_leaves_the_last_good_file() {
     let home = Home::new();
     home.save(1);
     fs::create_dir_all(home.path("state.toml.new/full")).unwrap();
-    let error = Snapshot::begin(&home.place(), &saved(), Instant::now(), 2, 2)
+    let error = Snapshot::begin(&home.place(), &saved(), Instant::now(), 2, 0)
         .err()
         .unwrap();
     assert!(error.to_string().contains("cannot create"), "{error}");

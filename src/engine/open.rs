@@ -282,7 +282,8 @@ pub fn feed_config(config: &Config, manner: &Manner, layout: &Layout, worker: u1
     }
 }
 
-fn draw_seed() -> io::Result<u32> {
+/// A seed for the hash that spreads sources over workers, which nobody outside can guess.
+pub(super) fn draw_seed() -> io::Result<u32> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u32::from_ne_bytes(bytes))

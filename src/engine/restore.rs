@@ -5,6 +5,7 @@
 //! that only the state knows is installed again, with what remained of it.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use super::analyst::is_leftover;
 use super::clock;
 use super::enforcer::MAX_PREFIX_SETS;
+use super::open::draw_seed;
 use super::protect::Protection;
 use super::{imports, state_facts};
 use crate::control::wire::StateStart;
@@ -25,7 +27,7 @@ use crate::core::shard::shard_of;
 use crate::core::verdict::{Ban, BanReason};
 use crate::kernel::ruleset::Spec;
 use crate::kernel::sets::{Change, LiveBan};
-use crate::state::{self, Awake, Place};
+use crate::state::{self, Awake, Place, Snapshot};
 use crate::webhook::event::Ended;
 
 /// What was saved, at rest.
@@ -75,14 +77,19 @@ impl Kept {
             .chain(&loaded.troubles)
             .for_each(|line| warn!("{line}"));
         let mut state = loaded.state;
+        let mut troubles = loaded.troubles;
         if let (Some(state), Some(report)) = (&mut state, &loaded.imported) {
             state.saved = clock::moment(); // ages and remainders are as of now
             let entries = report.entries.iter();
             entries.for_each(|entry| info!(line = entry.line, "{}: {}", entry.outcome.words(), entry.text));
+            // Before anything is added to it: by now the Python system's file has another name.
+            if let Err(error) = settle_down(state, place) {
+                troubles.push(format!("what was imported is not saved yet: {error}"));
+            }
         }
         let start = StateStart {
             imported: loaded.imported,
-            troubles: loaded.troubles.clone(),
+            troubles: troubles.clone(),
             notes: loaded.notes,
             ..StateStart::default()
         };
@@ -92,7 +99,7 @@ impl Kept {
                 next: loaded.next_generation,
             },
             state,
-            troubles: loaded.troubles,
+            troubles,
             start,
         }
     }
@@ -162,6 +169,26 @@ impl Kept {
         restored.start = start;
         restored
     }
+}
+
+/// Saves what was imported as the first snapshot, which no journal goes before.
+fn settle_down(state: &mut state::State, place: &Place) -> io::Result<()> {
+    let (seed, now) = (draw_seed()?, Instant::now());
+    state.seed = Some(seed);
+    let saved = state.saved.clone();
+    let awake = state::wake(state.clone(), &saved, now);
+    let mut snapshot = Snapshot::begin(place, &saved, now, seed, 0).map_err(io::Error::other)?;
+    let written = awake
+        .sources
+        .iter()
+        .try_for_each(|memory| snapshot.source(memory))
+        .and_then(|()| {
+            let mut standings = awake.standings.iter();
+            standings.try_for_each(|standing| snapshot.standing(standing))
+        })
+        .and_then(|()| awake.bans.iter().try_for_each(|ban| snapshot.ban(ban)))
+        .and_then(|()| snapshot.commit());
+    written.map(drop).map_err(io::Error::other)
 }
 
 impl Restored {

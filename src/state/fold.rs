@@ -8,11 +8,9 @@ use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
 use super::decode::LONGEST_REMAINDER;
 use super::journal::record::{BanEntry, Entry, Millis};
-use super::timeline::Timeline;
+use super::timeline::{CLOCK_LAG, Timeline};
 use super::{MOST_BANS, MOST_STANDINGS, Moment, SavedBan, SavedSource, SavedStanding, State};
 use crate::core::attack::Baseline;
 use crate::core::judge::MOST_COMPLETED;
@@ -78,15 +76,16 @@ impl Fold {
 
     /// Takes in a record.
     pub(super) fn take(&mut self, entry: Entry) {
-        let place = |at| self.timeline.place(at);
+        let line = &mut self.timeline;
         match entry {
-            Entry::Clock { at, moment } => self.timeline.clock(at, &moment),
+            Entry::Clock { at, moment } => line.clock(at, &moment),
             Entry::Ban(mut ban) => {
-                (ban.since, ban.until) = (place(ban.since), ban.until.map(place));
+                ban.since = line.past(ban.since);
+                ban.until = ban.until.map(|until| line.place(until));
                 self.fate(ban.source, ban.since, Some(ban));
             }
             Entry::Lift { source, at } => {
-                let at = place(at);
+                let at = line.past(at);
                 self.fate(source, at, None);
             }
             Entry::Standing {
@@ -94,8 +93,8 @@ impl Fold {
                 real,
                 would_be,
             } => {
-                let placed =
-                    |count: Option<(u32, Millis)>| count.map(|(offences, last)| (offences, place(last)));
+                let mut placed =
+                    |count: Option<(u32, Millis)>| count.map(|(offences, last)| (offences, line.past(last)));
                 let (real, would_be) = (placed(real), placed(would_be));
                 let room = self.ladder.len() < MOST_STANDINGS;
                 match self.ladder.entry(source) {
@@ -109,11 +108,11 @@ impl Fold {
                 stealth,
                 at,
             } => {
-                let at = place(at);
+                let at = line.past(at);
                 self.seen(source, at).touch(what, stealth, at);
             }
             Entry::Completed { source, port, at } => {
-                let at = place(at);
+                let at = line.past(at);
                 self.seen(source, at).complete(port, at);
             }
             Entry::Reset => {
@@ -262,7 +261,10 @@ impl Fold {
                 step: ban.step,
                 offences: ban.offences,
                 age: ago(now, ban.since),
-                remaining: ban.until.map(|until| ago(until, now).min(LONGEST_REMAINDER)),
+                // However far the line reaches: no longer than it was granted for.
+                remaining: ban
+                    .until
+                    .map(|until| ago(until, now.max(ban.since)).min(LONGEST_REMAINDER)),
                 enforced: ban.enforced,
                 note: ban.note,
             })
@@ -308,12 +310,24 @@ impl Seen {
             Some(known) if known.2 > at => {}
             Some(known) => *known = (what, stealth, at),
             None => {
-                if self.touches.len() >= MOST_TOUCHES {
-                    self.touches.remove(0);
+                if self.touches.len() >= MOST_TOUCHES && !self.forget_one_before(at) {
+                    return;
                 }
                 self.touches.push((what, stealth, at));
             }
         }
+    }
+
+    /// Drops the oldest entry, if it is not newer than that.
+    fn forget_one_before(&mut self, at: Millis) -> bool {
+        let entries = self.touches.iter().enumerate();
+        let oldest = entries
+            .min_by_key(|(_, touch)| touch.2)
+            .filter(|(_, touch)| touch.2 <= at);
+        oldest.map(|(nth, _)| nth).is_some_and(|nth| {
+            self.touches.remove(nth);
+            true
+        })
     }
 
     fn complete(&mut self, port: u16, at: Millis) {
@@ -467,11 +481,7 @@ fn before(now: Millis, age: Duration) -> Millis {
     now.saturating_sub(Millis::try_from(age.as_millis()).unwrap_or(Millis::MAX))
 }
 
-/// A moment to start from where no file tells any.
-pub(super) const NEVER: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 /// The most targets of which a fate is told: as many as there are bans, and as many that ended.
 const MOST_FATES: usize = 2 * MOST_BANS;
 /// The most ports of one source that journals tell: far above every threshold of the presets (60 UDP ports).
 const MOST_TOUCHES: usize = 1024;
-/// How much later than the clocks before it a record may have been written.
-const CLOCK_LAG: Millis = 1100;

@@ -31,9 +31,8 @@
 //! Absolute times are for people. What counts are remainders and ages, as of `saved_at`, and
 //! [`Moment::since`] says how much time has gone by since then without trusting the wall clock.
 //!
-//! The journal that makes bans outlive `kill -9` and power loss between two snapshots is not built yet; its
-//! place is here, `journal.rs`: [`load`] will fold it into what the snapshot holds, and the snapshot thread
-//! will empty it after each [`Snapshot::commit`]. A file of the Python
+//! What happens between two snapshots is in journals ([`Journal`], [`Record`]), which [`load`] folds in; the order in
+//! which snapshots and journals begin and go, and the bytes of a journal, are in `docs/state.md`. A file of the Python
 //! system in its place is imported once ([`import`]).
 
 mod aside;

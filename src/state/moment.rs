@@ -25,7 +25,8 @@ pub struct Boot {
 impl Moment {
     /// How much time has gone by since `saved`, so that a stepped clock can neither free nor prolong:
     ///
-    /// - within one boot by the boot's own clock, which has no steps;
+    /// - within one boot by the boot's own clock, which has no steps (what is [a little](TOLERATED) ahead of it was put
+    ///   together from two clocks: no time went by);
     /// - after a reboot by the wall clock, if it went forward and by no more than 30 days;
     /// - else the wall clock is not believed, and only the time since the machine booted has certainly gone by.
     ///
@@ -33,6 +34,7 @@ impl Moment {
     pub fn since(&self, saved: &Moment) -> Duration {
         match (&self.boot, &saved.boot) {
             (Some(now), Some(then)) if now.id == then.id && now.up >= then.up => now.up - then.up,
+            (Some(now), Some(then)) if now.id == then.id && then.up - now.up <= TOLERATED => Duration::ZERO,
             (boot, _) => self
                 .by_the_wall(saved)
                 .unwrap_or(boot.as_ref().map_or(Duration::ZERO, |boot| boot.up)),
@@ -48,6 +50,9 @@ impl Moment {
 /// A host that was down for longer starts with what remained of its bans when it was saved: longer than the
 /// longest step of the usual ladders (14 days), and far shorter than the steps of a clock that lost its battery.
 pub(super) const LONGEST_DOWN: Duration = Duration::from_secs(30 * 86_400);
+
+/// Clocks of one moment that are read one after the other differ by less.
+const TOLERATED: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -119,5 +124,8 @@ mod tests {
     fn a_boot_clock_that_went_backwards_is_not_believed_either() {
         let saved = moment(SAVED_AT, Some(("a", u64::MAX)));
         assert_eq!(moment(SAVED_AT + HOUR, Some(("a", 20))).since(&saved), HOUR);
+        let saved = moment(SAVED_AT, Some(("a", 5000)));
+        let since = |up| moment(SAVED_AT + HOUR, Some(("a", up))).since(&saved);
+        assert_eq!((since(4998), since(4997)), (Duration::ZERO, HOUR));
     }
 }

@@ -4,7 +4,10 @@
 //! Within a file the process's own clock leads, and the boot's clock where the machine slept; from file to file
 //! [`Moment::since`] says how much time went by. No step is ever longer than the time that went by.
 
-use super::fold::NEVER;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
 use super::journal::record::Millis;
 use super::{Boot, Moment};
 
@@ -12,6 +15,8 @@ use super::{Boot, Moment};
 pub(super) struct Timeline {
     /// The furthest moment that is known of, and where it is.
     latest: Option<(Moment, Millis)>,
+    /// What happened last.
+    furthest: Millis,
     file: Clock,
 }
 
@@ -29,6 +34,7 @@ impl Timeline {
     pub(super) fn from(saved: Option<&Moment>) -> Timeline {
         Timeline {
             latest: saved.map(|saved| (saved.clone(), 0)),
+            furthest: 0,
             file: Clock {
                 at: 0,
                 place: 0,
@@ -61,9 +67,9 @@ impl Timeline {
             return; // not as it was written: what comes after it would end later than it was to
         }
         let by_boot = signed(self.file.boot.as_ref(), moment.boot.as_ref()).filter(|passed| *passed >= 0);
-        let place = match self.file.guessed {
-            true => self.after(moment),
-            false => self
+        let place = match &self.latest {
+            Some(_) if self.file.guessed => self.after(moment),
+            _ => self
                 .file
                 .place
                 .saturating_add(by_boot.unwrap_or(at - self.file.at)),
@@ -75,6 +81,16 @@ impl Timeline {
             guessed: false,
         };
         self.reach(moment);
+    }
+
+    /// Where that time of the file is, at which something had happened already: the line reaches at least that far, if it
+    /// can have been before the next clocks.
+    pub(super) fn past(&mut self, at: Millis) -> Millis {
+        let place = self.place(at);
+        if place <= self.now().saturating_add(CLOCK_LAG) {
+            self.furthest = self.furthest.max(place);
+        }
+        place
     }
 
     /// Where that time of the file is.
@@ -90,10 +106,22 @@ impl Timeline {
     /// The furthest moment, and where it is: at the beginning or after.
     pub(super) fn end(&self) -> (Moment, Millis) {
         let never = Moment {
-            wall: NEVER,
+            wall: OffsetDateTime::UNIX_EPOCH,
             boot: None,
         };
-        self.latest.clone().unwrap_or((never, 0))
+        let (mut moment, place) = self.latest.clone().unwrap_or((never, 0));
+        let later = Duration::from_millis(self.furthest.saturating_sub(place).max(0).unsigned_abs());
+        let Some(wall) = moment
+            .wall
+            .checked_add(later.try_into().unwrap_or(time::Duration::MAX))
+        else {
+            return (moment, place);
+        };
+        moment.wall = wall;
+        if let Some(boot) = &mut moment.boot {
+            boot.up += later;
+        }
+        (moment, place.max(self.furthest))
     }
 
     /// Where a moment is that is told after all others. A journal is begun just before its snapshot: within one boot it
@@ -121,3 +149,6 @@ fn signed(then: Option<&Boot>, now: Option<&Boot>) -> Option<Millis> {
     let millis = |boot: &Boot| Millis::try_from(boot.up.as_millis()).ok();
     millis(now)?.checked_sub(millis(then)?)
 }
+
+/// How much later than the clocks before it a record may have been written.
+pub(super) const CLOCK_LAG: Millis = 1100;

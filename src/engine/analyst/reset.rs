@@ -9,7 +9,6 @@ use super::super::enforcer::{Answer, Work};
 use super::super::worker::Order;
 use super::Analyst;
 use crate::control::wire::{ForgottenView, Reply};
-use crate::core::attack::Attacks;
 use crate::state::Record;
 use crate::webhook::event::{self, Ended};
 

@@ -139,7 +139,7 @@ impl Journal {
         if wanted.peek().is_none() {
             return Ok(());
         }
-        let is_news = self.is_news(moment, now);
+        let is_news = is_news(self.told.as_ref(), moment, now);
         self.buffer.clear();
         let mut writer = Writer {
             out: &mut self.buffer,
@@ -189,24 +189,6 @@ impl Journal {
         self.broken
     }
 
-    /// Whether the clocks say something that the last ones in the file do not: a second went by, one of them was
-    /// stepped, or the machine slept.
-    fn is_news(&self, moment: &Moment, now: Instant) -> bool {
-        let Some((told, at)) = &self.told else {
-            return true;
-        };
-        let Some(passed) = now.checked_duration_since(*at) else {
-            return true;
-        };
-        let off = |other: Option<Duration>| other.is_none_or(|other| other.abs_diff(passed) > TOLERATED);
-        let by_boot = match (&told.boot, &moment.boot) {
-            (Some(then), Some(now)) if then.id == now.id => now.up.checked_sub(then.up),
-            (None, None) => Some(passed),
-            _ => None,
-        };
-        passed >= CLOCK_EVERY || off(by_boot) || off((moment.wall - told.wall).try_into().ok())
-    }
-
     /// Writes the buffer, all of it or nothing.
     fn write(&mut self) -> Result<(), SaveError> {
         let written = self.file.write_all(&self.buffer);
@@ -232,6 +214,24 @@ impl Journal {
     fn error(&self, what: &'static str, source: io::Error) -> SaveError {
         SaveError::new(what, self.path.clone(), source)
     }
+}
+
+/// Whether the clocks say something that those in the file, `told`, do not: a second went by, one of them was stepped,
+/// or the machine slept.
+fn is_news(told: Option<&(Moment, Instant)>, moment: &Moment, now: Instant) -> bool {
+    let Some((told, at)) = told else {
+        return true;
+    };
+    let Some(passed) = now.checked_duration_since(*at) else {
+        return true;
+    };
+    let off = |other: Option<Duration>| other.is_none_or(|other| other.abs_diff(passed) > TOLERATED);
+    let by_boot = match (&told.boot, &moment.boot) {
+        (Some(then), Some(now)) if then.id == now.id => now.up.checked_sub(then.up),
+        (None, None) => Some(passed),
+        _ => None,
+    };
+    passed >= CLOCK_EVERY || off(by_boot) || off((moment.wall - told.wall).try_into().ok())
 }
 
 /// A file that nobody else has, of that number or the next free one.
@@ -307,3 +307,6 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 const TOLERATED: Duration = Duration::from_millis(100);
 /// So many leftovers in a row are an error.
 const MOST_TAKEN: u64 = 1000;
+
+#[cfg(test)]
+mod tests;

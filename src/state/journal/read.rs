@@ -91,6 +91,12 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// How much memory it holds.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     fn close_hole(&mut self) {
         // A spoiled beginning is told by itself.
         let hole = if self.told.records == 0 && !self.told.is_headed {
