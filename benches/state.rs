@@ -3,8 +3,9 @@
 //!
 //!     cargo bench --bench state
 //!
-//! Real sets in network namespaces of their own (root). Prints milliseconds, the median of several rounds, least and
-//! most; the last part starts engines. Machines are noisy: compare rows of one run.
+//! Real sets in network namespaces of their own (root). Prints milliseconds: the median of several rounds, least and
+//! most, and the processor time of the median round, which other programs disturb less. The last part starts an
+//! engine. `state 100k`, `1m`, `sources` or `engine` runs one part alone.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use verdictd::config::{self, Config};
+use verdictd::config;
 use verdictd::core::attack::Baseline;
 use verdictd::core::judge::{Judge, Memory};
 use verdictd::core::ledger::Standing;
@@ -26,7 +27,7 @@ use verdictd::core::verdict::{Asked, Ban, BanReason, Proto};
 use verdictd::engine::clock;
 use verdictd::engine::open;
 use verdictd::engine::protect::{Follower, Protection};
-use verdictd::engine::restore::{Kept, Restored};
+use verdictd::engine::restore::Kept;
 use verdictd::kernel::netlink::Netlink;
 use verdictd::kernel::ruleset::{self, Backend, Layout, Ruleset};
 use verdictd::kernel::sets::{BanSets, LiveBan};
@@ -56,7 +57,10 @@ fn main() {
     let only = std::env::args().nth(1).filter(|word| !word.starts_with("--"));
     let wanted = |part: &str| only.as_deref().is_none_or(|word| word == part);
     about_this_machine();
-    println!("{:<52} {:>9} {:>9} {:>9}   ms", "", "median", "min", "max");
+    println!(
+        "{:<52} {:>9} {:>9} {:>9} {:>9}   ms",
+        "", "median", "min", "max", "cpu"
+    );
     if wanted("100k") {
         restore(100_000, 7);
     }
@@ -105,7 +109,6 @@ fn restore(count: u32, rounds: usize) {
 /// A namespace with the table as the engine loads it.
 struct Rig {
     ns: Namespace,
-    config: Config,
     policy: Arc<Policy>,
     protection: Protection,
 }
@@ -120,7 +123,6 @@ impl Rig {
             policy: Arc::new(config.policy.clone()),
             protection: Protection::of(facts.protected, &config.policy.trusted),
             ns,
-            config,
         };
         // One that needs no queue, which not every kernel has; the sets are the same.
         let layout = Layout {
@@ -142,8 +144,8 @@ impl Rig {
     fn start(&self, place: &Place, live: &[LiveBan], what: &str, rows: &mut Rows) -> (BanSets, usize) {
         let mut sets = self.ns.inside(BanSets::open).expect("a netlink socket");
         let row = |step: &str| format!("{what}: {step}");
-        let whole = Instant::now();
-        let mut kept = rows.time(&row("file to records"), || {
+        let (whole, used) = (Instant::now(), processor_time());
+        let mut kept: Kept = rows.time(&row("file to records"), || {
             Kept::load(place, self.policy.max_sources)
         });
         assert!(kept.troubles.is_empty(), "{:?}", kept.troubles);
@@ -154,9 +156,9 @@ impl Rig {
             restored.judges(&self.policy, &self.protection, SEED, WORKERS)
         });
         let refused = rows.time(&row("elements into the kernel"), || sets.apply(&restored.changes));
-        rows.put(&row("whole restore"), whole.elapsed());
+        rows.put(&row("whole restore"), whole.elapsed(), processor_time() - used);
         assert!(refused.is_empty(), "{:?}", refused.first());
-        drop((judges, Restored::default()));
+        drop((restored, judges));
         (sets, live.len())
     }
 }
@@ -294,14 +296,14 @@ fn exported(judge: &Judge, rows: &mut Rows) {
 /// The keeper of a real engine saves a million half-done scans while 1,000 packets a second are judged.
 fn engine() {
     let lab = Lab::new();
-    let config = format!("{DETECTION}\n[limits]\nmax_sources = {}\n", SOURCES + 100_000);
+    let config = format!("{DETECTION}\n[engine]\nmax_sources = {}\n", SOURCES + 100_000);
     let home = Home::new(&config);
     save(&Place::new(&home.state(), None), SOURCES, 0);
     let begun = Instant::now();
     let engine = Engine::start_in(&lab.host, home, &[]);
     println!(
         "a real engine with {SOURCES} half-done scans, ready after {:.0} ms",
-        milliseconds(begun.elapsed())
+        begun.elapsed().as_secs_f64() * 1e3
     );
     for what in ["at rest", "while it saves"] {
         let mut rows = Rows::default();
@@ -315,7 +317,8 @@ fn engine() {
                         let saved = engine.must(&["snapshot", "--json"]);
                         let saved: serde_json::Value = serde_json::from_str(&saved).expect("JSON");
                         let took = saved["duration_ms"].as_u64().expect("a duration");
-                        rows.put("the keeper's snapshot", Duration::from_millis(took));
+                        let took = Duration::from_millis(took);
+                        rows.put("the keeper's snapshot", took, took);
                     }
                 }
             }
@@ -349,35 +352,40 @@ fn megabytes(place: &Place) -> u64 {
     length.expect("the file").len() / 1_000_000
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-/// What was measured, in the order in which it came first.
+/// What was measured, in the order in which it came first: from start to end, and on processors.
 #[derive(Default)]
-struct Rows(Vec<(String, Vec<f64>)>);
+struct Rows(Vec<(String, Vec<[f64; 2]>)>);
 
 impl Rows {
     fn time<T>(&mut self, what: &str, work: impl FnOnce() -> T) -> T {
-        let begun = Instant::now();
+        let (begun, used) = (Instant::now(), processor_time());
         let result = work();
-        self.put(what, begun.elapsed());
+        self.put(what, begun.elapsed(), processor_time() - used);
         result
     }
 
-    fn put(&mut self, what: &str, took: Duration) {
+    fn put(&mut self, what: &str, took: Duration, used: Duration) {
         let at = self.0.iter().position(|row| row.0 == what).unwrap_or_else(|| {
             self.0.push((what.to_owned(), Vec::new()));
             self.0.len() - 1
         });
-        self.0[at].1.push(milliseconds(took));
+        self.0[at]
+            .1
+            .push([took, used].map(|time| time.as_secs_f64() * 1e3));
     }
 
     fn print(mut self) {
         for (what, times) in &mut self.0 {
-            times.sort_by(f64::total_cmp);
-            let (median, least, most) = (times[times.len() / 2], times[0], times[times.len() - 1]);
-            println!("  {what:<50} {median:>9.2} {least:>9.2} {most:>9.2}");
+            times.sort_by(|a, b| a[0].total_cmp(&b[0]));
+            let ([median, cpu], least, most) =
+                (times[times.len() / 2], times[0][0], times[times.len() - 1][0]);
+            println!("  {what:<50} {median:>9.2} {least:>9.2} {most:>9.2} {cpu:>9.2}");
         }
     }
+}
+
+/// What this process had of the processors, the kernel's work for it included.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("a clock that counts up")
 }

@@ -169,10 +169,12 @@ fn take<T: Record>(line: Option<&str>, into: &mut Vec<T>, most: usize) -> Option
 }
 
 fn record<T: Record>(line: &str) -> Option<T> {
-    T::written(line).or_else(|| {
-        let value = toml::de::ValueDeserializer::parse(line).ok()?;
-        T::of(T::Line::deserialize(value).ok()?)
-    })
+    T::written(line).or_else(|| parsed(line))
+}
+
+fn parsed<T: Record>(line: &str) -> Option<T> {
+    let value = toml::de::ValueDeserializer::parse(line).ok()?;
+    T::of(T::Line::deserialize(value).ok()?)
 }
 
 /// A line of an array, checked field by field.
