@@ -285,9 +285,10 @@ fn exported(judge: &Judge, rows: &mut Rows) {
     }
     assert!(count > SOURCES as usize * 9 / 10, "{count}");
     shares.sort_unstable();
-    rows.put("every share of a worker's table", shares.iter().sum());
-    rows.put("one share: median", shares[shares.len() / 2]);
-    rows.put(
+    let mut put = |what, took| rows.put(what, took, took);
+    put("every share of a worker's table", shares.iter().sum());
+    put("one share: median", shares[shares.len() / 2]);
+    put(
         "one share: of 1,000 the slowest",
         shares[shares.len() * 999 / 1000],
     );

@@ -129,7 +129,7 @@ impl BanSets {
     }
 
     /// Makes `changes` in their order, the last word on each target counting, in transactions of at most 5,000
-    /// targets. Returns those that the kernel refused; all others are in force.
+    /// targets; if there are more, the first 1,000 are in force a moment earlier. Returns those that the kernel refused; all others are in force.
     ///
     /// After each transaction it is read back how long the kernel holds what was banned: every target of up to
     /// [`READ_BACK`] changes, else as many of them, evenly spread, and all of a transaction in which one is wrong.
@@ -140,7 +140,7 @@ impl BanSets {
         let mut full = BTreeSet::new();
         let changes = coalesce(changes);
         let every = changes.len().div_ceil(READ_BACK);
-        for batch in changes.chunks(TARGETS_PER_TRANSACTION) {
+        for batch in transactions(&changes) {
             let (asked_at, known) = (Instant::now(), refused.len());
             self.settle(batch, &mut full, &mut refused);
             let bans = read_back::bans(batch, &refused[known..]);
@@ -393,6 +393,17 @@ fn coalesce(changes: &[Change]) -> Vec<Change> {
     kept
 }
 
+/// As few as are good for speed; what matters most does not wait for the rest of a large one.
+fn transactions(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    let first = match changes.len() > TARGETS_PER_TRANSACTION {
+        true => TARGETS_IN_A_HURRY,
+        false => 0,
+    };
+    let (first, rest) = changes.split_at(first);
+    let first = (!first.is_empty()).then_some(first);
+    first.into_iter().chain(rest.chunks(TARGETS_PER_TRANSACTION))
+}
+
 /// One message of a transaction.
 struct Message {
     verb: Verb,
@@ -447,6 +458,7 @@ pub const READ_BACK: usize = 1_000;
 const EXPIRING: u32 = 3;
 /// 100,000 elements took 50 ms in batches of 1,000 to 5,000, 105–130 ms in one (Linux 6.18).
 const TARGETS_PER_TRANSACTION: usize = 5_000;
+const TARGETS_IN_A_HURRY: usize = 1_000;
 /// How often a set is read until it is seen whole. Rearranging ends within milliseconds of the last addition.
 const DUMP_ATTEMPTS: u32 = 20;
 /// An IPv6 element with a timeout takes 40 bytes: messages stay under 32 KiB, half of what an attribute holds.
@@ -519,6 +531,22 @@ mod tests {
                 (Verb::New, vec![host(1, true), host(2, true)]),
             ]
         );
+    }
+
+    #[test]
+    fn the_first_thousand_of_many_go_first() {
+        let lengths = |count: u32| -> Vec<usize> {
+            let changes: Vec<Change> = (0..count)
+                .map(|n| Change::Remove {
+                    target: Prefix::host(std::net::Ipv4Addr::from(n).into()),
+                })
+                .collect();
+            transactions(&changes).map(<[Change]>::len).collect()
+        };
+        assert!(lengths(0).is_empty());
+        assert_eq!(lengths(5_000), [5_000]);
+        assert_eq!(lengths(5_001), [1_000, 4_001]);
+        assert_eq!(lengths(12_000), [1_000, 5_000, 5_000, 1_000]);
     }
 
     #[test]

@@ -21,9 +21,15 @@ until_true() {
     done
 }
 
-# start_engine NAMESPACE CONFIG: returns once it is ready.
+# start_engine NAMESPACE CONFIG: without any state; returns once it is ready.
 start_engine() {
-    rm -rf "$work/state" "$work/run"
+    rm -rf "$work/state"
+    restart_engine "$@"
+}
+
+# restart_engine NAMESPACE CONFIG: with the state of the one before.
+restart_engine() {
+    rm -rf "$work/run"
     ip netns exec "$1" target/debug/verdictd run --config "$2" --state-dir "$work/state" \
         --runtime-dir "$work/run" >"$work/engine.out" 2>"$work/engine.err" &
     engine=$!
