@@ -177,7 +177,12 @@ struct Joined {
 impl Joined {
     fn of(saved: Vec<Ban>, live: &[LiveBan], forbidden: impl Fn(&Prefix) -> bool, now: Instant) -> Joined {
         let kernel: HashMap<Prefix, &LiveBan> = live.iter().map(|found| (found.target, found)).collect();
-        let mut joined = Joined::default();
+        let most = saved.len() + live.len();
+        let mut joined = Joined {
+            bans: Vec::with_capacity(most),
+            seen: HashSet::with_capacity(most),
+            ..Joined::default()
+        };
         for mut ban in saved {
             let held = kernel.get(&ban.source);
             match held {

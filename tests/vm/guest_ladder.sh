@@ -54,8 +54,8 @@ agree() { # agree ADDRESS WHAT SECONDS
         [ "$before $during $after" = "ever ever ever" ] || fail "$told"
     else
         case "$before$during$after" in "" | *[!0-9]*) fail "$told" ;; esac
-        [ "$during" -le $((before + 2)) ] && [ "$during" -ge "$after" ] || fail "$told"
-        [ "$before" -le "$3" ] && [ "$before" -ge $(($3 - 60)) ] || fail "$told"
+        { [ "$during" -le $((before + 2)) ] && [ "$during" -ge "$after" ]; } || fail "$told"
+        { [ "$before" -le "$3" ] && [ "$before" -ge $(($3 - 60)) ]; } || fail "$told"
     fi
     echo "ok: $2: $during by the engine, $before to $after by the kernel"
 }
