@@ -33,7 +33,7 @@ restart_engine() {
     ip netns exec "$1" target/debug/verdictd run --config "$2" --state-dir "$work/state" \
         --runtime-dir "$work/run" >"$work/engine.out" 2>"$work/engine.err" &
     engine=$!
-    until_true 60 grep -qx ready "$work/engine.out" || fail "the engine is not ready"
+    until_true 180 grep -qx ready "$work/engine.out" || fail "the engine is not ready"
 }
 
 stop_engine() {
