@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use common::engine::{DETECTION, Engine};
 use common::namespace::Namespace;
 use common::{ms, secs};
 use verdictd::core::prefix::Prefix;
-use verdictd::kernel::sets::{BanSets, Change, LiveBan, SetError, set_name};
+use verdictd::kernel::sets::{BanSets, Change, LiveBan, READ_BACK, SetError, set_name};
 
 /// A namespace with the table, and the sets of the engine on it.
 struct Rig {
@@ -22,9 +23,14 @@ struct Rig {
 impl Rig {
     /// Sets of room for `size` each; a short life for what expired, so that no test waits for the collector.
     fn new(size: usize) -> Rig {
+        Rig::collecting(size, "1s")
+    }
+
+    /// The same with another life for what expired.
+    fn collecting(size: usize, every: &str) -> Rig {
         let ns = Namespace::new("sets");
         let set = |name: &str, kind: &str| {
-            format!("set {name} {{ type {kind}; flags timeout; size {size}; gc-interval 1s; }}\n")
+            format!("set {name} {{ type {kind}; flags timeout; size {size}; gc-interval {every}; }}\n")
         };
         ns.nft(&format!(
             "table inet verdictd {{\n{}{}{}{}set trusted4 {{ type ipv4_addr; flags interval; }}\n}}",
@@ -104,6 +110,20 @@ fn renew(target: &str, length: Duration) -> Change {
 fn remove(target: &str) -> Change {
     Change::Remove {
         target: prefix(target),
+    }
+}
+
+/// A ban as restarts make it and as everything else does.
+const KINDS: [fn(Prefix, Option<Duration>) -> Change; 2] = [
+    |target, timeout| Change::Add { target, timeout },
+    |target, timeout| Change::Renew { target, timeout },
+];
+
+/// Whether a ban of `asked` has `left`, at most `passed` later, to the second.
+fn agrees(left: Option<Duration>, asked: Option<Duration>, passed: Duration) -> bool {
+    match (left, asked) {
+        (Some(left), Some(asked)) => left <= asked + secs(1) && left + passed + secs(1) >= asked,
+        (left, asked) => left == asked,
     }
 }
 
@@ -451,6 +471,227 @@ fn random_changes_leave_what_a_model_says() {
         rig.apply(&changes);
         let live: BTreeMap<_, _> = rig.dump().values().map(|ban| (ban.target, ban.timeout)).collect();
         assert_eq!(live, model);
+    }
+}
+
+#[test]
+fn fault_02_ladder_each_step_is_held_as_asked() {
+    let mut rig = Rig::new(1024);
+    let minutes = |count: u64| Some(secs(60 * count));
+    for (kind, target) in KINDS.iter().zip(["203.0.113.9", "2001:db8::/64"].map(prefix)) {
+        for length in [
+            minutes(10),
+            minutes(60),
+            None,
+            minutes(2),
+            minutes(525_600),
+            None,
+            minutes(1),
+        ] {
+            let asked = Instant::now();
+            rig.apply(&[kind(target, length)]);
+            let held = rig
+                .sets
+                .contains(&target)
+                .expect("an answer")
+                .expect("a live ban");
+            assert!(
+                agrees(held.remaining, length, asked.elapsed()),
+                "{length:?} asked, {held:?} held"
+            );
+        }
+    }
+}
+
+#[test]
+fn fault_02_ladder_shortened_and_extended_at_once() {
+    let mut rig = Rig::new(1024);
+    let target = prefix("203.0.113.9");
+    for first in KINDS {
+        for second in KINDS {
+            rig.apply(&[first(target, Some(secs(600)))]);
+            rig.apply(&[first(target, Some(secs(60))), second(target, Some(secs(7200)))]);
+            assert_near(rig.remaining("203.0.113.9"), secs(7200), secs(1));
+            rig.apply(&[second(target, None), first(target, Some(secs(60)))]);
+            assert_near(rig.remaining("203.0.113.9"), secs(60), secs(1));
+            rig.apply(&[Change::Remove { target }, second(target, Some(secs(300)))]);
+            assert_near(rig.remaining("203.0.113.9"), secs(300), secs(1));
+        }
+    }
+}
+
+#[test]
+fn fault_02_ladder_over_what_expired_and_was_not_collected() {
+    let mut rig = Rig::collecting(1024, "1h");
+    let targets = ["203.0.113.9", "203.0.113.10", "203.0.113.11"];
+    rig.apply(&targets.map(|target| add(target, ms(200))));
+    assert!(common::within(secs(10), || rig.targets().is_empty()));
+    rig.apply(&[
+        add(targets[0], secs(3600)),
+        renew(targets[1], secs(3600)),
+        remove(targets[2]),
+    ]);
+    assert_eq!(rig.targets(), ["203.0.113.9", "203.0.113.10"]);
+    assert_near(rig.remaining(targets[0]), secs(3600), secs(1));
+    assert_near(rig.remaining(targets[1]), secs(3600), secs(1));
+}
+
+#[test]
+fn fault_02_ladder_renewed_at_the_moment_of_their_end() {
+    let mut rig = Rig::collecting(1 << 16, "1h");
+    for _ in 0..common::count(20, 500) {
+        let bans = |length: fn(u32) -> Duration| -> Vec<Change> {
+            (0..500)
+                .map(|n| Change::Renew {
+                    target: v4(n),
+                    timeout: Some(length(n)),
+                })
+                .collect()
+        };
+        rig.apply(&bans(|n| ms(10 + u64::from(n % 20))));
+        rig.apply(&bans(|_| secs(60)));
+        assert_eq!(rig.dump().len(), 500);
+    }
+}
+
+#[test]
+fn fault_02_ladder_a_thousand_random_steps_agree_to_the_second() {
+    let mut rig = Rig::new(1024);
+    let mut state = 0x1adde5_u64;
+    let mut random = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut model: BTreeMap<Prefix, (Option<Duration>, Instant)> = BTreeMap::new();
+    for _ in 0..common::count(1_000, 10_000) / 20 {
+        let asked = Instant::now();
+        let steps: Vec<(Prefix, Option<Duration>, usize)> = (0..20)
+            .map(|_| {
+                let length = (random(4) > 0).then(|| secs(100 + random(1_000_000)));
+                (v4(random(40) as u32), length, random(2) as usize)
+            })
+            .collect();
+        let changes: Vec<Change> = steps
+            .iter()
+            .map(|(target, length, kind)| KINDS[*kind](*target, *length))
+            .collect();
+        rig.apply(&changes);
+        model.extend(
+            steps
+                .into_iter()
+                .map(|(target, length, _)| (target, (length, asked))),
+        );
+        for (target, ban) in rig.dump() {
+            let (length, asked) = model[&target];
+            assert!(
+                agrees(ban.remaining, length, asked.elapsed()),
+                "{length:?} asked {:?} ago, {ban:?} held",
+                asked.elapsed()
+            );
+        }
+    }
+}
+
+#[test]
+fn fault_02_ladder_ten_thousand_live_bans_at_once() {
+    let mut rig = Rig::new(1 << 16);
+    for kind in KINDS {
+        for length in [600, 3600, 60] {
+            let changes: Vec<Change> = (0..10_000).map(|n| kind(v4(n), Some(secs(length)))).collect();
+            let asked = Instant::now();
+            rig.apply(&changes);
+            println!("10,000 live bans to {length} s: {:?}", asked.elapsed());
+            let bans = rig.dump();
+            assert_eq!(bans.len(), 10_000);
+            let passed = asked.elapsed();
+            let wrong = bans
+                .values()
+                .filter(|ban| !agrees(ban.remaining, Some(secs(length)), passed));
+            assert_eq!(wrong.count(), 0);
+        }
+    }
+}
+
+#[test]
+fn fault_02_ladder_a_set_that_gives_its_own_timeout_is_told_of() {
+    let mut rig = Rig::new(1024);
+    rig.ns
+        .nft("add set inet verdictd banned4_16 { type ipv4_addr; flags timeout; timeout 1h; }");
+    let target = prefix("192.168.0.0/16");
+    for kind in KINDS {
+        let refused = rig
+            .sets
+            .apply(&[kind(target, None), add("203.0.113.9", secs(60))]);
+        let [(refused, SetError::Otherwise { found, asked, .. })] = &refused[..] else {
+            panic!("{refused:?}");
+        };
+        assert_eq!((*refused, asked.as_str()), (target, "no end"));
+        assert!(
+            found.starts_with("3600.0 s") || found.starts_with("3599."),
+            "{found}"
+        );
+        rig.apply(&[kind(target, Some(secs(7200)))]);
+        assert_near(rig.remaining("192.168.0.0/16"), secs(7200), secs(1));
+    }
+}
+
+#[test]
+fn what_reading_back_costs() {
+    let mut rig = Rig::new(1 << 20);
+    let bans = |from: u32, count: usize| -> Vec<Change> {
+        (from..)
+            .take(count)
+            .map(|n| Change::Add {
+                target: v4(n),
+                timeout: Some(secs(3600)),
+            })
+            .collect()
+    };
+    rig.apply(&bans(0, 200_000));
+    for count in [1, 100, READ_BACK, 5_000, 50_000] {
+        let changes = bans(1_000_000 + count as u32 * 10, count);
+        let begun = Instant::now();
+        rig.apply(&changes);
+        println!("{count} more of 200,000 bans: {:?}", begun.elapsed());
+    }
+    assert_eq!(rig.dump().len(), 200_000 + 1 + 100 + READ_BACK + 5_000 + 50_000);
+}
+
+#[test]
+fn fault_40_a_ban_ends_when_it_was_to_end_however_often_the_engine_starts() {
+    let ns = Namespace::new("restart");
+    let mut engine = Engine::start(&ns, DETECTION);
+    let target = prefix("203.0.113.9");
+    let begun = Instant::now();
+    engine.must(&["ban", "203.0.113.9", "--for", "10m"]);
+    let granted = begun.elapsed();
+    for restart in 0..common::count(6, 100) {
+        engine.must(&["snapshot"]);
+        let home = if restart % 2 == 0 {
+            engine.kill9()
+        } else {
+            engine.stop()
+        };
+        let wiped = restart % 3 != 0;
+        if wiped {
+            ns.nft("delete table inet verdictd");
+        }
+        engine = Engine::start_in(&ns, home, &[]);
+        let before = begun.elapsed();
+        let ban = ns.inside(|| BanSets::open().expect("a socket").contains(&target));
+        let left = ban
+            .expect("an answer")
+            .expect("a live ban")
+            .remaining
+            .expect("an end");
+        let (earliest, latest) = (secs(600) - secs(2), secs(600) + granted + secs(2));
+        assert!(
+            left + before <= latest && left + begun.elapsed() >= earliest,
+            "{left:?} left {before:?} after the ban, wiped: {wiped}\n{}",
+            engine.log()
+        );
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Of a ban that both know, the kernel has the time (its clock never steps and it ran on without us) and the
 //! state has the rest. A ban that only the kernel knows is an operator's until the state says otherwise; one
-//! that only the state knows is installed again, with what remained of it.
+//! that only the state knows is installed again, with what remained of it, the newest first: what a source did last
+//! it does soonest again.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -56,7 +58,7 @@ pub struct Generations {
 pub struct Restored {
     /// Live bans, would-be ones included, and ladder positions.
     pub ledger: Ledger,
-    /// What makes the kernel's sets agree with it.
+    /// What makes the kernel's sets agree with it: who is free first, then bans, the newest first.
     pub changes: Vec<Change>,
     /// Bans that were in force when it was saved and are not any more, and why.
     pub ended: Vec<(Ban, Ended)>,
@@ -137,12 +139,12 @@ impl Kept {
         );
         let mut ledger = Ledger::new();
         ledger.restore(&awake.standings, std::mem::take(&mut joined.bans));
-        for ban in ledger.switch(policy.enforce, policy, now) {
-            joined.changes.push(change(&ban, now));
-            if !ban.enforced {
-                joined.end(ban, Ended::Manual);
-            }
-        }
+        let mut switched = ledger.switch(policy.enforce, policy, now);
+        switched.sort_by_key(|ban| Reverse(ban.since));
+        let mut changes = joined.changes();
+        changes.extend(switched.iter().map(|ban| change(ban, now))); // the last word on their targets
+        let freed = switched.into_iter().filter(|ban| !ban.enforced);
+        freed.for_each(|ban| joined.end(ban, Ended::Manual));
         if !live.is_empty() {
             info!("{} bans were in force already", live.len());
         }
@@ -159,7 +161,7 @@ impl Kept {
         let mut restored = Restored {
             ledger,
             attacks,
-            changes: joined.changes,
+            changes,
             ended: joined.ended,
             sources: awake.sources,
             start: StateStart::default(),
@@ -237,7 +239,9 @@ impl Restored {
 #[derive(Default)]
 struct Joined {
     bans: Vec<Ban>,
-    changes: Vec<Change>,
+    free: Vec<Prefix>,
+    /// What the kernel lacks, with the beginning of the ban.
+    missing: Vec<(Instant, Change)>,
     ended: Vec<(Ban, Ended)>,
     seen: HashSet<Prefix>,
 }
@@ -245,7 +249,12 @@ struct Joined {
 impl Joined {
     fn of(saved: Vec<Ban>, live: &[LiveBan], forbidden: impl Fn(&Prefix) -> bool, now: Instant) -> Joined {
         let kernel: HashMap<Prefix, &LiveBan> = live.iter().map(|found| (found.target, found)).collect();
-        let mut joined = Joined::default();
+        let most = saved.len() + live.len();
+        let mut joined = Joined {
+            bans: Vec::with_capacity(most),
+            seen: HashSet::with_capacity(most),
+            ..Joined::default()
+        };
         for mut ban in saved {
             let held = kernel.get(&ban.source);
             match held {
@@ -264,7 +273,7 @@ impl Joined {
         }
         for found in live {
             if is_leftover(found) && joined.seen.insert(found.target) {
-                joined.changes.push(Change::Remove { target: found.target });
+                joined.free.push(found.target);
             }
             joined.admit(adopted(found, now), true, &forbidden, now);
         }
@@ -279,7 +288,7 @@ impl Joined {
         match (forbidden(&ban.source), held) {
             (true, held) => {
                 if held {
-                    self.changes.push(Change::Remove { target: ban.source });
+                    self.free.push(ban.source);
                 }
                 if ban.enforced {
                     self.end(ban, Ended::Protected);
@@ -287,11 +296,21 @@ impl Joined {
             }
             (false, held) => {
                 if ban.enforced && !held {
-                    self.changes.push(change(&ban, now));
+                    let (target, timeout) = (ban.source, ban.remaining(now));
+                    self.missing.push((ban.since, Change::Add { target, timeout }));
                 }
                 self.bans.push(ban);
             }
         }
+    }
+
+    /// Takes out what the kernel is to be told.
+    fn changes(&mut self) -> Vec<Change> {
+        let mut missing = std::mem::take(&mut self.missing);
+        missing.sort_by_key(|(since, _)| Reverse(*since));
+        let free = std::mem::take(&mut self.free).into_iter();
+        let free = free.map(|target| Change::Remove { target });
+        free.chain(missing.into_iter().map(|(_, add)| add)).collect()
     }
 
     /// It was in force, whatever it is now.
@@ -338,6 +357,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::state::Moment;
 
     fn prefix(text: &str) -> Prefix {
         text.parse().unwrap()
@@ -365,7 +385,8 @@ mod tests {
     }
 
     /// Source, reason, seconds left of every ban; targets that the kernel is told to ban, and to free.
-    fn outcome(joined: &Joined, now: Instant) -> (Vec<String>, Vec<String>, Vec<String>) {
+    fn outcome(joined: &mut Joined, now: Instant) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let changes = joined.changes();
         let shown = |ban: &Ban| {
             format!(
                 "{} {} {}",
@@ -375,8 +396,9 @@ mod tests {
             )
         };
         let of = |added: bool| -> Vec<String> {
-            let changes = joined.changes.iter();
-            let changes = changes.filter(|change| matches!(change, Change::Remove { .. }) != added);
+            let changes = changes
+                .iter()
+                .filter(|change| matches!(change, Change::Remove { .. }) != added);
             changes.map(|change| change.target().to_string()).collect()
         };
         (joined.bans.iter().map(shown).collect(), of(true), of(false))
@@ -393,7 +415,7 @@ mod tests {
             saved("192.0.2.1", 999, true, now),
         ];
         let kernel = [live("192.0.2.1", 50), live("192.0.2.4", 7), live("192.0.2.5", 60)];
-        let joined = Joined::of(bans, &kernel, |_| false, now);
+        let mut joined = Joined::of(bans, &kernel, |_| false, now);
         let ended = joined.ended.iter().map(|(ban, why)| (ban.source, *why));
         assert!(
             ended.eq([(prefix("192.0.2.2"), Ended::Timeout)]),
@@ -401,7 +423,7 @@ mod tests {
             joined.ended
         );
         assert_eq!(
-            outcome(&joined, now),
+            outcome(&mut joined, now),
             (
                 vec![
                     "192.0.2.1 port_scanning 50".into(),
@@ -422,7 +444,7 @@ mod tests {
             saved("192.0.2.1", 100, true, now),
             saved("192.0.2.2", 100, true, now),
         ];
-        let joined = Joined::of(
+        let mut joined = Joined::of(
             bans,
             &[live("192.0.2.1", 50), live("192.0.2.3", 50)],
             |_| true,
@@ -439,7 +461,7 @@ mod tests {
             joined.ended
         );
         let freed = vec!["192.0.2.1".into(), "192.0.2.3".into()];
-        assert_eq!(outcome(&joined, now), (vec![], vec![], freed));
+        assert_eq!(outcome(&mut joined, now), (vec![], vec![], freed));
     }
 
     #[test]
@@ -449,9 +471,123 @@ mod tests {
             saved("192.0.2.1", 100, false, now),
             saved("192.0.2.2", 100, false, now),
         ];
-        let joined = Joined::of(bans, &[live("192.0.2.1", 50)], |_| false, now);
+        let mut joined = Joined::of(bans, &[live("192.0.2.1", 50)], |_| false, now);
         let expected = vec!["192.0.2.2 port_scanning 100".into(), "192.0.2.1 manual 50".into()];
-        assert_eq!(outcome(&joined, now), (expected, vec![], vec![]));
+        assert_eq!(outcome(&mut joined, now), (expected, vec![], vec![]));
         assert!(!joined.bans[0].enforced && joined.ended.is_empty());
+    }
+
+    #[test]
+    fn the_newest_bans_are_installed_first_and_who_is_free_before_them() {
+        let now = Instant::now();
+        let since = |source: &str, age: u64| Ban {
+            since: now - Duration::from_secs(age),
+            ..saved(source, 600, true, now)
+        };
+        let bans = vec![
+            since("192.0.2.1", 500),
+            since("192.0.2.2", 5),
+            since("192.0.2.3", 0),
+            since("192.0.2.4", 50),
+        ];
+        let kernel = [live("192.0.2.5", 9)];
+        let protected = prefix("192.0.2.5");
+        let mut joined = Joined::of(bans, &kernel, |source| *source == protected, now);
+        let order: Vec<String> = joined
+            .changes()
+            .iter()
+            .map(|change| change.target().to_string())
+            .collect();
+        let expected = ["192.0.2.5", "192.0.2.3", "192.0.2.2", "192.0.2.4", "192.0.2.1"];
+        assert_eq!(order, expected);
+    }
+
+    /// `passed` of a running clock, in a file that says `now`; and back.
+    fn restarted(bans: &[Ban], at: &Moment, next: &Moment, now: Instant, passed: Duration) -> Vec<Ban> {
+        let mut encoder = state::Encoder::new(Vec::new(), at, now, 1).unwrap();
+        bans.iter().for_each(|ban| encoder.ban(ban).unwrap());
+        let bytes = encoder.finish().unwrap().0;
+        let state = state::decode(std::io::Cursor::new(bytes), 1).unwrap();
+        state::wake(state, next, now + passed).bans
+    }
+
+    /// A moment of one boot; the clock on the wall is stepped by years at every other one.
+    fn moment(up: u64, step: i64) -> Moment {
+        Moment {
+            wall: time::OffsetDateTime::UNIX_EPOCH + time::Duration::weeks(52 * (50 + step)),
+            boot: Some(state::Boot {
+                id: "a".into(),
+                up: Duration::from_secs(up),
+            }),
+        }
+    }
+
+    #[test]
+    fn fault_40_a_hundred_restarts_neither_lengthen_nor_shorten_a_ban() {
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs(600);
+        for kept in [false, true] {
+            let mut bans = vec![saved("192.0.2.1", 600, true, begun)];
+            for restart in 0..100_u64 {
+                let (up, step) = (restart * 3, restart as i64 % 5 - 2);
+                let now = begun + Duration::from_secs(up);
+                let (at, next) = (moment(up, step), moment(up + 3, -step));
+                bans = restarted(&bans, &at, &next, now, Duration::from_secs(3));
+                let now = now + Duration::from_secs(3);
+                // The kernel's clock runs on, in milliseconds.
+                let kernel = [LiveBan {
+                    target: prefix("192.0.2.1"),
+                    remaining: Some(until - now),
+                    timeout: Some(Duration::from_secs(600)),
+                }];
+                let kernel = if kept { &kernel[..] } else { &[] };
+                let mut joined = Joined::of(bans, kernel, |_| false, now);
+                let changes = joined.changes();
+                assert_eq!(changes.len(), usize::from(!kept), "{changes:?}");
+                bans = joined.bans;
+            }
+            let off = bans[0].until.unwrap().max(until) - bans[0].until.unwrap().min(until);
+            assert!(off < Duration::from_secs(2), "{off:?} off");
+            let now = begun + Duration::from_secs(300);
+            let bans = restarted(
+                &bans,
+                &moment(300, 0),
+                &moment(601, 0),
+                now,
+                Duration::from_secs(301),
+            );
+            let joined = Joined::of(bans, &[], |_| false, now + Duration::from_secs(301));
+            assert!(joined.bans.is_empty() && joined.ended[0].1 == Ended::Timeout);
+        }
+    }
+
+    #[test]
+    fn a_ban_without_end_stays_one_and_none_is_longer_than_a_ladder_can_be() {
+        let now = Instant::now();
+        let day = Duration::from_secs(86_400);
+        let ban = |source, until| Ban {
+            until,
+            ..saved(source, 0, true, now)
+        };
+        let bans = [
+            ban("192.0.2.1", None),
+            ban("192.0.2.2", Some(now + 365 * day)),
+            ban("192.0.2.3", Some(now + 36_500 * day)),
+            ban("192.0.2.4", Some(now)),
+        ];
+        let later = Duration::from_secs(10);
+        let bans = restarted(&bans, &moment(0, 0), &moment(10, 0), now, later);
+        let now = now + later;
+        let ever = LiveBan {
+            target: prefix("192.0.2.1"),
+            remaining: None,
+            timeout: None,
+        };
+        for kernel in [&[][..], &[ever]] {
+            let joined = Joined::of(bans.clone(), kernel, |_| false, now);
+            let left: Vec<_> = joined.bans.iter().map(|ban| ban.remaining(now)).collect();
+            assert_eq!(left, [None, Some(365 * day - later), Some(376 * day - later)]);
+            assert_eq!(joined.ended.len(), 1, "{:?}", joined.ended);
+        }
     }
 }

@@ -98,10 +98,28 @@ pub(super) fn put_dump(builder: &mut Builder, seq: u32, set: &str) {
 
 /// Writes the question for one element.
 pub(super) fn put_get(builder: &mut Builder, seq: u32, target: &Prefix) {
-    let set = SetId::of(target).name();
-    begin(builder, libc::NFT_MSG_GETSETELEM, libc::NLM_F_ACK, seq, &set);
+    put_get_all(builder, seq, SetId::of(target), [*target]);
+}
+
+/// Writes the question for these elements of one set. Each is answered by a message of its own, in their order; the
+/// first that is not there by an error, and none after it.
+pub(super) fn put_get_all(
+    builder: &mut Builder,
+    seq: u32,
+    set: SetId,
+    targets: impl IntoIterator<Item = Prefix>,
+) {
+    begin(
+        builder,
+        libc::NFT_MSG_GETSETELEM,
+        libc::NLM_F_ACK,
+        seq,
+        &set.name(),
+    );
     let list = builder.open(NFTA_SET_ELEM_LIST_ELEMENTS);
-    put_element(builder, target, None);
+    for target in targets {
+        put_element(builder, &target, None);
+    }
     builder.close(list);
 }
 
@@ -183,10 +201,14 @@ fn read_element(set: SetId, element: &[u8]) -> Option<LiveBan> {
     })
 }
 
+fn milliseconds(timeout: Duration) -> u64 {
+    possible(timeout).as_millis() as u64
+}
+
 /// A timeout as the kernel takes it: never 0, which would mean for ever, and never so small or large that the
 /// kernel's own arithmetic makes it 0.
-fn milliseconds(timeout: Duration) -> u64 {
-    timeout.clamp(SHORTEST, LONGEST).as_millis() as u64
+pub(super) fn possible(timeout: Duration) -> Duration {
+    timeout.clamp(SHORTEST, LONGEST)
 }
 
 /// One jiffy at the lowest CONFIG_HZ (100). Kernels before 6.12 turn less than a jiffy into 0 jiffies, which

@@ -4,6 +4,8 @@
 //! A wrong digest, version or head refuses the file. A single record that makes no sense is left out and
 //! counted; fields and arrays that nobody knows are passed over.
 
+mod written;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::time::Duration;
@@ -167,15 +169,28 @@ fn head<R: Read>(lines: &mut Lines<R>) -> Result<(State, Array), Unreadable> {
 
 /// Adds the record of a line; `None` if it is none, or there is no room.
 fn take<T: Record>(line: Option<&str>, into: &mut Vec<T>, most: usize) -> Option<()> {
-    let value = toml::de::ValueDeserializer::parse(line?.strip_suffix(',')?).ok()?;
-    let record = T::of(T::Line::deserialize(value).ok()?)?;
+    let record = record(line?.strip_suffix(',')?)?;
     (into.len() < most).then(|| into.push(record))
+}
+
+fn record<T: Record>(line: &str) -> Option<T> {
+    T::written(line).or_else(|| parsed(line))
+}
+
+fn parsed<T: Record>(line: &str) -> Option<T> {
+    let value = toml::de::ValueDeserializer::parse(line).ok()?;
+    T::of(T::Line::deserialize(value).ok()?)
 }
 
 /// A line of an array, checked field by field.
 trait Record: Sized {
     type Line: DeserializeOwned;
     fn of(line: Self::Line) -> Option<Self>;
+
+    /// Without a parser, where the line is exactly what the encoder writes; the same as [`Record::of`] then.
+    fn written(_line: &str) -> Option<Self> {
+        None
+    }
 }
 
 /// Versions before 0.2 wrote neither `age`, `idle`, `completed` nor `stealth`: their sources are as old as what they
@@ -194,6 +209,10 @@ struct SourceLine {
 impl Record for SavedSource {
     type Line = SourceLine;
 
+    fn written(line: &str) -> Option<SavedSource> {
+        written::source(line)
+    }
+
     fn of(line: SourceLine) -> Option<SavedSource> {
         let source = prefix(&line.source)?;
         let count = line.ports.len();
@@ -203,8 +222,7 @@ impl Record for SavedSource {
         }
         let touches = line.ports.iter().zip(stealth).zip(line.ages);
         let touches = touches.map(|((text, stealth), age)| Some((asked(text)?, stealth, seconds(age)?)));
-        let mut touches: Vec<(Asked, u16, Duration)> = touches.collect::<Option<_>>()?;
-        touches.sort_by_key(|touch| std::cmp::Reverse(touch.2));
+        let touches = in_window_order(touches.collect::<Option<_>>()?);
         let known = |told: Option<f64>, touch: Option<&(Asked, u16, Duration)>| match told {
             Some(told) => seconds(told),
             None => touch.map(|touch| touch.2),
@@ -230,6 +248,10 @@ struct StandingLine {
 
 impl Record for SavedStanding {
     type Line = StandingLine;
+
+    fn written(line: &str) -> Option<SavedStanding> {
+        written::standing(line)
+    }
 
     fn of(line: StandingLine) -> Option<SavedStanding> {
         let standing = SavedStanding {
@@ -292,6 +314,10 @@ struct BanLine {
 impl Record for SavedBan {
     type Line = BanLine;
 
+    fn written(line: &str) -> Option<SavedBan> {
+        written::ban(line)
+    }
+
     fn of(line: BanLine) -> Option<SavedBan> {
         let remaining = match (line.until, line.remaining_seconds) {
             (None, None) => None,
@@ -300,9 +326,7 @@ impl Record for SavedBan {
         };
         Some(SavedBan {
             source: prefix(&line.source)?,
-            reason: BanReason::ALL
-                .into_iter()
-                .find(|reason| reason.word() == line.reason)?,
+            reason: ban_reason(&line.reason)?,
             step: line.step,
             offences: line.offences,
             age: seconds(line.age)?,
@@ -314,6 +338,16 @@ impl Record for SavedBan {
                 .map(String::into_boxed_str),
         })
     }
+}
+
+/// Oldest first.
+fn in_window_order(mut touches: Vec<(Asked, u16, Duration)>) -> Vec<(Asked, u16, Duration)> {
+    touches.sort_by_key(|touch| std::cmp::Reverse(touch.2));
+    touches
+}
+
+fn ban_reason(word: &str) -> Option<BanReason> {
+    BanReason::ALL.into_iter().find(|reason| reason.word() == word)
 }
 
 /// In the form in which it is written: one prefix has one name.

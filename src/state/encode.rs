@@ -3,6 +3,8 @@
 //! One record a line, so that `grep` finds a source and the reader needs to understand no more than a line at
 //! a time. The last line is the digest of all before it.
 
+mod line;
+
 use std::fmt::{self, Display};
 use std::io::{self, BufWriter, Write};
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use self::line::Line;
 use super::{FOOTER_START, MOST_SOURCE_BYTES, Moment, VERSION};
 use crate::core::attack::Baseline;
 use crate::core::judge::Memory;
@@ -36,6 +39,7 @@ pub struct Encoder<W: Write> {
     now: Instant,
     section: Section,
     counts: Counts,
+    line: Line,
 }
 
 /// The arrays of the file, in their order.
@@ -65,6 +69,7 @@ impl<W: Write> Encoder<W> {
             now,
             section: Section::Head,
             counts: Counts::default(),
+            line: Line::default(),
         })
     }
 
@@ -84,60 +89,42 @@ impl<W: Write> Encoder<W> {
             return Ok(());
         }
         self.enter(Section::Sources)?;
-        let Memory {
-            first_seen,
-            last_seen,
-            ..
-        } = *memory;
-        let (first, last) = (self.utc(first_seen), self.utc(last_seen));
-        let (age, idle) = (self.age(first_seen), self.age(last_seen));
-        write!(
-            self.out,
-            "  {{ source = \"{}\", first_seen = {first}, last_seen = {last}, age = {age}, idle = {idle}",
-            memory.source
-        )?;
+        let (wall, now) = (self.wall, self.now);
+        let line = self.line.begin(&memory.source);
+        line.text(", first_seen = ").utc(wall, now, memory.first_seen);
+        line.text(", last_seen = ").utc(wall, now, memory.last_seen);
+        line.text(", age = ").age(now, memory.first_seen);
+        line.text(", idle = ").age(now, memory.last_seen);
         if let Some(completed) = &memory.completed {
-            self.list(", completed", completed.iter())?;
+            line.list(", completed = ", completed, |line, port| line.number(*port));
         }
-        let touches = memory.touches.iter();
-        self.list(", ports", touches.clone().map(|touch| Quoted(touch.what)))?;
-        let ages: Vec<Seconds> = touches.clone().map(|touch| self.age(touch.at)).collect();
-        self.list(", ages", ages.iter())?;
-        if touches.clone().any(|touch| touch.stealth > 0) {
-            self.list(", stealth", touches.map(|touch| touch.stealth))?;
+        let touches = &memory.touches;
+        line.list(", ports = ", touches, |line, touch| line.asked(touch.what));
+        line.list(", ages = ", touches, |line, touch| line.age(now, touch.at));
+        if touches.iter().any(|touch| touch.stealth > 0) {
+            line.list(", stealth = ", touches, |line, touch| line.number(touch.stealth));
         }
         self.counts.sources += 1;
-        writeln!(self.out, " }},")
-    }
-
-    fn list(&mut self, name: &str, values: impl Iterator<Item = impl Display>) -> io::Result<()> {
-        write!(self.out, "{name} = [")?;
-        for (nth, value) in values.enumerate() {
-            write!(self.out, "{}{value}", comma(nth))?;
-        }
-        write!(self.out, "]")
+        self.write_line()
     }
 
     /// A ladder position.
     pub fn standing(&mut self, standing: &Standing) -> io::Result<()> {
         self.enter(Section::Ladder)?;
-        write!(self.out, "  {{ source = \"{}\"", standing.source)?;
+        let (wall, now) = (self.wall, self.now);
+        let line = self.line.begin(&standing.source);
         if let Some(last) = standing.last {
-            let (offences, at, age) = (standing.offences, self.utc(last), self.age(last));
-            write!(
-                self.out,
-                ", offences = {offences}, last_offence = {at}, age = {age}"
-            )?;
+            line.text(", offences = ").number(standing.offences);
+            line.text(", last_offence = ").utc(wall, now, last);
+            line.text(", age = ").age(now, last);
         }
         if let Some(last) = standing.would_be_last {
-            let (offences, at, age) = (standing.would_be, self.utc(last), self.age(last));
-            write!(
-                self.out,
-                ", would_be = {offences}, last_would_be = {at}, would_be_age = {age}"
-            )?;
+            line.text(", would_be = ").number(standing.would_be);
+            line.text(", last_would_be = ").utc(wall, now, last);
+            line.text(", would_be_age = ").age(now, last);
         }
         self.counts.ladder += 1;
-        writeln!(self.out, " }},")
+        self.write_line()
     }
 
     /// What is usual on each port: how long was looked on each of the last days, this one first, then what counted.
@@ -146,13 +133,17 @@ impl<W: Write> Encoder<W> {
             return Ok(());
         }
         self.enter(Section::Usual)?;
-        write!(self.out, "  {{ into_day = {}", baseline.into_day)?;
-        self.list(", observed", baseline.observed.iter())?;
-        writeln!(self.out, " }},")?;
+        let line = self.line.clear();
+        line.text("  { into_day = ").number(baseline.into_day);
+        line.list(", observed = ", &baseline.observed, |line, looked| {
+            line.number(*looked)
+        });
+        self.write_line()?;
         for port in &baseline.ports {
-            write!(self.out, "  {{ port = {}", port.port)?;
-            self.list(", counted", port.counted.iter())?;
-            writeln!(self.out, " }},")?;
+            let line = self.line.clear();
+            line.text("  { port = ").number(port.port);
+            line.list(", counted = ", &port.counted, |line, count| line.number(*count));
+            self.write_line()?;
         }
         Ok(())
     }
@@ -160,28 +151,29 @@ impl<W: Write> Encoder<W> {
     /// A live ban.
     pub fn ban(&mut self, ban: &Ban) -> io::Result<()> {
         self.enter(Section::Bans)?;
-        let (since, age) = (self.utc(ban.since), self.age(ban.since));
-        write!(
-            self.out,
-            "  {{ source = \"{}\", reason = \"{}\"",
-            ban.source, ban.reason
-        )?;
-        write!(self.out, ", step = {}, offences = {}", ban.step, ban.offences)?;
-        write!(self.out, ", since = {since}, age = {age}")?;
+        let (wall, now) = (self.wall, self.now);
+        let line = self.line.begin(&ban.source);
+        line.text(", reason = \"").text(ban.reason.word()).text("\"");
+        line.text(", step = ").number(ban.step);
+        line.text(", offences = ").number(ban.offences);
+        line.text(", since = ").utc(wall, now, ban.since);
+        line.text(", age = ").age(now, ban.since);
         if let Some(until) = ban.until {
-            let left = Seconds(until.saturating_duration_since(self.now));
-            write!(
-                self.out,
-                ", until = {}, remaining_seconds = {left}",
-                self.utc(until)
-            )?;
+            let left = until.saturating_duration_since(now);
+            line.text(", until = ").utc(wall, now, until);
+            line.text(", remaining_seconds = ").seconds(left);
         }
-        write!(self.out, ", enforced = {}", ban.enforced)?;
+        line.text(", enforced = ")
+            .text(if ban.enforced { "true" } else { "false" });
         if let Some(note) = &ban.note {
-            write!(self.out, ", note = {}", Text(note))?;
+            line.text(", note = ").shown(Text(note));
         }
         self.counts.bans += 1;
-        writeln!(self.out, " }},")
+        self.write_line()
+    }
+
+    fn write_line(&mut self) -> io::Result<()> {
+        self.out.write_all(self.line.text(" },\n").bytes())
     }
 
     /// Ends the file; gives the writer back, what was counted, and the length.
@@ -219,35 +211,6 @@ impl<W: Write> Encoder<W> {
         }
         Ok(())
     }
-
-    fn utc(&self, at: Instant) -> Utc {
-        let at = match at.checked_duration_since(self.now) {
-            Some(ahead) => self
-                .wall
-                .checked_add(ahead.try_into().unwrap_or(time::Duration::MAX)),
-            None => self.wall.checked_sub(
-                self.now
-                    .saturating_duration_since(at)
-                    .try_into()
-                    .unwrap_or(time::Duration::MAX),
-            ),
-        };
-        Utc::whole(at.unwrap_or(self.wall))
-    }
-
-    /// What was touched after the state was begun is as old as the state.
-    fn age(&self, at: Instant) -> Seconds {
-        Seconds(self.now.saturating_duration_since(at))
-    }
-}
-
-/// In quotes; what is in it needs no escape.
-struct Quoted<T>(T);
-
-impl<T: Display> Display for Quoted<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0)
-    }
 }
 
 impl Section {
@@ -262,20 +225,11 @@ impl Section {
     }
 }
 
-fn comma(nth: usize) -> &'static str {
-    if nth == 0 { "" } else { ", " }
-}
-
-/// RFC 3339. Years that it cannot write do not come from a clock; they become 1970.
+/// RFC 3339 with milliseconds, as ages and remainders have them. Years that it cannot write do not come from a clock;
+/// they become 1970.
 struct Utc(OffsetDateTime);
 
 impl Utc {
-    /// Whole seconds, for people.
-    fn whole(at: OffsetDateTime) -> Utc {
-        Utc(at.replace_nanosecond(0).unwrap_or(at))
-    }
-
-    /// With milliseconds, as ages and remainders have them.
     fn exact(at: OffsetDateTime) -> Utc {
         Utc(at.replace_millisecond(at.millisecond()).unwrap_or(at))
     }
@@ -284,7 +238,7 @@ impl Utc {
 impl Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.format(&Rfc3339);
-        f.write_str(text.as_deref().unwrap_or("1970-01-01T00:00:00Z"))
+        f.write_str(text.as_deref().unwrap_or(EPOCH))
     }
 }
 
@@ -344,6 +298,7 @@ impl<W: Write> Write for Digesting<W> {
     }
 }
 
+const EPOCH: &str = "1970-01-01T00:00:00Z";
 const HEADING: &str = "\
 # State of verdictd, written by it and read at its next start; nothing in it is configuration.
 # The last line is a digest of all before it: a file that was edited is set aside as .bad. See verdictctl list.";

@@ -21,13 +21,19 @@ until_true() {
     done
 }
 
-# start_engine NAMESPACE CONFIG: returns once it is ready.
+# start_engine NAMESPACE CONFIG: without any state; returns once it is ready.
 start_engine() {
-    rm -rf "$work/state" "$work/run"
+    rm -rf "$work/state"
+    restart_engine "$@"
+}
+
+# restart_engine NAMESPACE CONFIG: with the state of the one before.
+restart_engine() {
+    rm -rf "$work/run"
     ip netns exec "$1" target/debug/verdictd run --config "$2" --state-dir "$work/state" \
         --runtime-dir "$work/run" >"$work/engine.out" 2>"$work/engine.err" &
     engine=$!
-    until_true 60 grep -qx ready "$work/engine.out" || fail "the engine is not ready"
+    until_true 180 grep -qx ready "$work/engine.out" || fail "the engine is not ready"
 }
 
 stop_engine() {

@@ -1,0 +1,117 @@
+# On a kernel before 6.12, which says yes to a longer timeout and keeps the old one: a ban that is extended, shortened,
+# made permanent and timed again is held as the engine believes, and drops what it bans past its first length.
+# shellcheck shell=bash source=tests/vm/guest.sh
+. tests/vm/guest.sh
+peer=10.77.0.1
+
+{ ip netns add host && ip netns add peer; } || fail "no namespaces"
+ip link add lan0 netns host type veth peer name lan0 netns peer
+ip -n host address add 10.77.0.2/24 dev lan0
+ip -n peer address add $peer/24 dev lan0
+for ns in host peer; do
+    ip -n $ns link set lo up
+    ip -n $ns link set lan0 up
+done
+ip netns exec host ncat --listen --keep-open 0.0.0.0 8080 >"$work/ncat" 2>&1 &
+server=$!
+trap 'kill $server ${engine:-} 2>/dev/null' EXIT
+
+knock() { ip netns exec peer ncat -z -w 2 10.77.0.2 8080; }
+ctl() { target/debug/verdictctl --socket "$work/run/control.sock" "$@"; }
+host_nft() { ip netns exec host nft "$@"; }
+
+# Seconds left by the kernel, rounded down: "ever" without an end, nothing if it is not held.
+kernel_left() { # kernel_left ADDRESS
+    host_nft -j list set inet verdictd banned4 | python3 -c '
+import json, sys
+for thing in json.load(sys.stdin)["nftables"]:
+    for element in thing.get("set", {}).get("elem", []):
+        if element == sys.argv[1]:
+            print("ever")
+        elif isinstance(element, dict) and element["elem"]["val"] == sys.argv[1]:
+            print(element["elem"]["expires"])' "$1"
+}
+
+# Seconds left by the engine, rounded up.
+engine_left() { # engine_left ADDRESS
+    ctl list --json | python3 -c '
+import json, sys
+for ban in json.load(sys.stdin):
+    if ban["source"] == sys.argv[1]:
+        left = ban["remaining_seconds"]
+        print("ever" if left is None else left)' "$1"
+}
+
+# Both agree to the second: what the engine says lies between what the kernel says before and after. The last
+# argument is the length that was asked for, in seconds, of which at most a minute went by.
+agree() { # agree ADDRESS WHAT SECONDS
+    local before during after
+    before=$(kernel_left "$1")
+    during=$(engine_left "$1")
+    after=$(kernel_left "$1")
+    local told="$2: the kernel holds it for \"$before\" to \"$after\", the engine believes \"$during\", \"$3\" was asked"
+    if [ "$3" = ever ]; then
+        [ "$before $during $after" = "ever ever ever" ] || fail "$told"
+    else
+        case "$before$during$after" in "" | *[!0-9]*) fail "$told" ;; esac
+        { [ "$during" -le $((before + 2)) ] && [ "$during" -ge "$after" ]; } || fail "$told"
+        { [ "$before" -le "$3" ] && [ "$before" -ge $(($3 - 60)) ]; } || fail "$told"
+    fi
+    echo "ok: $2: $during by the engine, $before to $after by the kernel"
+}
+
+cat >"$work/ladder.toml" <<'EOF'
+[firewall]
+firewall_mode = "detection_only"
+[bans]
+enforce = true
+[engine]
+workers = 1
+EOF
+start_engine host "$work/ladder.toml"
+until_true 20 knock || fail "no server"
+
+# An operator's words over a live ban, each a renewal.
+at=203.0.113.9
+for step in "10m 600" "1h 3600" "365d 31536000" "2m 120" "1d 86400"; do
+    ctl ban $at --for "${step% *}" >/dev/null || fail "no ban for ${step% *}"
+    agree $at "ban for ${step% *}" "${step#* }"
+done
+
+# Somebody's short element, there before the engine bans it: what it adds is a ban over a live one.
+host_nft add element inet verdictd banned4 '{ 203.0.113.10 timeout 5s }' || fail "no element"
+ctl ban 203.0.113.10 --for 1h >/dev/null || fail "no ban over an element"
+agree 203.0.113.10 "ban for 1h over an element of 5s" 3600
+
+# One that nobody ends, there before the engine starts, and shortened by it.
+stop_engine
+host_nft add element inet verdictd banned4 '{ 203.0.113.11 }' || fail "no element"
+start_engine host "$work/ladder.toml"
+agree 203.0.113.11 "without end across a start" ever
+ctl ban 203.0.113.11 --for 2m >/dev/null || fail "no shorter ban"
+agree 203.0.113.11 "permanent, then 2m" 120
+agree $at "across a start without the state" 86400
+
+# Bans that only the state knows come back by their remaining time.
+stop_engine
+host_nft delete table inet verdictd
+restart_engine host "$work/ladder.toml"
+agree $at "across a start without the table" 86400
+
+# Past the first length, what is banned is still dropped.
+ctl ban $peer --for 6s >/dev/null || fail "no short ban: $(ctl ban $peer --for 6s 2>&1)"
+knock && fail "the banned peer gets through"
+ctl ban $peer --for 10m >/dev/null || fail "no longer ban"
+agree $peer "6s, then 10m" 600
+for second in 1 2 3 4 5 6; do
+    knock && fail "the banned peer gets through past its first length (knock $second)"
+done
+agree $peer "past the first length" 600
+ctl unban $peer >/dev/null || fail "no unban"
+until_true 20 knock || fail "the peer is not free again"
+stop_engine
+
+# The elements themselves: every kind of step, ten thousand at once, a thousand at random.
+if [ -n "${VM_SETS:-}" ]; then
+    "$VM_SETS" --test-threads 2 --quiet fault_02 || fail "tests of the sets"
+fi
