@@ -2,6 +2,7 @@
 //! and deadlines come in one at a time; orders to workers and jobs for the enforcer go out.
 
 mod trial;
+mod upkeep;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -474,9 +475,14 @@ impl Analyst {
             return;
         }
         let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
+        self.free(&lifted, Some(Answer { to, reply }));
+    }
+
+    /// Their bans are lifted by an operator: others hear of it, and who asked, once the kernel has done it.
+    fn free(&mut self, lifted: &[Ban], done: Option<Answer>) {
         self.save_soon();
         let mut events = Vec::new();
-        for ban in &lifted {
+        for ban in lifted {
             let event = self.announce_end(ban, Ended::Manual);
             events.extend(event.map(|event| (ban.source, event)));
             self.attacks.forget(ban.source);
@@ -486,10 +492,9 @@ impl Analyst {
         let changes: Vec<Change> = enforced
             .map(|ban| Change::Remove { target: ban.source })
             .collect();
-        if changes.is_empty() {
-            let _ = to.send(reply);
-        } else {
-            self.submit(changes, events, Some(Answer { to, reply }));
+        match done {
+            Some(Answer { to, reply }) if changes.is_empty() => drop(to.send(reply)),
+            done => self.submit(changes, events, done),
         }
     }
 
@@ -577,7 +582,9 @@ impl Analyst {
     fn note(&mut self, report: Report, now: Instant) {
         match report {
             Report::Refused(failure) => self.note_failure(failure, now),
-            Report::Emptied { found, whole } => self.rebuild(&found, whole, now),
+            Report::Repaired(repair) => self.note_repair(*repair),
+            Report::Deleted { targets, by } => self.note_deleted(&targets, by),
+            Report::Foreign { targets, by } => self.note_foreign(&targets, by),
         }
     }
 
@@ -618,32 +625,6 @@ impl Analyst {
             // A full channel holds the same errand already.
             let _ = keeper.try_send(Errand::Soon);
         }
-    }
-
-    /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
-    fn rebuild(&mut self, found: &str, whole: bool, now: Instant) {
-        let bans = self.ledger.bans().filter(|ban| ban.enforced);
-        let changes: Vec<Change> = bans
-            .map(|ban| Change::Renew {
-                target: ban.source,
-                timeout: ban.remaining(now),
-            })
-            .collect();
-        warn!(
-            "the sets of bans may be empty: {} bans go into them again",
-            changes.len()
-        );
-        let found = if found.is_empty() {
-            "it may have been replaced"
-        } else {
-            found
-        };
-        let detail = format!(
-            "table inet verdictd: {found}; bans that go into it again: {}",
-            changes.len()
-        );
-        self.herald.tell(|now| event::ruleset_wiped(now, &detail, whole));
-        self.submit(changes, Vec::new(), None);
     }
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.

@@ -23,14 +23,12 @@ use crate::core::verdict::Class;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::preflight::{self};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
-use crate::kernel::ruleset::{self, Backend, Family, Layout, Loaded, Ruleset, RulesetError, Spec};
+use crate::kernel::ruleset::{self, Backend, Family, First, Layout, Loaded, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::BanSets;
 
 /// What is open before anything in the kernel's policy changes.
 pub struct Opened {
-    /// The socket that writes the table.
-    pub netlink: Netlink,
-    /// The socket that writes its elements.
+    /// What writes the table and its elements, by one socket.
     pub sets: BanSets,
     /// Tells who becomes protected, and who no longer is.
     pub watch: Follower,
@@ -64,9 +62,8 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         warn!("{note}");
     }
     let protection = Protection::of(facts.protected, &policy.trusted);
-    let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
     let mut sets = BanSets::open()?;
-    let loaded = ruleset::read(&mut netlink)?;
+    let loaded = ruleset::read(sets.netlink())?;
     if let Some(loaded) = &loaded {
         unanswered(loaded)?;
     }
@@ -111,7 +108,6 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         restored.make_room(&mut spec);
     }
     Ok(Opened {
-        netlink,
         sets,
         watch,
         protection,
@@ -313,12 +309,14 @@ pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: Rang
     }
 }
 
-/// Loads the table, or takes the operator's as it is and says how it differs; what is expected of it from now on.
+/// Loads the table, and where there was none the `first` bans with it, or takes the operator's as it is and says how it
+/// differs; what is expected of it from now on.
 pub fn put_in_place(
     netlink: &mut Netlink,
     ruleset: Ruleset,
     loaded: Option<&Loaded>,
     managed: bool,
+    first: First<'_>,
 ) -> Result<Ruleset, RulesetError> {
     if !managed {
         for difference in loaded
@@ -329,7 +327,7 @@ pub fn put_in_place(
         }
         return Ok(ruleset);
     }
-    let applied = ruleset::apply_over(netlink, &ruleset, loaded)?;
+    let applied = ruleset::apply_over(netlink, &ruleset, loaded, first)?;
     for kept in applied.kept {
         warn!(
             "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",

@@ -1,0 +1,491 @@
+//! Keeps the kernel's table what it should be: somebody's changes are put right as soon as they are heard of, and what
+//! nobody told of is found by a look now and then.
+//!
+//! The ledger is the truth, the kernel's sets a copy, and [`Mirror`] is what that copy should be. One change of
+//! somebody else's is obeyed: an operator's `nft delete element` of a ban. A set that was emptied, deleted or flushed
+//! with its table is no such word; it is filled again.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info, warn};
+
+use super::mirror::Judged;
+use super::{Enforcer, HOTTEST, RETRY, Report, family_and_length};
+use crate::core::prefix::Prefix;
+use crate::kernel::ruleset::{self, Culprit, Family, Ruleset, RulesetError, Touch};
+use crate::kernel::sets::{self, Change};
+
+/// Damage that was found, and what was done about it.
+#[derive(Debug)]
+pub struct Repair {
+    /// What was found, in words.
+    pub found: String,
+    /// Which process did it, if the kernel told.
+    pub by: Option<String>,
+    /// Bans that were put back.
+    pub bans: usize,
+    /// How long something was not in force; none: it still is not.
+    pub gap: Option<Duration>,
+}
+
+/// When to look at the table unasked.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    every: Duration,
+    next: Instant,
+    /// The last time that all was as it should be.
+    good: Instant,
+}
+
+impl Rounds {
+    pub(super) fn new(every: Duration, now: Instant) -> Rounds {
+        Rounds {
+            every,
+            next: now + every,
+            good: now,
+        }
+    }
+
+    pub(super) fn next(&self) -> Instant {
+        self.next
+    }
+}
+
+impl Enforcer {
+    /// Somebody else changed the table.
+    pub(super) fn touched(&mut self, touch: &Touch) {
+        // Emptied with its table or set, a ban was not freed; nor if nobody knows what happened.
+        let flushed = self.flushed(touch);
+        let wiped = touch.removal || touch.lost || !flushed.is_empty();
+        if !wiped {
+            self.obey(touch);
+        }
+        if touch.structure || wiped {
+            let found = flushed.iter().map(|set| format!("set \"{set}\" was emptied"));
+            self.put_right(touch.at, touch.by.as_ref(), found.collect());
+        }
+        if !wiped {
+            self.check_added(touch);
+        }
+    }
+
+    /// Sets that the transaction left empty, of those that should hold two bans or more.
+    fn flushed(&self, touch: &Touch) -> Vec<String> {
+        let gone: HashSet<Prefix> = last_words(touch, false).collect();
+        if gone.len() < 2 {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let mut emptied: Vec<String> = Vec::new();
+        let mut known = HashSet::new();
+        for target in &gone {
+            if known.insert((target.is_ipv4(), target.len())) {
+                let (held, freed) = self.mirror.share(&gone, target, now);
+                if held >= 2 && freed == held {
+                    emptied.push(sets::set_name(target));
+                }
+            }
+        }
+        emptied.sort_unstable();
+        emptied
+    }
+
+    /// An operator's `nft delete element`: the ban is lifted.
+    fn obey(&mut self, touch: &Touch) {
+        let now = Instant::now();
+        let deleted: Vec<Prefix> = last_words(touch, false)
+            .filter(|target| self.mirror.holds(target, now))
+            .collect();
+        // A ban that was renewed since then stands.
+        let freed: Vec<Prefix> = deleted
+            .into_iter()
+            .filter(|target| matches!(self.sets.contains(target), Ok(None)))
+            .collect();
+        if freed.is_empty() {
+            return;
+        }
+        freed.iter().for_each(|target| self.mirror.forget(target));
+        self.stats.upkeep.deleted.add(freed.len() as u64);
+        self.report(Report::Deleted {
+            targets: freed,
+            by: touch.by.as_ref().map(Culprit::to_string),
+        });
+    }
+
+    /// Elements that somebody added, or changed: the ledger knows of none of them.
+    fn check_added(&mut self, touch: &Touch) {
+        let (mut foreign, mut mistimed) = (Vec::new(), Vec::new());
+        for target in last_words(touch, true) {
+            let begun = Instant::now();
+            let Ok(Some(found)) = self.sets.contains(&target) else {
+                continue;
+            };
+            match self.mirror.judge(&found, begun, Instant::now()) {
+                Judged::Right => {}
+                Judged::Foreign => foreign.push(target),
+                Judged::Mistimed => mistimed.push(target),
+            }
+        }
+        self.remove_foreign(foreign, touch.by.as_ref());
+        self.renew(&mistimed, touch.by.as_ref());
+    }
+
+    /// A look that nobody asked for.
+    pub(super) fn make_rounds(&mut self) {
+        let begun = Instant::now();
+        self.rounds.next = begun + self.rounds.every;
+        self.mirror.forget_ended(begun);
+        let since = self.stats.upkeep.gap_since().unwrap_or(self.rounds.good);
+        if self.put_right(since, None, Vec::new()) {
+            self.rounds.good = begun;
+        } else {
+            self.rounds.next = begun + self.rounds.every.min(RETRY);
+        }
+    }
+
+    /// Whatever is not as it should be is put right: rules, then the hottest bans with them, then all others. `found`
+    /// is known already. Whether all is well at the end.
+    ///
+    /// What is not in force counts as not in force from `since` on.
+    pub(super) fn put_right(&mut self, since: Instant, by: Option<&Culprit>, mut found: Vec<String>) -> bool {
+        let outcome = self.put_rules_right(since, &mut found);
+        let wiped = !found.is_empty();
+        let (bans, all_there) = match &outcome {
+            Rules::Made(first) if first.created => self.put_bans_back(&first.bans),
+            Rules::Made(_) | Rules::Right => self.put_elements_right(since, by, wiped, None),
+            Rules::Wrong(Some(sets)) => self.put_elements_right(since, by, wiped, Some(sets)),
+            Rules::Wrong(None) => (0, false),
+        };
+        let ended = Instant::now();
+        let whole = match &outcome {
+            Rules::Right => true,
+            Rules::Made(_) => self.reads_back(),
+            Rules::Wrong(_) => false,
+        };
+        let well = whole && all_there;
+        let gap = match well {
+            true => self.stats.upkeep.close_gap(ended),
+            false => None,
+        };
+        if !found.is_empty() {
+            self.tell(found.join("; "), by, bans + outcome.first(), gap, well);
+        } else if let Some(gap) = gap {
+            warn!(
+                "table inet verdictd is whole again; bans or rules were not in force for {} ms",
+                gap.as_millis()
+            );
+        }
+        well
+    }
+
+    fn put_rules_right(&mut self, since: Instant, found: &mut Vec<String>) -> Rules {
+        for _ in 0..TRIES {
+            let expected = self.expected();
+            let look = match ruleset::look(self.sets.netlink()) {
+                Ok(look) => look,
+                Err(error) => {
+                    self.damaged(since);
+                    found.push(format!("it cannot be read: {error}"));
+                    return Rules::Wrong(None);
+                }
+            };
+            let differences = match &look.found {
+                Some(loaded) => loaded.differences(&expected),
+                None => vec![GONE.to_owned()],
+            };
+            if !found.is_empty() || !differences.is_empty() {
+                self.damaged(since);
+            }
+            if differences.is_empty() {
+                return Rules::Right;
+            }
+            // Looked at again because somebody was faster: the same is found, or what he made of it.
+            let news = differences.into_iter().filter(|what| !found.contains(what));
+            let news: Vec<String> = news.collect();
+            found.extend(news);
+            let sets = look.found.as_ref().map(|loaded| loaded.ban_sets.clone());
+            if !self.managed {
+                return Rules::Wrong(sets);
+            }
+            let mut bans = self.mirror.hottest(HOTTEST, Instant::now());
+            match ruleset::mend(self.sets.netlink(), &expected, &look, &bans) {
+                Ok(applied) => {
+                    self.expect(expected.with_ban_sets(&applied.adopted));
+                    bans.retain(|(target, _)| {
+                        let there = |sets: &BTreeSet<_>| sets.contains(&family_and_length(target));
+                        !sets.as_ref().is_some_and(there)
+                    });
+                    return Rules::Made(First {
+                        created: applied.created,
+                        bans,
+                    });
+                }
+                Err(RulesetError::Overtaken) => {}
+                Err(error) => {
+                    error!("table inet verdictd cannot be loaded again: {error}");
+                    return Rules::Wrong(sets);
+                }
+            }
+        }
+        error!("table inet verdictd cannot be loaded again: somebody changes nftables all the time");
+        Rules::Wrong(None)
+    }
+
+    /// Loads `ruleset`, with its hottest bans where there was no table; then all others.
+    pub(super) fn load(&mut self, ruleset: &Ruleset) -> Result<(), RulesetError> {
+        let begun = Instant::now();
+        let first = self.mirror.hottest(HOTTEST, begun);
+        let applied = ruleset::apply_with(self.sets.netlink(), ruleset, &first)?;
+        self.expect(ruleset.with_ban_sets(&applied.adopted));
+        if applied.created {
+            self.damaged(begun);
+            let (bans, all_there) = self.put_bans_back(&first);
+            let gap = self.stats.upkeep.close_gap(Instant::now()).filter(|_| all_there);
+            self.tell(GONE.to_owned(), None, bans + first.len(), gap, all_there);
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, since: Instant) {
+        self.stats.upkeep.open_gap(since);
+    }
+
+    fn reads_back(&mut self) -> bool {
+        let expected = self.expected();
+        match ruleset::read(self.sets.netlink()) {
+            Ok(Some(loaded)) => loaded.differences(&expected).is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Into a table that was made anew.
+    fn put_bans_back(&mut self, done: &[(Prefix, Option<Duration>)]) -> (usize, bool) {
+        let others = self.mirror.others(done, Instant::now());
+        (others.len(), self.assert(&others))
+    }
+
+    /// A dump of every set against what it should hold. `wiped`: what is missing went with the rest; `sets`: those that
+    /// there are, if not all that there should be.
+    fn put_elements_right(
+        &mut self,
+        since: Instant,
+        by: Option<&Culprit>,
+        wiped: bool,
+        sets: Option<&BTreeSet<(Family, u8)>>,
+    ) -> (usize, bool) {
+        let begun = Instant::now();
+        let live = match self.sets.dump() {
+            Ok(live) => live,
+            Err(error) => {
+                // They change faster than they can be read, or there is no table: another look comes.
+                debug!("the sets of bans cannot be read: {error}");
+                return (0, !wiped);
+            }
+        };
+        let mut drift = self.mirror.drift(&live, begun, Instant::now());
+        drop(live);
+        // The kernel collects what expired during a dump, which can hide others from it.
+        if drift.missing.len() <= CONFIRMED {
+            let is_gone = |target: &Prefix| !matches!(self.sets.contains(target), Ok(Some(_)));
+            drift.missing.retain(is_gone);
+        }
+        let lost = drift.missing.len();
+        drift
+            .missing
+            .retain(|target| sets.is_none_or(|sets| sets.contains(&family_and_length(target))));
+        let missing = drift.missing.len();
+        let mut all_there = missing == lost;
+        if missing > 0 {
+            self.damaged(since);
+            self.hottest_first(&mut drift.missing);
+            all_there &= self.assert(&drift.missing);
+        }
+        if missing > 0 && !wiped {
+            self.stats.upkeep.missing.add(missing as u64);
+            warn!(
+                "{missing} bans were missing in the kernel's sets ({}) and are in force again{}",
+                some_of(&drift.missing),
+                whose(by)
+            );
+        }
+        self.remove_foreign(drift.foreign, by);
+        self.renew(&drift.mistimed, by);
+        (missing, all_there)
+    }
+
+    fn hottest_first(&self, targets: &mut [Prefix]) {
+        if targets.len() > HOTTEST {
+            let hottest = self.mirror.hottest(HOTTEST, Instant::now());
+            let hottest: HashSet<Prefix> = hottest.into_iter().map(|(target, _)| target).collect();
+            targets.sort_by_key(|target| !hottest.contains(target));
+        }
+    }
+
+    /// Puts these bans back; whether the kernel took them all.
+    fn assert(&mut self, targets: &[Prefix]) -> bool {
+        let mut all = true;
+        for batch in targets.chunks(BATCH) {
+            // What remains of each, as it is when it goes: a million bans take seconds.
+            let now = Instant::now();
+            let changes = batch.iter().filter_map(|target| self.mirror.assertion(target, now));
+            let changes: Vec<Change> = changes.collect();
+            all &= self.settle(&changes);
+        }
+        all
+    }
+
+    fn renew(&mut self, targets: &[Prefix], by: Option<&Culprit>) {
+        let now = Instant::now();
+        let renewals = targets.iter().filter_map(|target| self.mirror.renewal(target, now));
+        let changes: Vec<Change> = renewals.collect();
+        if changes.is_empty() {
+            return;
+        }
+        self.stats.upkeep.mistimed.add(changes.len() as u64);
+        warn!(
+            "{} bans would have ended at another time than they should ({}) and are set right{}: the length of a ban is \
+             what verdictctl ban --for says",
+            changes.len(),
+            some_of(targets),
+            whose(by)
+        );
+        self.settle(&changes);
+    }
+
+    fn remove_foreign(&mut self, targets: Vec<Prefix>, by: Option<&Culprit>) {
+        if targets.is_empty() {
+            return;
+        }
+        let changes: Vec<Change> = targets.iter().map(|target| Change::Remove { target: *target }).collect();
+        self.stats.upkeep.foreign.add(changes.len() as u64);
+        warn!(
+            "{} elements that no ban stands behind are taken out of the sets of bans ({}){}: to ban, use verdictctl ban",
+            changes.len(),
+            some_of(&targets),
+            whose(by)
+        );
+        self.settle(&changes);
+        self.report(Report::Foreign {
+            targets,
+            by: by.map(Culprit::to_string),
+        });
+    }
+
+    /// Has the kernel make `changes`, which are none of the ledger's; whether it made them all. The analyst tries what
+    /// it refused again.
+    fn settle(&mut self, changes: &[Change]) -> bool {
+        let refused = self.sets.apply(changes);
+        let all = refused.is_empty();
+        for (target, error) in refused {
+            self.mirror.refuse(&target);
+            self.report_refused(target, error.to_string());
+        }
+        all
+    }
+
+    fn tell(&self, found: String, by: Option<&Culprit>, bans: usize, gap: Option<Duration>, well: bool) {
+        let by = by.map(Culprit::to_string);
+        let upkeep = &self.stats.upkeep;
+        let known = upkeep.last_wipe().filter(|wipe| wipe.gap.is_none());
+        if known.is_some_and(|wipe| wipe.found == found) {
+            // It was told, and nothing could be done about it.
+            return;
+        }
+        warn!("somebody changed table inet verdictd{}: {found}", whose_name(by.as_deref()));
+        match gap {
+            Some(gap) => warn!(
+                "table inet verdictd is whole again {} ms later, {bans} bans were put back",
+                gap.as_millis()
+            ),
+            None if well => info!("table inet verdictd is whole"),
+            None => error!("table inet verdictd is not whole: see verdictctl status"),
+        }
+        upkeep.wiped(found.clone(), by.clone(), gap);
+        self.report(Report::Repaired(Box::new(Repair { found, by, bans, gap })));
+    }
+}
+
+/// What became of the rules.
+enum Rules {
+    Right,
+    Made(First),
+    /// These sets of bans there are, if the table is there.
+    Wrong(Option<BTreeSet<(Family, u8)>>),
+}
+
+struct First {
+    /// There was no table: these are the only bans in it.
+    created: bool,
+    /// Bans in sets that were made with them.
+    bans: Vec<(Prefix, Option<Duration>)>,
+}
+
+impl Rules {
+    /// How many bans came with them.
+    fn first(&self) -> usize {
+        match self {
+            Rules::Made(first) => first.bans.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Elements that the transaction leaves there (`added`), or gone.
+fn last_words(touch: &Touch, added: bool) -> impl Iterator<Item = Prefix> {
+    let mut seen = HashSet::new();
+    let last = touch.elements.iter().rev().filter(move |(target, _)| seen.insert(*target));
+    last.filter(move |(_, there)| *there == added).map(|(target, _)| *target)
+}
+
+fn some_of(targets: &[Prefix]) -> String {
+    let mut named: Vec<String> = targets.iter().take(NAMED).map(Prefix::to_string).collect();
+    if targets.len() > NAMED {
+        named.push("…".to_owned());
+    }
+    named.join(", ")
+}
+
+fn whose(by: Option<&Culprit>) -> String {
+    whose_name(by.map(Culprit::to_string).as_deref())
+}
+
+fn whose_name(by: Option<&str>) -> String {
+    by.map_or_else(String::new, |by| format!(", by {by}"))
+}
+
+const GONE: &str = "it is gone";
+/// How often a repair that was overtaken by another's change is begun anew: a few milliseconds each.
+const TRIES: u32 = 50;
+/// Bans of which the remaining time is computed together.
+const BATCH: usize = 5_000;
+/// So many missing ones are asked for one by one; more than the collector hides are missing.
+const CONFIRMED: usize = 1_000;
+/// Targets that a line of the log names.
+const NAMED: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_each_element_counts() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let touch = Touch {
+            at: Instant::now(),
+            by: None,
+            structure: false,
+            removal: false,
+            elements: vec![
+                (prefix("192.0.2.1"), false),
+                (prefix("192.0.2.2"), true),
+                (prefix("192.0.2.1"), true),
+                (prefix("192.0.2.3"), false),
+            ],
+            lost: false,
+        };
+        let words = |added| last_words(&touch, added).map(|target| target.to_string());
+        assert!(words(false).eq(["192.0.2.3"]));
+        assert!(words(true).eq(["192.0.2.1", "192.0.2.2"]));
+    }
+}
