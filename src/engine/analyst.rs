@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 pub use self::trial::{NONE, Question, is_leftover};
 

@@ -22,6 +22,7 @@ use crate::audit::OnFailure;
 use crate::audit::log::Audit;
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
+use crate::control::upkeep_view::WipeView;
 use crate::control::wire::{
     AttackView, AuditView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow,
     StatsView, StatusReport, WebhookView,
@@ -247,6 +248,7 @@ impl EngineHandler {
                 .backend
                 .map_or_else(|| "none (observing)".to_owned(), |backend| backend.to_string()),
             table: table.words,
+            last_wipe: self.stats.upkeep.last_wipe().map(WipeView::of),
             attacks: self.attacks(),
             workers: u32::from(self.layout.workers),
             queues: self.queues(),
@@ -371,6 +373,15 @@ impl EngineHandler {
         let stateless = self.running.get().manner.stateless.clone();
         table.protected &= stateless.is_none();
         table.degraded.extend(stateless);
+        if let Some(since) = self.stats.upkeep.gap_since()
+            && table.protected
+        {
+            table.protected = false;
+            table.degraded.push(format!(
+                "bans are missing in the kernel's sets since {} ms, and are being put back",
+                since.elapsed().as_millis()
+            ));
+        }
         if self.running.get().backend.is_some() && conntrack::is_muted() {
             table.degraded.push(MUTED.to_owned());
         }

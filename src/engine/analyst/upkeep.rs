@@ -29,7 +29,10 @@ impl Analyst {
 
     /// An operator's `nft delete element` is as good a word as `verdictctl unban`.
     pub(super) fn note_deleted(&mut self, targets: &[Prefix], by: Option<String>) {
-        let lifted: Vec<Ban> = targets.iter().filter_map(|target| self.ledger.lift(target)).collect();
+        let lifted: Vec<Ban> = targets
+            .iter()
+            .filter_map(|target| self.ledger.lift(target))
+            .collect();
         if lifted.is_empty() {
             return;
         }

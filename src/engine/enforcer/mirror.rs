@@ -94,8 +94,7 @@ impl Mirror {
 
     /// How many bans are to be in the set of `target` at `now`, and how many of `targets` are among them.
     pub(super) fn share(&self, targets: &HashSet<Prefix>, of: &Prefix, now: Instant) -> (usize, usize) {
-        let same =
-            |target: &Prefix| (target.is_ipv4(), target.len()) == (of.is_ipv4(), of.len());
+        let same = |target: &Prefix| (target.is_ipv4(), target.len()) == (of.is_ipv4(), of.len());
         let live = self
             .held
             .iter()
@@ -172,7 +171,10 @@ impl Mirror {
         let right = match (held.until, found.remaining) {
             (None, None) => true,
             (Some(until), Some(left)) => {
-                let (most, least) = (until.saturating_duration_since(begun), until.saturating_duration_since(ended));
+                let (most, least) = (
+                    until.saturating_duration_since(begun),
+                    until.saturating_duration_since(ended),
+                );
                 left <= most + TOLERANCE && left + TOLERANCE >= least
             }
             _ => false,
@@ -270,7 +272,12 @@ mod tests {
         let now = Instant::now();
         let mut mirror = mirror(now);
         mirror.note(&renew("192.0.2.1", 50), now);
-        mirror.note(&Change::Remove { target: prefix("192.0.2.4") }, now);
+        mirror.note(
+            &Change::Remove {
+                target: prefix("192.0.2.4"),
+            },
+            now,
+        );
         let hottest = mirror.hottest(3, now + Duration::from_secs(10));
         let second = Duration::from_secs;
         assert_eq!(
@@ -333,7 +340,10 @@ mod tests {
         assert_eq!(mirror.drift(&rest, later, later), Drift::default());
         mirror.forget_ended(now + Duration::from_secs(103));
         assert_eq!(mirror.held.len(), 1);
-        assert_eq!(mirror.judge(&found("192.0.2.1", Some(1)), late, late), Judged::Foreign);
+        assert_eq!(
+            mirror.judge(&found("192.0.2.1", Some(1)), late, late),
+            Judged::Foreign
+        );
     }
 
     #[test]

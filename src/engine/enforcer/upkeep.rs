@@ -328,7 +328,9 @@ impl Enforcer {
         for batch in targets.chunks(BATCH) {
             // What remains of each, as it is when it goes: a million bans take seconds.
             let now = Instant::now();
-            let changes = batch.iter().filter_map(|target| self.mirror.assertion(target, now));
+            let changes = batch
+                .iter()
+                .filter_map(|target| self.mirror.assertion(target, now));
             let changes: Vec<Change> = changes.collect();
             all &= self.settle(&changes);
         }
@@ -337,7 +339,9 @@ impl Enforcer {
 
     fn renew(&mut self, targets: &[Prefix], by: Option<&Culprit>) {
         let now = Instant::now();
-        let renewals = targets.iter().filter_map(|target| self.mirror.renewal(target, now));
+        let renewals = targets
+            .iter()
+            .filter_map(|target| self.mirror.renewal(target, now));
         let changes: Vec<Change> = renewals.collect();
         if changes.is_empty() {
             return;
@@ -357,7 +361,10 @@ impl Enforcer {
         if targets.is_empty() {
             return;
         }
-        let changes: Vec<Change> = targets.iter().map(|target| Change::Remove { target: *target }).collect();
+        let changes: Vec<Change> = targets
+            .iter()
+            .map(|target| Change::Remove { target: *target })
+            .collect();
         self.stats.upkeep.foreign.add(changes.len() as u64);
         warn!(
             "{} elements that no ban stands behind are taken out of the sets of bans ({}){}: to ban, use verdictctl ban",
@@ -392,7 +399,10 @@ impl Enforcer {
             // It was told, and nothing could be done about it.
             return;
         }
-        warn!("somebody changed table inet verdictd{}: {found}", whose_name(by.as_deref()));
+        warn!(
+            "somebody changed table inet verdictd{}: {found}",
+            whose_name(by.as_deref())
+        );
         match gap {
             Some(gap) => warn!(
                 "table inet verdictd is whole again {} ms later, {bans} bans were put back",
@@ -434,8 +444,13 @@ impl Rules {
 /// Elements that the transaction leaves there (`added`), or gone.
 fn last_words(touch: &Touch, added: bool) -> impl Iterator<Item = Prefix> {
     let mut seen = HashSet::new();
-    let last = touch.elements.iter().rev().filter(move |(target, _)| seen.insert(*target));
-    last.filter(move |(_, there)| *there == added).map(|(target, _)| *target)
+    let last = touch
+        .elements
+        .iter()
+        .rev()
+        .filter(move |(target, _)| seen.insert(*target));
+    last.filter(move |(_, there)| *there == added)
+        .map(|(target, _)| *target)
 }
 
 fn some_of(targets: &[Prefix]) -> String {

@@ -266,7 +266,9 @@ pub(super) fn keep(
 /// The transaction that makes `ruleset` of what was found.
 pub(super) fn replace(ruleset: &Ruleset, found: &Loaded, flags: u32, first: First<'_>) -> Transaction {
     let mut batch = Transaction::new();
-    batch.add(&messages::add_table(TABLE, flags), || format!("table inet {TABLE}"));
+    batch.add(&messages::add_table(TABLE, flags), || {
+        format!("table inet {TABLE}")
+    });
     for chain in &ruleset.chains {
         batch.add(&messages::add_chain(chain), || {
             format!("chain \"{}\"", chain.name)

@@ -112,7 +112,9 @@ pub(super) fn first_bans(name: &str, bans: First<'_>) -> Vec<Message> {
     };
     let set = |target: &Prefix| (Family::of(target), target.len()) == (family, len);
     let bans: Vec<_> = bans.iter().copied().filter(|(target, _)| set(target)).collect();
-    setelem::messages(&bans).map(|bytes| Message::new(&bytes)).collect()
+    setelem::messages(&bans)
+        .map(|bytes| Message::new(&bytes))
+        .collect()
 }
 
 /// Fills an interval set, in messages of bounded size.

@@ -153,7 +153,10 @@ impl Touch {
             return;
         }
         match i32::from(notice.kind & 0xff) {
-            libc::NFT_MSG_NEWTABLE | libc::NFT_MSG_NEWCHAIN | libc::NFT_MSG_NEWRULE | libc::NFT_MSG_DELRULE => {
+            libc::NFT_MSG_NEWTABLE
+            | libc::NFT_MSG_NEWCHAIN
+            | libc::NFT_MSG_NEWRULE
+            | libc::NFT_MSG_DELRULE => {
                 self.change(false);
             }
             libc::NFT_MSG_DELTABLE | libc::NFT_MSG_DELCHAIN => self.change(true),
@@ -302,8 +305,11 @@ mod tests {
 
     #[test]
     fn what_concerns_us_is_told_apart() {
-        let named =
-            |kind, table: &str, set: &str| notice(kind, |b| drop(b.put_str(1, table).put_str(2, set).len()));
+        let named = |kind, table: &str, set: &str| {
+            notice(kind, |builder| {
+                builder.put_str(1, table).put_str(2, set);
+            })
+        };
         let of = |bytes| {
             let touch = told(&[bytes]);
             (touch.structure, touch.removal)
