@@ -319,7 +319,12 @@ fn a_table_that_is_not_ours_to_load_is_told_until_it_is_back() {
     };
     // This kernel may have no `queue` expression: what the engine would load itself does as well.
     let own = Home::new(&format!("{DETECTION}{numbers}"));
-    drop(Engine::start_in(&ns, own, &[]).stop());
+    let loader = Engine::start_in(&ns, own, &[]);
+    for prefix in ["20.1.0.0/24", "2001:db8::/48", "2001:db8::1/128"] {
+        loader.must(&["ban", prefix, "--for", "1h"]);
+        loader.must(&["unban", prefix]);
+    }
+    drop(loader.stop());
     assert!(text.contains("table inet verdictd"), "{text}");
     let engine = Engine::start_in(&ns, home, &[]);
     engine.must(&["ban", "20.0.0.1", "--for", "1h"]);

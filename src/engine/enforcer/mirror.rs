@@ -46,6 +46,20 @@ pub(super) enum Judged {
     Mistimed,
 }
 
+impl Drift {
+    /// What is wrong by both.
+    pub(super) fn and(mut self, other: &Drift) -> Drift {
+        let both = |these: &mut Vec<Prefix>, those: &Vec<Prefix>| {
+            let those: HashSet<&Prefix> = those.iter().collect();
+            these.retain(|target| those.contains(target));
+        };
+        both(&mut self.missing, &other.missing);
+        both(&mut self.foreign, &other.foreign);
+        both(&mut self.mistimed, &other.mistimed);
+        self
+    }
+}
+
 impl Mirror {
     /// Begins with the enforced ones of `bans`, of which the last granted are the hottest.
     pub(super) fn of<'a>(bans: impl Iterator<Item = &'a Ban>) -> Mirror {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::mirror::Judged;
+use super::mirror::{Drift, Judged};
 use super::{Enforcer, HOTTEST, RETRY, Report, family_and_length};
 use crate::core::prefix::Prefix;
 use crate::kernel::ruleset::{self, Culprit, Family, Ruleset, RulesetError, Touch};
@@ -34,6 +34,8 @@ pub struct Repair {
 pub(super) struct Rounds {
     every: Duration,
     next: Instant,
+    /// Found wrong a moment ago.
+    suspected: Option<Drift>,
     /// The last time that all was as it should be.
     good: Instant,
 }
@@ -43,6 +45,7 @@ impl Rounds {
         Rounds {
             every,
             next: now + every,
+            suspected: None,
             good: now,
         }
     }
@@ -63,7 +66,9 @@ impl Enforcer {
         }
         if touch.structure || wiped {
             let found = flushed.iter().map(|set| format!("set \"{set}\" was emptied"));
-            self.put_right(touch.at, touch.by.as_ref(), found.collect());
+            // Else every notice about an element is still to be obeyed: what is missing may have been deleted by one.
+            let scope = if wiped { Scope::All } else { Scope::Rules };
+            self.put_right(touch.at, touch.by.as_ref(), found.collect(), scope);
         }
         if !wiped {
             self.check_added(touch);
@@ -131,31 +136,71 @@ impl Enforcer {
         self.renew(&mistimed, touch.by.as_ref());
     }
 
-    /// A look that nobody asked for.
+    /// A look that nobody asked for. What it finds may be on its way to us as a notice, which says more: only what is
+    /// found again a moment later is put right.
     pub(super) fn make_rounds(&mut self) {
         let begun = Instant::now();
-        self.rounds.next = begun + self.rounds.every;
         self.mirror.forget_ended(begun);
-        let since = self.stats.upkeep.gap_since().unwrap_or(self.rounds.good);
-        if self.put_right(since, None, Vec::new()) {
+        let found = self.look_around(begun);
+        let suspected = self.rounds.suspected.take();
+        let open = self.stats.upkeep.gap_since();
+        let well = match (found, suspected) {
+            (None, _) if open.is_none() => true,
+            (None, _) => self.put_right(begun, None, Vec::new(), Scope::All),
+            (Some(found), None) => {
+                self.rounds.suspected = Some(found);
+                self.rounds.next = begun + AGAIN;
+                return;
+            }
+            (Some(found), Some(suspected)) => {
+                let scope = Scope::Elements(found.and(&suspected));
+                self.put_right(open.unwrap_or(self.rounds.good), None, Vec::new(), scope)
+            }
+        };
+        let every = self.rounds.every;
+        self.rounds.next = begun + if well { every } else { every.min(RETRY) };
+        if well {
             self.rounds.good = begun;
-        } else {
-            self.rounds.next = begun + self.rounds.every.min(RETRY);
         }
+    }
+
+    /// What is wrong with the elements, also if nothing is, where something is wrong with the rules; none: all is well.
+    fn look_around(&mut self, begun: Instant) -> Option<Drift> {
+        let expected = self.expected();
+        let whole = match ruleset::read(self.sets.netlink()) {
+            Ok(Some(loaded)) => loaded.differences(&expected).is_empty(),
+            _ => false,
+        };
+        let drift = match self.sets.dump() {
+            Ok(live) => self.mirror.drift(&live, begun, Instant::now()),
+            Err(error) => {
+                // They change faster than they can be read, or there is no table.
+                debug!("the sets of bans cannot be read: {error}");
+                Drift::default()
+            }
+        };
+        (!whole || drift != Drift::default()).then_some(drift)
     }
 
     /// Whatever is not as it should be is put right: rules, then the hottest bans with them, then all others. `found`
     /// is known already. Whether all is well at the end.
     ///
     /// What is not in force counts as not in force from `since` on.
-    pub(super) fn put_right(&mut self, since: Instant, by: Option<&Culprit>, mut found: Vec<String>) -> bool {
+    pub(super) fn put_right(
+        &mut self,
+        since: Instant,
+        by: Option<&Culprit>,
+        mut found: Vec<String>,
+        scope: Scope,
+    ) -> bool {
         let outcome = self.put_rules_right(since, &mut found);
         let wiped = !found.is_empty();
-        let (bans, all_there) = match &outcome {
-            Rules::Made(first) if first.created => self.put_bans_back(&first.bans),
-            Rules::Made(_) | Rules::Right => self.put_elements_right(since, by, wiped, None),
-            Rules::Wrong(Some(sets)) => self.put_elements_right(since, by, wiped, Some(sets)),
-            Rules::Wrong(None) => (0, false),
+        let (bans, all_there) = match (&outcome, scope) {
+            (Rules::Made(first), _) if first.created => self.put_bans_back(&first.bans),
+            (Rules::Wrong(None), _) => (0, false),
+            (_, Scope::Rules) => (0, true),
+            (outcome, Scope::All) => self.put_elements_right(since, by, wiped, outcome.sets()),
+            (outcome, Scope::Elements(drift)) => self.repair(drift, since, by, wiped, outcome.sets()),
         };
         let ended = Instant::now();
         let whole = match &outcome {
@@ -283,8 +328,19 @@ impl Enforcer {
                 return (0, !wiped);
             }
         };
-        let mut drift = self.mirror.drift(&live, begun, Instant::now());
+        let drift = self.mirror.drift(&live, begun, Instant::now());
         drop(live);
+        self.repair(drift, since, by, wiped, sets)
+    }
+
+    fn repair(
+        &mut self,
+        mut drift: Drift,
+        since: Instant,
+        by: Option<&Culprit>,
+        wiped: bool,
+        sets: Option<&BTreeSet<(Family, u8)>>,
+    ) -> (usize, bool) {
         // The kernel collects what expired during a dump, which can hide others from it.
         if drift.missing.len() <= CONFIRMED {
             let is_gone = |target: &Prefix| !matches!(self.sets.contains(target), Ok(Some(_)));
@@ -416,6 +472,15 @@ impl Enforcer {
     }
 }
 
+/// What is looked at, beside the rules.
+pub(super) enum Scope {
+    Rules,
+    /// Every element of every set.
+    All,
+    /// These, of which something is wrong.
+    Elements(Drift),
+}
+
 /// What became of the rules.
 enum Rules {
     Right,
@@ -432,6 +497,14 @@ struct First {
 }
 
 impl Rules {
+    /// The sets that there are, if not all that there should be.
+    fn sets(&self) -> Option<&BTreeSet<(Family, u8)>> {
+        match self {
+            Rules::Wrong(sets) => sets.as_ref(),
+            _ => None,
+        }
+    }
+
     /// How many bans came with them.
     fn first(&self) -> usize {
         match self {
@@ -470,6 +543,8 @@ fn whose_name(by: Option<&str>) -> String {
 }
 
 const GONE: &str = "it is gone";
+/// How long a notice may be under way.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How often a repair that was overtaken by another's change is begun anew: a few milliseconds each.
 const TRIES: u32 = 50;
 /// Bans of which the remaining time is computed together.
