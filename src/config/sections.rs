@@ -380,6 +380,12 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most, AuditFailur
     engine.report_every = section
         .get("report_every", units::duration(Duration::ZERO..=31 * DAY))
         .unwrap_or(engine.report_every);
+    if engine.own_table && !engine.manage_ruleset {
+        let text = "own_table has no effect with manage_ruleset = false: who loads the table may change it";
+        section
+            .report()
+            .note(section.line_of("own_table"), "engine.own_table", text);
+    }
     if !engine.manage_ruleset {
         want_numbers(&section);
     }

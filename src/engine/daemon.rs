@@ -292,7 +292,7 @@ impl Engine {
             sets.netlink(),
             Ruleset::build(&spec),
             loaded.as_ref(),
-            managed,
+            &config.engine,
             &hottest(restored.ledger.bans(), now),
         )?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));

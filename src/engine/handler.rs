@@ -34,7 +34,7 @@ use crate::kernel::confine::Confinement;
 use crate::kernel::conntrack;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
-use crate::kernel::ruleset::{self, Backend, Layout};
+use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset};
 use crate::stats::Stats;
 use crate::webhook::Webhooks;
 
@@ -402,7 +402,7 @@ impl EngineHandler {
                 let words = match differences.len() {
                     0 => "inet verdictd: loaded, as it should be".to_owned(),
                     count => format!("inet verdictd: loaded, {count} differences"),
-                };
+                } + self.ownership(&loaded, &expected);
                 TableState {
                     protected: differences.is_empty(),
                     words,
@@ -415,6 +415,19 @@ impl EngineHandler {
                 is_read: false,
                 ..TableState::lost(&format!("table inet verdictd cannot be read: {error}"))
             },
+        }
+    }
+
+    /// What became of `own_table`.
+    fn ownership(&self, loaded: &Loaded, expected: &Ruleset) -> &'static str {
+        let wanted = self.running.get().config.engine.own_table;
+        match (loaded.owner.is_some(), wanted, expected.is_owned()) {
+            (true, _, _) => "; nobody else can change it (own_table)",
+            (false, false, _) => "",
+            (false, true, false) => "; others can change it: own_table needs Linux 6.9 and manage_ruleset",
+            (false, true, true) => {
+                "; others can change it: own_table takes effect once the table is made anew"
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use super::keeper::Health;
 use super::protect::{Follower, Protection};
 use super::restore::{Kept, Restored};
 use super::room::Manner;
-use crate::config::Config;
+use crate::config::{Config, EngineConfig};
 use crate::core::judge::Judge;
 use crate::core::policy::OnLoss;
 use crate::core::verdict::Class;
@@ -315,10 +315,10 @@ pub fn put_in_place(
     netlink: &mut Netlink,
     ruleset: Ruleset,
     loaded: Option<&Loaded>,
-    managed: bool,
+    engine: &EngineConfig,
     first: First<'_>,
 ) -> Result<Ruleset, RulesetError> {
-    if !managed {
+    if !engine.manage_ruleset {
         for difference in loaded
             .map(|loaded| loaded.differences(&ruleset))
             .unwrap_or_default()
@@ -327,6 +327,8 @@ pub fn put_in_place(
         }
         return Ok(ruleset);
     }
+    let own = engine.own_table && can_be_owned(netlink, loaded);
+    let ruleset = ruleset.owned(own);
     let applied = ruleset::apply_over(netlink, &ruleset, loaded, first)?;
     for kept in applied.kept {
         warn!(
@@ -335,6 +337,31 @@ pub fn put_in_place(
         );
     }
     Ok(ruleset.with_ban_sets(&applied.adopted))
+}
+
+/// Whether the table can be closed to everybody else; tried, never told by the kernel's version.
+fn can_be_owned(netlink: &mut Netlink, loaded: Option<&Loaded>) -> bool {
+    match ruleset::probe_owner(netlink) {
+        Ok(true) => {
+            if loaded.is_some_and(|loaded| !loaded.outlives_its_owner()) {
+                warn!(
+                    "own_table = true takes effect once the table is made anew, for one that is there cannot be closed to \
+                     others: verdictctl stop --remove-rules, then start (until then nothing is refused, and no ban holds)"
+                );
+            }
+            true
+        }
+        Ok(false) => {
+            warn!(
+                "own_table = true has no effect: this kernel has no tables with an owner that outlive it (Linux 6.9)"
+            );
+            false
+        }
+        Err(error) => {
+            warn!("own_table = true has no effect: {error}");
+            false
+        }
+    }
 }
 
 /// Queue numbers and log groups are looked for from here on: far from 0, which Suricata and OpenSnitch take.
