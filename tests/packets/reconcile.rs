@@ -372,3 +372,85 @@ fn a_table_that_is_not_ours_to_load_is_told_until_it_is_back() {
     assert_eq!(told().code(), 4);
     assert!(told().stdout.contains("is gone"), "{}", told().text());
 }
+
+#[test]
+fn an_owned_table_is_closed_to_everybody_else_and_outlives_its_engine() {
+    let ns = Namespace::new("host");
+    let owned = format!("{DETECTION}[engine]\nreconcile_every = \"1s\"\nown_table = true\n");
+    let engine = Engine::start(&ns, &owned);
+    let told = |engine: &Engine<'_>| {
+        engine.json("status")["table"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert!(
+        told(&engine).contains("nobody else can change it"),
+        "{}",
+        told(&engine)
+    );
+    engine.must(&["ban", "20.0.0.1", "--for", "1h"]);
+    engine.must(&["ban", "20.1.0.0/24", "--for", "1h"]);
+    ns.nft("flush ruleset");
+    for denied in [
+        "delete table inet verdictd",
+        "delete element inet verdictd banned4 { 20.0.0.1 }",
+        "add table inet verdictd { flags dormant; }",
+        "flush chain inet verdictd pre",
+    ] {
+        let output = ns.run(std::process::Command::new("nft").arg(denied), LIMIT);
+        assert!(!output.status.success(), "{denied} was done");
+    }
+    engine.must(&["unban", "20.1.0.0/24"]);
+    engine.must(&["ban", "20.2.0.0/16", "--for", "1h"]);
+    engine.must(&["reload"]);
+    thread::sleep(secs(2));
+    let status = engine.ctl(&["status"]);
+    assert_eq!(status.code(), 0, "{}", status.text());
+    assert_eq!(counted(&engine), [0; 5], "{}", engine.log());
+
+    // A crash leaves the table behind, and the next engine takes it over as it is.
+    let home = engine.kill9();
+    assert_eq!(held(&ns).len(), 2);
+    let engine = Engine::start_in(&ns, home, &[]);
+    assert!(
+        told(&engine).contains("nobody else can change it"),
+        "{}",
+        told(&engine)
+    );
+    assert_eq!((held(&ns).len(), engine.bans().len()), (2, 2));
+
+    // Without the option the same table goes on as one of everybody's.
+    let home = engine.stop();
+    home.write_config(DETECTION);
+    let engine = Engine::start_in(&ns, home, &[]);
+    assert!(told(&engine).ends_with("as it should be"), "{}", told(&engine));
+    ns.nft("flush ruleset");
+    assert!(
+        within(LIMIT, || repairs(&engine, "wipes") == 1 && held(&ns).len() == 2),
+        "{}",
+        engine.log()
+    );
+
+    // By now it was made anew, without an owner: that cannot be changed.
+    let home = engine.stop();
+    home.write_config(&owned);
+    let engine = Engine::start_in(&ns, home, &["--ephemeral"]);
+    assert!(
+        told(&engine).contains("once the table is made anew"),
+        "{}",
+        told(&engine)
+    );
+    assert_eq!(engine.ctl(&["status"]).code(), 0);
+    let home = engine.stop();
+    assert_eq!(crate::common::engine::table(&ns), "");
+    let engine = Engine::start_in(&ns, home, &["--ephemeral"]);
+    assert!(
+        told(&engine).contains("nobody else can change it"),
+        "{}",
+        told(&engine)
+    );
+    assert_eq!(held(&ns).len(), 2, "{}", engine.log());
+    drop(engine.stop());
+    assert_eq!(crate::common::engine::table(&ns), "", "its owner can remove it");
+}
