@@ -5,6 +5,8 @@
 //! source, and the change is tried again ([`RETRY`]). Only a ban that somebody waits for is withdrawn instead.
 
 mod mirror;
+mod rounds;
+mod touched;
 mod upkeep;
 
 use std::cmp::Reverse;
@@ -18,7 +20,7 @@ use tracing::{error, warn};
 pub use self::upkeep::Repair;
 
 use self::mirror::Mirror;
-use self::upkeep::Rounds;
+use self::rounds::Rounds;
 use super::herald::Herald;
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
@@ -153,11 +155,8 @@ impl Enforcer {
 
     /// Has the kernel make these changes, before anybody asks for others.
     pub fn begin(&mut self, changes: &[Change]) {
-        for (target, error) in self.sets.apply(changes) {
-            self.mirror.refuse(&target);
-            // The analyst tries again, as with every ban that the kernel refuses.
-            self.report_refused(target, error.to_string());
-        }
+        let refused = self.sets.apply(changes);
+        self.leave_to_analyst(refused);
     }
 
     /// Does what is asked until told to stop; returns the netlink socket for whoever cleans up.

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::mirror::{Drift, Judged};
-use super::{Enforcer, HOTTEST, RETRY, Report, family_and_length};
+use super::mirror::Drift;
+use super::{Enforcer, HOTTEST, Report, family_and_length};
 use crate::core::prefix::Prefix;
-use crate::kernel::ruleset::{self, Culprit, Family, Ruleset, RulesetError, Touch};
-use crate::kernel::sets::{self, Change};
+use crate::kernel::ruleset::{self, Culprit, Family, Ruleset, RulesetError};
+use crate::kernel::sets::{Change, SetError};
 
 /// Damage that was found, and what was done about it.
 #[derive(Debug)]
@@ -29,159 +29,7 @@ pub struct Repair {
     pub gap: Option<Duration>,
 }
 
-/// When to look at the table unasked.
-#[derive(Debug)]
-pub(super) struct Rounds {
-    every: Duration,
-    next: Instant,
-    /// Found wrong a moment ago.
-    suspected: Option<Drift>,
-    /// The last time that all was as it should be.
-    good: Instant,
-}
-
-impl Rounds {
-    pub(super) fn new(every: Duration, now: Instant) -> Rounds {
-        Rounds {
-            every,
-            next: now + every,
-            suspected: None,
-            good: now,
-        }
-    }
-
-    pub(super) fn next(&self) -> Instant {
-        self.next
-    }
-}
-
 impl Enforcer {
-    /// Somebody else changed the table.
-    pub(super) fn touched(&mut self, touch: &Touch) {
-        // Emptied with its table or set, a ban was not freed; nor if nobody knows what happened.
-        let flushed = self.flushed(touch);
-        let wiped = touch.removal || touch.lost || !flushed.is_empty();
-        if !wiped {
-            self.obey(touch);
-        }
-        if touch.structure || wiped {
-            let found = flushed.iter().map(|set| format!("set \"{set}\" was emptied"));
-            // Else every notice about an element is still to be obeyed: what is missing may have been deleted by one.
-            let scope = if wiped { Scope::All } else { Scope::Rules };
-            self.put_right(touch.at, touch.by.as_ref(), found.collect(), scope);
-        }
-        if !wiped {
-            self.check_added(touch);
-        }
-    }
-
-    /// Sets that the transaction left empty, of those that should hold two bans or more.
-    fn flushed(&self, touch: &Touch) -> Vec<String> {
-        let gone: HashSet<Prefix> = last_words(touch, false).collect();
-        if gone.len() < 2 {
-            return Vec::new();
-        }
-        let now = Instant::now();
-        let mut emptied: Vec<String> = Vec::new();
-        let mut known = HashSet::new();
-        for target in &gone {
-            if known.insert((target.is_ipv4(), target.len())) {
-                let (held, freed) = self.mirror.share(&gone, target, now);
-                if held >= 2 && freed == held {
-                    emptied.push(sets::set_name(target));
-                }
-            }
-        }
-        emptied.sort_unstable();
-        emptied
-    }
-
-    /// An operator's `nft delete element`: the ban is lifted.
-    fn obey(&mut self, touch: &Touch) {
-        let now = Instant::now();
-        let deleted: Vec<Prefix> = last_words(touch, false)
-            .filter(|target| self.mirror.holds(target, now))
-            .collect();
-        // A ban that was renewed since then stands.
-        let freed: Vec<Prefix> = deleted
-            .into_iter()
-            .filter(|target| matches!(self.sets.contains(target), Ok(None)))
-            .collect();
-        if freed.is_empty() {
-            return;
-        }
-        freed.iter().for_each(|target| self.mirror.forget(target));
-        self.stats.upkeep.deleted.add(freed.len() as u64);
-        self.report(Report::Deleted {
-            targets: freed,
-            by: touch.by.as_ref().map(Culprit::to_string),
-        });
-    }
-
-    /// Elements that somebody added, or changed: the ledger knows of none of them.
-    fn check_added(&mut self, touch: &Touch) {
-        let (mut foreign, mut mistimed) = (Vec::new(), Vec::new());
-        for target in last_words(touch, true) {
-            let begun = Instant::now();
-            let Ok(Some(found)) = self.sets.contains(&target) else {
-                continue;
-            };
-            match self.mirror.judge(&found, begun, Instant::now()) {
-                Judged::Right => {}
-                Judged::Foreign => foreign.push(target),
-                Judged::Mistimed => mistimed.push(target),
-            }
-        }
-        self.remove_foreign(foreign, touch.by.as_ref());
-        self.renew(&mistimed, touch.by.as_ref());
-    }
-
-    /// A look that nobody asked for. What it finds may be on its way to us as a notice, which says more: only what is
-    /// found again a moment later is put right.
-    pub(super) fn make_rounds(&mut self) {
-        let begun = Instant::now();
-        self.mirror.forget_ended(begun);
-        let found = self.look_around(begun);
-        let suspected = self.rounds.suspected.take();
-        let open = self.stats.upkeep.gap_since();
-        let well = match (found, suspected) {
-            (None, _) if open.is_none() => true,
-            (None, _) => self.put_right(begun, None, Vec::new(), Scope::All),
-            (Some(found), None) => {
-                self.rounds.suspected = Some(found);
-                self.rounds.next = begun + AGAIN;
-                return;
-            }
-            (Some(found), Some(suspected)) => {
-                let scope = Scope::Elements(found.and(&suspected));
-                self.put_right(open.unwrap_or(self.rounds.good), None, Vec::new(), scope)
-            }
-        };
-        let every = self.rounds.every;
-        self.rounds.next = begun + if well { every } else { every.min(RETRY) };
-        if well {
-            self.rounds.good = begun;
-        }
-    }
-
-    /// What is wrong with the elements, also if nothing is, where something is wrong with the rules; none: all is well.
-    fn look_around(&mut self, begun: Instant) -> Option<Drift> {
-        let expected = self.expected();
-        let whole = match ruleset::read(self.sets.netlink()) {
-            Ok(Some(loaded)) => loaded.differences(&expected).is_empty(),
-            _ => false,
-        };
-        let drift = match self.sets.dump() {
-            Ok(live) => self.mirror.drift(&live, begun, Instant::now()),
-            Err(error) => {
-                // They change faster than they can be read, or there is no table.
-                debug!("the sets of bans cannot be read: {error}");
-                Drift::default()
-            }
-        };
-        (!whole || drift != Drift::default()).then_some(drift)
-    }
-
     /// Whatever is not as it should be is put right: rules, then the hottest bans with them, then all others. `found`
     /// is known already. Whether all is well at the end.
     ///
@@ -378,22 +226,35 @@ impl Enforcer {
         }
     }
 
-    /// Puts these bans back; whether the kernel took them all.
+    /// Puts these bans back; whether the kernel took them all. If the table goes meanwhile, the rest waits for its
+    /// repair, of which a notice is under way.
     fn assert(&mut self, targets: &[Prefix]) -> bool {
+        let expected = self.expected();
+        let sets = expected.spec().ban_sets();
         let mut all = true;
         for batch in targets.chunks(BATCH) {
             // What remains of each, as it is when it goes: a million bans take seconds.
             let now = Instant::now();
-            let changes = batch
+            let fitting = batch
                 .iter()
-                .filter_map(|target| self.mirror.assertion(target, now));
+                .filter(|target| sets.contains(&family_and_length(target)));
+            let changes = fitting.filter_map(|target| self.mirror.assertion(target, now));
             let changes: Vec<Change> = changes.collect();
-            all &= self.settle(&changes);
+            let refused = self.sets.apply(&changes);
+            if refused
+                .iter()
+                .any(|(_, error)| matches!(error, SetError::MissingSet { .. }))
+            {
+                self.rounds.soon(now);
+                return false;
+            }
+            all &= refused.is_empty();
+            self.leave_to_analyst(refused);
         }
         all
     }
 
-    fn renew(&mut self, targets: &[Prefix], by: Option<&Culprit>) {
+    pub(super) fn renew(&mut self, targets: &[Prefix], by: Option<&Culprit>) {
         let now = Instant::now();
         let renewals = targets
             .iter()
@@ -413,7 +274,7 @@ impl Enforcer {
         self.settle(&changes);
     }
 
-    fn remove_foreign(&mut self, targets: Vec<Prefix>, by: Option<&Culprit>) {
+    pub(super) fn remove_foreign(&mut self, targets: Vec<Prefix>, by: Option<&Culprit>) {
         if targets.is_empty() {
             return;
         }
@@ -435,16 +296,18 @@ impl Enforcer {
         });
     }
 
-    /// Has the kernel make `changes`, which are none of the ledger's; whether it made them all. The analyst tries what
-    /// it refused again.
-    fn settle(&mut self, changes: &[Change]) -> bool {
+    /// Has the kernel make `changes`, which are none of the ledger's.
+    fn settle(&mut self, changes: &[Change]) {
         let refused = self.sets.apply(changes);
-        let all = refused.is_empty();
+        self.leave_to_analyst(refused);
+    }
+
+    /// It tries again what the kernel refused.
+    pub(super) fn leave_to_analyst(&mut self, refused: Vec<(Prefix, SetError)>) {
         for (target, error) in refused {
             self.mirror.refuse(&target);
             self.report_refused(target, error.to_string());
         }
-        all
     }
 
     fn tell(&self, found: String, by: Option<&Culprit>, bans: usize, gap: Option<Duration>, well: bool) {
@@ -514,18 +377,6 @@ impl Rules {
     }
 }
 
-/// Elements that the transaction leaves there (`added`), or gone.
-fn last_words(touch: &Touch, added: bool) -> impl Iterator<Item = Prefix> {
-    let mut seen = HashSet::new();
-    let last = touch
-        .elements
-        .iter()
-        .rev()
-        .filter(move |(target, _)| seen.insert(*target));
-    last.filter(move |(_, there)| *there == added)
-        .map(|(target, _)| *target)
-}
-
 fn some_of(targets: &[Prefix]) -> String {
     let mut named: Vec<String> = targets.iter().take(NAMED).map(Prefix::to_string).collect();
     if targets.len() > NAMED {
@@ -543,8 +394,6 @@ fn whose_name(by: Option<&str>) -> String {
 }
 
 const GONE: &str = "it is gone";
-/// How long a notice may be under way.
-const AGAIN: Duration = Duration::from_millis(200);
 /// How often a repair that was overtaken by another's change is begun anew: a few milliseconds each.
 const TRIES: u32 = 50;
 /// Bans of which the remaining time is computed together.
@@ -553,29 +402,3 @@ const BATCH: usize = 5_000;
 const CONFIRMED: usize = 1_000;
 /// Targets that a line of the log names.
 const NAMED: usize = 5;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_word_on_each_element_counts() {
-        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
-        let touch = Touch {
-            at: Instant::now(),
-            by: None,
-            structure: false,
-            removal: false,
-            elements: vec![
-                (prefix("192.0.2.1"), false),
-                (prefix("192.0.2.2"), true),
-                (prefix("192.0.2.1"), true),
-                (prefix("192.0.2.3"), false),
-            ],
-            lost: false,
-        };
-        let words = |added| last_words(&touch, added).map(|target| target.to_string());
-        assert!(words(false).eq(["192.0.2.3"]));
-        assert!(words(true).eq(["192.0.2.1", "192.0.2.2"]));
-    }
-}
