@@ -38,6 +38,9 @@ pub(super) struct Drift {
     pub(super) mistimed: Vec<Prefix>,
 }
 
+/// Who is to be banned until when; none: for ever.
+pub(super) type Lasting = (Prefix, Option<Instant>);
+
 /// What one element of the kernel is, as far as the mirror knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judged {
@@ -128,21 +131,19 @@ impl Mirror {
     }
 
     /// Every ban that is not among `done`.
-    pub(super) fn others(&self, done: &[(Prefix, Option<Duration>)], now: Instant) -> Vec<Prefix> {
+    pub(super) fn others(&self, done: &[(Prefix, Option<Duration>)], now: Instant) -> Vec<Lasting> {
         let done: HashSet<Prefix> = done.iter().map(|(target, _)| *target).collect();
         let live = self.held.iter().filter(|(_, held)| held.is_live(now));
-        live.map(|(target, _)| *target)
-            .filter(|target| !done.contains(target))
+        live.filter(|(target, _)| !done.contains(target))
+            .map(|(target, held)| (*target, held.until))
             .collect()
     }
 
-    /// What puts the ban of `target` back where it is missing; nothing if it should not be banned.
-    pub(super) fn assertion(&self, target: &Prefix, now: Instant) -> Option<Change> {
-        let held = self.held.get(target).filter(|held| held.is_live(now))?;
-        Some(Change::Add {
-            target: *target,
-            timeout: held.left(now),
-        })
+    /// Those of `targets` that are to be banned.
+    pub(super) fn of_these(&self, targets: &[Prefix], now: Instant) -> Vec<Lasting> {
+        let held = targets.iter().map(|target| (target, self.held.get(target)));
+        held.filter_map(|(target, held)| Some((*target, held.filter(|held| held.is_live(now))?.until)))
+            .collect()
     }
 
     /// What gives `target` the time it should have; nothing if it should not be banned.
@@ -303,14 +304,10 @@ mod tests {
             ]
         );
         let others = mirror.others(&hottest, now);
-        assert_eq!(others, [prefix("192.0.2.2")]);
-        assert_eq!(
-            mirror.assertion(&others[0], now + second(60)),
-            Some(Change::Add {
-                target: others[0],
-                timeout: Some(second(40))
-            })
-        );
+        let other = (prefix("192.0.2.2"), Some(now + second(100)));
+        assert_eq!(others, [other]);
+        let asked = ["192.0.2.2", "198.51.100.1"].map(prefix);
+        assert_eq!(mirror.of_these(&asked, now), [other]);
         assert!(mirror.hottest(9, now + second(101)).is_empty());
     }
 

@@ -1,7 +1,7 @@
 //! Keeps the kernel's table what it should be: somebody's changes are put right as soon as they are heard of, and what
 //! nobody told of is found by a look now and then.
 //!
-//! The ledger is the truth, the kernel's sets a copy, and [`Mirror`] is what that copy should be. One change of
+//! The ledger is the truth, the kernel's sets a copy, and the mirror is what that copy should be. One change of
 //! somebody else's is obeyed: an operator's `nft delete element` of a ban. A set that was emptied, deleted or flushed
 //! with its table is no such word; it is filled again.
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::mirror::Drift;
+use super::mirror::{Drift, Lasting};
 use super::{Enforcer, HOTTEST, Report, family_and_length};
 use crate::core::prefix::Prefix;
 use crate::kernel::ruleset::{self, Culprit, Family, Ruleset, RulesetError};
@@ -49,6 +49,13 @@ impl Enforcer {
             (_, Scope::Rules) => (0, true),
             (outcome, Scope::All) => self.put_elements_right(since, by, wiped, outcome.sets()),
             (outcome, Scope::Elements(drift)) => self.repair(drift, since, by, wiped, outcome.sets()),
+        };
+        let outcome = match outcome {
+            Rules::Made(first) if first.partly => Rules::Made(First {
+                partly: matches!(self.put_rules_right(since, &mut Vec::new()), Rules::Wrong(_)),
+                ..first
+            }),
+            outcome => outcome,
         };
         let ended = Instant::now();
         let whole = match &outcome {
@@ -102,7 +109,12 @@ impl Enforcer {
                 return Rules::Wrong(sets);
             }
             let mut bans = self.mirror.hottest(HOTTEST, Instant::now());
-            match ruleset::mend(self.sets.netlink(), &expected, &look, &bans) {
+            let at_once = match &look.found {
+                None => expected.before_queues(),
+                Some(_) => None,
+            };
+            let wanted = at_once.as_ref().unwrap_or(&expected);
+            match ruleset::mend(self.sets.netlink(), wanted, &look, &bans) {
                 Ok(applied) => {
                     self.expect(expected.with_ban_sets(&applied.adopted));
                     bans.retain(|(target, _)| {
@@ -111,6 +123,7 @@ impl Enforcer {
                     });
                     return Rules::Made(First {
                         created: applied.created,
+                        partly: at_once.is_some(),
                         bans,
                     });
                 }
@@ -203,7 +216,8 @@ impl Enforcer {
         if missing > 0 {
             self.damaged(since);
             self.hottest_first(&mut drift.missing);
-            all_there &= self.assert(&drift.missing);
+            let missing = self.mirror.of_these(&drift.missing, Instant::now());
+            all_there &= self.assert(&missing);
         }
         if missing > 0 && !wiped {
             self.stats.upkeep.missing.add(missing as u64);
@@ -228,17 +242,20 @@ impl Enforcer {
 
     /// Puts these bans back; whether the kernel took them all. If the table goes meanwhile, the rest waits for its
     /// repair, of which a notice is under way.
-    fn assert(&mut self, targets: &[Prefix]) -> bool {
+    fn assert(&mut self, bans: &[Lasting]) -> bool {
         let expected = self.expected();
         let sets = expected.spec().ban_sets();
         let mut all = true;
-        for batch in targets.chunks(BATCH) {
+        for batch in bans.chunks(BATCH) {
             // What remains of each, as it is when it goes: a million bans take seconds.
             let now = Instant::now();
             let fitting = batch
                 .iter()
-                .filter(|target| sets.contains(&family_and_length(target)));
-            let changes = fitting.filter_map(|target| self.mirror.assertion(target, now));
+                .filter(|(target, _)| sets.contains(&family_and_length(target)));
+            let changes = fitting.map(|(target, until)| Change::Add {
+                target: *target,
+                timeout: until.map(|until| until.saturating_duration_since(now)),
+            });
             let changes: Vec<Change> = changes.collect();
             let refused = self.sets.apply(&changes);
             if refused
@@ -355,6 +372,8 @@ enum Rules {
 struct First {
     /// There was no table: these are the only bans in it.
     created: bool,
+    /// What hands packets to the engine is still missing.
+    partly: bool,
     /// Bans in sets that were made with them.
     bans: Vec<(Prefix, Option<Duration>)>,
 }
