@@ -4,8 +4,12 @@
 //! cache line that no other core writes. [`Stats::snapshot`] reads them all without stopping anybody: numbers of
 //! one snapshot may be a few packets apart from each other, never torn in themselves.
 
+mod upkeep;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+pub use self::upkeep::{Upkeep, Wipe};
 
 use crate::core::scan::ScanKind;
 use crate::core::verdict::{Class, Reason, Verdict};
@@ -169,6 +173,8 @@ pub struct Stats {
     pub activity_unwritten: Tally,
     /// Packets that passed unjudged because their worker did not beat, as far as they were counted by now.
     pub unjudged: Tally,
+    /// Repairs of the kernel's copy of rules and bans.
+    pub upkeep: Upkeep,
     /// When the engine started.
     pub started: Instant,
 }
@@ -189,6 +195,7 @@ impl Stats {
             attempts_unasked: Tally::default(),
             activity_unwritten: Tally::default(),
             unjudged: Tally::default(),
+            upkeep: Upkeep::default(),
             started,
         }
     }
@@ -207,6 +214,12 @@ impl Stats {
             attempts_unasked: self.attempts_unasked.get(),
             activity_unsaved: self.activity_unwritten.get(),
             unjudged: self.unjudged.get(),
+            wipes: self.upkeep.wipes.get(),
+            drift_missing: self.upkeep.missing.get(),
+            drift_foreign: self.upkeep.foreign.get(),
+            drift_mistimed: self.upkeep.mistimed.get(),
+            deleted: self.upkeep.deleted.get(),
+            gaps: self.upkeep.gaps(now),
             ..StatsReport::default()
         };
         for worker in &self.workers {
@@ -251,6 +264,13 @@ pub struct StatsReport {
     pub attempts_lost: u64,
     pub activity_unsaved: u64,
     pub unjudged: u64,
+    pub wipes: u64,
+    pub drift_missing: u64,
+    pub drift_foreign: u64,
+    pub drift_mistimed: u64,
+    pub deleted: u64,
+    /// Time in which something that should have been in force was not.
+    pub gaps: Duration,
     pub latency: Latencies,
 }
 

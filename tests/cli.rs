@@ -103,6 +103,7 @@ fn protecting() -> Canned {
             on_loss: "open".into(),
             backend: "xt NFQUEUE".into(),
             table: "inet verdictd: loaded".into(),
+            last_wipe: None,
             workers: 2,
             queues: vec![7000, 7001, 7002, 7003],
             log_groups: vec![7000, 7001],

@@ -56,6 +56,20 @@ pub enum What {
     },
     /// The kernel did not take a change of its sets of bans.
     Failure { source: String, error: String },
+    /// Somebody changed the table or its elements past the engine, which put it right or obeyed.
+    Ruleset {
+        found: String,
+        /// Which process, if the kernel told.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        sources: Vec<String>,
+        /// Bans that were put back, or elements that it is about.
+        bans: u64,
+        repaired: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gap_ms: Option<u64>,
+    },
     /// Packets that the port filter refused.
     Refusal(Refused),
     /// Somebody asked the engine for something by the control socket.

@@ -143,6 +143,7 @@ fn print(stats: &StatsView, pace: &Pace<'_>, style: Style, out: &mut dyn Write) 
     if !stats.top_sources.is_empty() {
         section("busiest sources", &top_sources(stats), style, out)?;
     }
+    print_repairs(stats, style, out)?;
     print_losses(&stats.losses, style, out)
 }
 
@@ -407,6 +408,42 @@ fn print_losses(losses: &Losses, style: Style, out: &mut dyn Write) -> io::Resul
         table.row([grouped(count), what.into()]);
     }
     table.print("  ", style, out)
+}
+
+/// What others did to the kernel's table; nothing, no line.
+fn print_repairs(stats: &StatsView, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let repairs = &stats.repairs;
+    let all = [
+        (
+            repairs.wipes,
+            "times that somebody changed the table: it was put right",
+        ),
+        (repairs.missing, "bans that were missing in the kernel: put back"),
+        (repairs.foreign, "elements that no ban stands behind: taken out"),
+        (
+            repairs.mistimed,
+            "bans with another time than their own: set right",
+        ),
+        (
+            repairs.deleted,
+            "bans whose elements were deleted by hand: lifted",
+        ),
+    ];
+    let gap = stats.enforcement_gap_seconds;
+    if all.iter().all(|(count, _)| *count == 0) && gap == 0.0 {
+        return Ok(());
+    }
+    let mut table = Table::new(&[Column::Right(""), Column::Left("")]);
+    for (count, what) in all.into_iter().filter(|(count, _)| *count > 0) {
+        table.row([grouped(count), what.into()]);
+    }
+    if gap > 0.0 {
+        table.row([
+            format!("{gap:.3} s"),
+            "in which not all of it was in force".into(),
+        ]);
+    }
+    section("repairs of the kernel's table", &table, style, out)
 }
 
 const REFRESH: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json, plain};
 use super::{CliError, Client, Exit, Screen, span};
 use crate::control::monitor_view::MonitorView;
+use crate::control::upkeep_view::WipeView;
 use crate::control::wire::{AuditView, Reply, Request, StatusReport};
 use crate::monitor::places::Places;
 use crate::monitor::report;
@@ -163,6 +164,9 @@ fn facts(status: &StatusReport) -> Table {
     fact("on loss", on_loss(&status.on_loss));
     fact("backend", status.backend.clone());
     fact("table", status.table.clone());
+    if let Some(wipe) = &status.last_wipe {
+        fact("last damage", last_wipe(wipe));
+    }
     fact(
         "workers",
         format!("{}, source hash seed {:#010x}", status.workers, status.seed),
@@ -179,6 +183,18 @@ fn facts(status: &StatusReport) -> Table {
         None => facts.row(["monitor".into(), "not running".into()]),
     }
     facts
+}
+
+fn last_wipe(wipe: &WipeView) -> String {
+    let by = wipe
+        .by
+        .as_ref()
+        .map_or_else(String::new, |by| format!(" by {}", plain(by)));
+    let gap = wipe.gap_ms.map_or_else(
+        || "not repaired".to_owned(),
+        |ms| format!("repaired after {ms} ms"),
+    );
+    format!("{}{by}: {}; {gap}", wipe.at, plain(&wipe.found))
 }
 
 fn audit_log(audit: &AuditView) -> String {

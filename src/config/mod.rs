@@ -73,6 +73,10 @@ pub struct EngineConfig {
     pub on_loss: OnLoss,
     /// Whether the engine loads and repairs its own table.
     pub manage_ruleset: bool,
+    /// How often the table and its bans are compared with what they should be, unasked.
+    pub reconcile_every: Duration,
+    /// Whether the table belongs to the engine alone, so that nobody else can change it.
+    pub own_table: bool,
     /// Whether a policy that refuses the port of a live SSH session may be loaded.
     pub allow_lockout: bool,
     /// Whether the engine gives up what it does not need (seccomp, Landlock, capabilities).
@@ -102,6 +106,8 @@ impl Default for EngineConfig {
             queue_length: 4096,
             on_loss: OnLoss::Open,
             manage_ruleset: true,
+            reconcile_every: Duration::from_secs(30),
+            own_table: false,
             allow_lockout: false,
             confine: true,
             internal_interfaces: internal.collect(),

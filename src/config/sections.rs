@@ -350,6 +350,12 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most, AuditFailur
     engine.manage_ruleset = section
         .get("manage_ruleset", units::boolean)
         .unwrap_or(engine.manage_ruleset);
+    engine.reconcile_every = section
+        .get("reconcile_every", units::duration(SECOND..=HOUR))
+        .unwrap_or(engine.reconcile_every);
+    engine.own_table = section
+        .get("own_table", units::boolean)
+        .unwrap_or(engine.own_table);
     engine.allow_lockout = section
         .get("allow_lockout", units::boolean)
         .unwrap_or(engine.allow_lockout);
@@ -374,6 +380,12 @@ pub(super) fn engine(root: &mut Section<'_>) -> (EngineConfig, Most, AuditFailur
     engine.report_every = section
         .get("report_every", units::duration(Duration::ZERO..=31 * DAY))
         .unwrap_or(engine.report_every);
+    if engine.own_table && !engine.manage_ruleset {
+        let text = "own_table has no effect with manage_ruleset = false: who loads the table may change it";
+        section
+            .report()
+            .note(section.line_of("own_table"), "engine.own_table", text);
+    }
     if !engine.manage_ruleset {
         want_numbers(&section);
     }
@@ -507,6 +519,8 @@ const HOMES: [(&str, &[&str]); 9] = [
             "on_loss",
             "on_audit_failure",
             "manage_ruleset",
+            "reconcile_every",
+            "own_table",
             "allow_lockout",
             "confine",
             "internal_interfaces",
@@ -528,6 +542,7 @@ const HOMES: [(&str, &[&str]); 9] = [
     ),
 ];
 
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -11,6 +11,7 @@ pub mod selftest_view;
 pub mod server;
 mod socket;
 pub mod state_view;
+pub mod upkeep_view;
 pub mod views;
 pub mod webhook_view;
 pub mod wire;

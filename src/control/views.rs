@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::monitor_view::MonitorView;
+use super::upkeep_view::{RepairsView, WipeView};
 use crate::core::attack::Attack;
 use crate::core::scan::ScanKind;
 use crate::core::verdict::{Ban, Reason};
@@ -41,6 +42,8 @@ pub struct StatusReport {
     pub backend: String,
     /// The table and its state, such as `inet verdictd: loaded, 41 rules`.
     pub table: String,
+    /// The last time that somebody damaged the table; none: never since the start.
+    pub last_wipe: Option<WipeView>,
     /// How many workers judge packets.
     pub workers: u32,
     /// Bound verdict queues, by number.
@@ -153,6 +156,11 @@ pub struct StatsView {
     pub top_sources: Vec<SourceRow>,
     /// What was lost or went wrong.
     pub losses: Losses,
+    /// Repairs of the kernel's copy of rules and bans.
+    pub repairs: RepairsView,
+    /// Time in which rules or bans that should have been in force were not, all times together. Where nobody told of
+    /// it, it counts from the last time that all was well.
+    pub enforcement_gap_seconds: f64,
     /// What is not as it should be, in words; empty when all is well.
     pub degraded: Vec<String>,
 }
@@ -193,6 +201,8 @@ impl StatsView {
                 unasked: report.attempts_unasked + report.attempts_lost,
             },
             losses: Losses::of(report),
+            repairs: RepairsView::of(report),
+            enforcement_gap_seconds: report.gaps.as_secs_f64(),
             ..StatsView::default()
         }
     }

@@ -4,6 +4,7 @@
 mod import;
 mod reset;
 mod trial;
+mod upkeep;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 pub use self::trial::{NONE, Question, is_leftover};
 
@@ -487,11 +488,16 @@ impl Analyst {
             return;
         }
         let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
+        self.free(&lifted, Some(Answer { to, reply }), now);
+    }
+
+    /// Their bans are lifted by an operator: others hear of it, and who asked, once the kernel has done it.
+    fn free(&mut self, lifted: &[Ban], done: Option<Answer>, now: Instant) {
         let mut work = Work {
-            done: Some(Answer { to, reply }),
+            done,
             ..Work::default()
         };
-        for ban in &lifted {
+        for ban in lifted {
             work.join(self.lifted(ban, Ended::Manual, now));
             self.attacks.forget(ban.source);
             self.release(ban.source);
@@ -587,7 +593,9 @@ impl Analyst {
     fn note(&mut self, report: Report, now: Instant) {
         match report {
             Report::Refused(failure) => self.note_failure(failure, now),
-            Report::Emptied { found, whole } => self.rebuild(&found, whole, now),
+            Report::Repaired(repair) => self.note_repair(*repair),
+            Report::Deleted { targets, by } => self.note_deleted(&targets, by, now),
+            Report::Foreign { targets, by } => self.note_foreign(&targets, by),
         }
     }
 
@@ -620,35 +628,6 @@ impl Analyst {
         }
         self.unmade.refuse(failure.target, failure.untold, now);
         self.count_refused();
-    }
-
-    /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
-    fn rebuild(&mut self, found: &str, whole: bool, now: Instant) {
-        let bans = self.ledger.bans().filter(|ban| ban.enforced);
-        let changes: Vec<Change> = bans
-            .map(|ban| Change::Renew {
-                target: ban.source,
-                timeout: ban.remaining(now),
-            })
-            .collect();
-        warn!(
-            "the sets of bans may be empty: {} bans go into them again",
-            changes.len()
-        );
-        let found = if found.is_empty() {
-            "it may have been replaced"
-        } else {
-            found
-        };
-        let detail = format!(
-            "table inet verdictd: {found}; bans that go into it again: {}",
-            changes.len()
-        );
-        self.herald.tell(|now| event::ruleset_wiped(now, &detail, whole));
-        self.submit(Work {
-            changes,
-            ..Work::default()
-        });
     }
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.

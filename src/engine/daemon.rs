@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
 use super::confine;
-use super::enforcer::{Enforcer, Expected, Failure, Job, Report};
+use super::enforcer::{Enforcer, Expected, Job, hottest};
 use super::error::DaemonError;
 use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::handshakes::{self, Handshakes};
@@ -216,7 +216,6 @@ impl Engine {
         confinement: &Arc<Confinement>,
     ) -> Result<Engine, DaemonError> {
         let Opened {
-            mut netlink,
             mut sets,
             watch,
             protection,
@@ -292,17 +291,24 @@ impl Engine {
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
         // Listens from before the table is written, so that nothing somebody else does to it goes unheard.
-        let table_watch = TableWatch::open(netlink.portid())?;
+        let table_watch = TableWatch::open(sets.netlink().portid())?;
         let managed = config.engine.manage_ruleset;
         let vitals: Arc<Vitals> = Arc::default();
         vitals.inherit(&mut listening, !managed);
-        let ruleset = put_in_place(&mut netlink, Ruleset::build(&spec), loaded.as_ref(), managed)?;
+        let ruleset = put_in_place(
+            sets.netlink(),
+            Ruleset::build(&spec),
+            loaded.as_ref(),
+            &config.engine,
+            &hottest(restored.ledger.bans(), now),
+        )?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
         let (leash, stop) = pulse::leash();
         let mut pulse = Pulse {
             workers: handles.clone(),
             expected: Arc::clone(&expected),
             netlink: listening,
+            jobs: jobs.clone(),
             vitals: Arc::clone(&vitals),
             stats: Arc::clone(&stats),
             stop,
@@ -312,28 +318,21 @@ impl Engine {
         pulse.begin();
         let pulse = spawn("pulse", &alarm, move || pulse.run())?;
 
-        for (target, error) in sets.apply(&restored.changes) {
-            // The analyst tries again, as with every ban that the kernel refuses.
-            let _ = report_sender.send(Report::Refused(Failure {
-                target,
-                error: error.to_string(),
-                withdrawn: false,
-                untold: None,
-            }));
-        }
-        // Reads what waits on disk, which may be much: the kernel holds rules and bans by now.
-        if let Err(error) = reload_couriers(&webhooks, &config.webhooks) {
-            health.trouble(format!("no webhooks: {error}"));
-        }
-        let enforcer = Enforcer::new(
-            netlink,
+        let mut enforcer = Enforcer::new(
             sets,
             Arc::clone(&expected),
             managed,
             job_receiver,
             report_sender,
             tasks.clone(),
-        );
+            Arc::clone(&stats),
+        )
+        .keeping(restored.ledger.bans(), config.engine.reconcile_every);
+        enforcer.begin(&restored.changes);
+        // Reads what waits on disk, which may be much: the kernel holds rules and bans by now.
+        if let Err(error) = reload_couriers(&webhooks, &config.webhooks) {
+            health.trouble(format!("no webhooks: {error}"));
+        }
         let desk = Desk {
             place: place.clone(),
             tasks: task_receiver,

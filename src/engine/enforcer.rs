@@ -5,29 +5,44 @@
 //! source, and the change is tried again ([`RETRY`]). Only a ban that somebody waits for is withdrawn instead.
 //! What it did goes on to the [`scribe`](super::scribe), which writes it down and then reports it.
 
+mod mirror;
+mod rounds;
+mod touched;
+mod upkeep;
+
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tracing::{error, warn};
 
+pub use self::upkeep::Repair;
+
+use self::mirror::Mirror;
+use self::rounds::Rounds;
 use super::notice::Notice;
 use super::scribe::{Entry, Task};
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
+use crate::core::verdict::Ban;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec};
+use crate::kernel::ruleset::alive::{self, GIVEN};
+use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec, Touch};
 use crate::kernel::sets::{BanSets, Change};
 use crate::state::Record;
+use crate::stats::Stats;
 use crate::webhook::wire::Event;
 
 /// Work for the enforcer.
 pub enum Job {
     /// Something to change.
     Change(Work),
-    /// Somebody touched the table: put right what is not as it should be.
-    Verify,
+    /// Somebody else changed the table: put right what is not as it should be.
+    Touched(Box<Touch>),
+    /// These workers live though their beats do not arrive: let the table know.
+    Give(Vec<u16>),
     /// A self-test is over: should its scratch set still be there, it goes.
     Sweep,
     /// The table as it is to be from now on; how it went.
@@ -64,12 +79,21 @@ pub struct Answer {
 pub enum Report {
     /// A change was refused.
     Refused(Failure),
-    /// The table was gone, or may be a new one: no ban is in it any more.
-    Emptied {
-        /// What was found, in words.
-        found: String,
-        /// Whether its rules are again as they should be.
-        whole: bool,
+    /// The table was damaged.
+    Repaired(Box<Repair>),
+    /// Somebody deleted the elements of these bans, which ends them.
+    Deleted {
+        /// Who is free.
+        targets: Vec<Prefix>,
+        /// Which process it was, if the kernel told.
+        by: Option<String>,
+    },
+    /// Somebody put these into the sets of bans, and they were taken out again.
+    Foreign {
+        /// What no ban stands behind.
+        targets: Vec<Prefix>,
+        /// Which process it was, if the kernel told.
+        by: Option<String>,
     },
 }
 
@@ -91,52 +115,80 @@ pub type Expected = Arc<Mutex<Arc<Ruleset>>>;
 
 /// The enforcer before it runs; see [`Enforcer::run`].
 pub struct Enforcer {
-    netlink: Netlink,
     sets: BanSets,
+    mirror: Mirror,
+    rounds: Rounds,
     expected: Expected,
     /// Whether the rules are ours to write; if not, only elements are.
     managed: bool,
     jobs: Receiver<Job>,
     reports: Sender<Report>,
     scribe: Sender<Task>,
+    stats: Arc<Stats>,
 }
 
 impl Enforcer {
     /// An enforcer of the table that is `expected` and loaded already.
     pub fn new(
-        netlink: Netlink,
         sets: BanSets,
         expected: Expected,
         managed: bool,
         jobs: Receiver<Job>,
         reports: Sender<Report>,
         scribe: Sender<Task>,
+        stats: Arc<Stats>,
     ) -> Enforcer {
         Enforcer {
-            netlink,
             sets,
+            mirror: Mirror::default(),
+            rounds: Rounds::new(LOOK_EVERY, Instant::now()),
             expected,
             managed,
             jobs,
             reports,
             scribe,
+            stats,
         }
+    }
+
+    /// Looks after these bans too, which the kernel holds already, but for what it refused; and looks at the table
+    /// unasked as often as `every`.
+    pub fn keeping<'a>(self, bans: impl Iterator<Item = &'a Ban>, every: Duration) -> Enforcer {
+        Enforcer {
+            mirror: Mirror::of(bans),
+            rounds: Rounds::new(every, Instant::now()),
+            ..self
+        }
+    }
+
+    /// Has the kernel make these changes, before anybody asks for others.
+    pub fn begin(&mut self, changes: &[Change]) {
+        let refused = self.sets.apply(changes);
+        self.leave_to_analyst(refused);
     }
 
     /// Does what is asked until told to stop; returns the netlink socket for whoever cleans up.
     pub fn run(mut self) -> Netlink {
-        while let Ok(job) = self.jobs.recv() {
-            let (work, last) = self.gather(job);
+        loop {
+            let (work, last) = match self.jobs.recv_deadline(self.rounds.next()) {
+                Ok(job) => self.gather(job),
+                Err(RecvTimeoutError::Timeout) => (Vec::new(), None),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             self.carry_out(work);
             match last {
                 Some(Job::Stop) => break,
-                Some(Job::Verify) => self.verify(),
+                Some(Job::Touched(touch)) => self.touched(&touch),
+                Some(Job::Give(workers)) => self.give(&workers),
                 Some(Job::Sweep) => self.sweep(),
                 Some(Job::Load(spec, done)) => drop(done.send(self.reload(&spec))),
                 Some(Job::Change(_)) | None => {}
             }
+            if Instant::now() >= self.rounds.next() {
+                self.make_rounds();
+            }
         }
-        self.netlink
+        self.sets.into_netlink()
     }
 
     /// Everything that queued up meanwhile goes into the same transaction, up to a job of another kind.
@@ -192,7 +244,19 @@ impl Enforcer {
                 false => (target, error.to_string()),
             },
         );
-        told.collect()
+        let (refused, now): (BTreeMap<Prefix, String>, Instant) = (told.collect(), Instant::now());
+        changes.iter().for_each(|change| self.mirror.note(change, now));
+        refused.keys().for_each(|target| self.mirror.refuse(target));
+        refused
+    }
+
+    fn report_refused(&self, target: Prefix, error: String) {
+        self.report(Report::Refused(Failure {
+            target,
+            error,
+            withdrawn: false,
+            untold: None,
+        }));
     }
 
     fn report(&self, report: Report) {
@@ -214,73 +278,38 @@ impl Enforcer {
         if missing.is_empty() || !self.managed {
             return crowded;
         }
-        match self.load(expected.with_ban_sets(&missing)) {
-            Ok(true) => self.report_gone(),
-            Ok(false) => {}
-            Err(error) => error!("cannot add a set for another prefix length: {error}"),
+        if let Err(error) = self.load(&expected.with_ban_sets(&missing)) {
+            error!("cannot add a set for another prefix length: {error}");
         }
         crowded
     }
 
-    /// Loads the table again if it is gone or different, and has every ban asserted: a table that looks right may
-    /// be a new one, with empty sets.
-    fn verify(&mut self) {
-        let noticed = Instant::now();
-        let expected = self.expected();
-        let found = match ruleset::read(&mut self.netlink) {
-            Ok(Some(loaded)) => loaded.differences(&expected),
-            Ok(None) => vec!["it is gone".to_owned()],
-            Err(error) => vec![format!("it cannot be read: {error}")],
-        };
-        let mut whole = found.is_empty();
-        let found = found.join("; ");
-        if !whole {
-            warn!("somebody changed table inet verdictd: {found}");
-        }
-        if !whole && self.managed {
-            let loaded = self.load(Ruleset::clone(&expected));
-            whole = loaded.is_ok();
-            match loaded {
-                Ok(_) => warn!(
-                    "table inet verdictd is loaded again, {} ms later",
-                    noticed.elapsed().as_millis()
-                ),
-                Err(error) => error!("table inet verdictd cannot be loaded again: {error}"),
-            }
-        }
-        self.report(Report::Emptied { found, whole });
-    }
-
     fn sweep(&mut self) {
-        if let Err(error) = ruleset::scratch::remove(&mut self.netlink) {
+        if let Err(error) = ruleset::scratch::remove(self.sets.netlink()) {
             warn!("the scratch set of a self-test stays in table inet verdictd: {error}");
         }
     }
 
-    /// The table was not there when it was to be changed.
-    fn report_gone(&self) {
-        self.report(Report::Emptied {
-            found: "it was gone".into(),
-            whole: true,
-        });
+    /// Where beats do not come through, netlink carries them: slower, and better than nobody judging.
+    fn give(&mut self, workers: &[u16]) {
+        if let Err(error) = alive::give(self.sets.netlink(), workers, GIVEN) {
+            error!("workers {workers:?} cannot be kept in use by netlink: {error}");
+        }
     }
 
     /// Sets of other prefix lengths may hold bans: they stay whatever the configuration says.
     fn reload(&mut self, spec: &Spec) -> Result<(), RulesetError> {
-        let ruleset = Ruleset::build(spec).with_ban_sets(&self.expected().spec().prefix_sets);
-        if !self.managed {
-            self.expect(ruleset);
-        } else if self.load(ruleset)? {
-            self.report_gone();
+        let expected = self.expected();
+        let ruleset = Ruleset::build(spec)
+            .owned(expected.is_owned())
+            .with_ban_sets(&expected.spec().prefix_sets);
+        match self.managed {
+            true => self.load(&ruleset),
+            false => {
+                self.expect(ruleset);
+                Ok(())
+            }
         }
-        Ok(())
-    }
-
-    /// Makes the table what `ruleset` says; whether there was none, so that its sets are empty.
-    fn load(&mut self, ruleset: Ruleset) -> Result<bool, RulesetError> {
-        let applied = ruleset::apply(&mut self.netlink, &ruleset)?;
-        self.expect(ruleset.with_ban_sets(&applied.adopted));
-        Ok(applied.created)
     }
 
     fn expect(&self, ruleset: Ruleset) {
@@ -327,6 +356,16 @@ impl Work {
     }
 }
 
+/// Those of `bans` that are in force and were granted last, and how long each still lasts.
+pub fn hottest<'a>(bans: impl Iterator<Item = &'a Ban>, now: Instant) -> Vec<(Prefix, Option<Duration>)> {
+    let mut bans: Vec<&Ban> = bans.filter(|ban| ban.enforced).collect();
+    if bans.len() > HOTTEST {
+        bans.select_nth_unstable_by_key(HOTTEST, |ban| Reverse(ban.since));
+        bans.truncate(HOTTEST);
+    }
+    bans.iter().map(|ban| (ban.source, ban.remaining(now))).collect()
+}
+
 fn family_and_length(target: &Prefix) -> (Family, u8) {
     (Family::of(target), target.len())
 }
@@ -335,5 +374,10 @@ fn family_and_length(target: &Prefix) -> (Family, u8) {
 pub(super) const MAX_PREFIX_SETS: usize = 8;
 const NO_ROOM: &str = "the table has sets for 8 prefix lengths beside the usual, which is the most; ban it with one \
                        of the lengths that bans have already";
+/// Bans that are in force again in the same moment as the rules, the last granted first: who was banned a moment ago is
+/// most likely to be at it still.
+pub const HOTTEST: usize = 1_000;
+/// How often the table is looked at unasked, unless the configuration says otherwise.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long after a refusal a ban is tried again.
 pub const RETRY: Duration = Duration::from_secs(5);

@@ -22,6 +22,7 @@ use crate::audit::OnFailure;
 use crate::audit::log::Audit;
 use crate::config::Config;
 use crate::control::server::{Handler, Peer};
+use crate::control::upkeep_view::WipeView;
 use crate::control::wire::{
     AttackView, AuditView, BanCounts, MAX_TOP, ProtectedSource, QueueView, Reply, Request, SourceRow,
     StatsView, StatusReport, WebhookView,
@@ -33,7 +34,7 @@ use crate::kernel::confine::Confinement;
 use crate::kernel::conntrack;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
-use crate::kernel::ruleset::{self, Backend, Layout};
+use crate::kernel::ruleset::{self, Backend, Layout, Loaded, Ruleset};
 use crate::state::Place;
 use crate::stats::Stats;
 use crate::webhook::Webhooks;
@@ -253,6 +254,7 @@ impl EngineHandler {
                 .backend
                 .map_or_else(|| "none (observing)".to_owned(), |backend| backend.to_string()),
             table: table.words,
+            last_wipe: self.stats.upkeep.last_wipe().map(WipeView::of),
             attacks: self.attacks(),
             workers: u32::from(self.layout.workers),
             queues: self.queues(),
@@ -377,6 +379,15 @@ impl EngineHandler {
         let stateless = self.running.get().manner.stateless.clone();
         table.protected &= stateless.is_none();
         table.degraded.extend(stateless);
+        if let Some(since) = self.stats.upkeep.gap_since()
+            && table.protected
+        {
+            table.protected = false;
+            table.degraded.push(format!(
+                "bans are missing in the kernel's sets since {} ms, and are being put back",
+                since.elapsed().as_millis()
+            ));
+        }
         if self.running.get().backend.is_some() && conntrack::is_muted() {
             table.degraded.push(MUTED.to_owned());
         }
@@ -397,7 +408,7 @@ impl EngineHandler {
                 let words = match differences.len() {
                     0 => "inet verdictd: loaded, as it should be".to_owned(),
                     count => format!("inet verdictd: loaded, {count} differences"),
-                };
+                } + self.ownership(&loaded, &expected);
                 TableState {
                     protected: differences.is_empty(),
                     words,
@@ -410,6 +421,19 @@ impl EngineHandler {
                 is_read: false,
                 ..TableState::lost(&format!("table inet verdictd cannot be read: {error}"))
             },
+        }
+    }
+
+    /// What became of `own_table`.
+    fn ownership(&self, loaded: &Loaded, expected: &Ruleset) -> &'static str {
+        let wanted = self.running.get().config.engine.own_table;
+        match (loaded.owner.is_some(), wanted, expected.is_owned()) {
+            (true, _, _) => "; nobody else can change it (own_table)",
+            (false, false, _) => "",
+            (false, true, false) => "; others can change it: own_table needs Linux 6.9 and manage_ruleset",
+            (false, true, true) => {
+                "; others can change it: own_table takes effect once the table is made anew"
+            }
         }
     }
 }

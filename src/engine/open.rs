@@ -16,21 +16,19 @@ use super::keeper::Health;
 use super::protect::{Follower, Protection};
 use super::restore::{Generations, Kept, Restored};
 use super::room::Manner;
-use crate::config::Config;
+use crate::config::{Config, EngineConfig};
 use crate::core::judge::Judge;
 use crate::core::policy::OnLoss;
 use crate::core::verdict::Class;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::preflight::{self};
 use crate::kernel::queue::{COPY_RANGE, Feed, FeedConfig, FeedError, Numbered, free_groups, free_queues};
-use crate::kernel::ruleset::{self, Backend, Family, Layout, Loaded, Ruleset, RulesetError, Spec};
+use crate::kernel::ruleset::{self, Backend, Family, First, Layout, Loaded, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::BanSets;
 
 /// What is open before anything in the kernel's policy changes.
 pub struct Opened {
-    /// The socket that writes the table.
-    pub netlink: Netlink,
-    /// The socket that writes its elements.
+    /// What writes the table and its elements, by one socket.
     pub sets: BanSets,
     /// Tells who becomes protected, and who no longer is.
     pub watch: Follower,
@@ -66,9 +64,8 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         warn!("{note}");
     }
     let protection = Protection::of(facts.protected, &policy.trusted);
-    let mut netlink = Netlink::open(mnl::Bus::Netfilter)?;
     let mut sets = BanSets::open()?;
-    let loaded = ruleset::read(&mut netlink)?;
+    let loaded = ruleset::read(sets.netlink())?;
     if let Some(loaded) = &loaded {
         unanswered(loaded)?;
     }
@@ -115,7 +112,6 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         restored.make_room(&mut spec);
     }
     Ok(Opened {
-        netlink,
         sets,
         watch,
         protection,
@@ -319,14 +315,16 @@ pub fn spec(config: &Config, layout: Layout, backend: Backend, local_ports: Rang
     }
 }
 
-/// Loads the table, or takes the operator's as it is and says how it differs; what is expected of it from now on.
+/// Loads the table, and where there was none the `first` bans with it, or takes the operator's as it is and says how it
+/// differs; what is expected of it from now on.
 pub fn put_in_place(
     netlink: &mut Netlink,
     ruleset: Ruleset,
     loaded: Option<&Loaded>,
-    managed: bool,
+    engine: &EngineConfig,
+    first: First<'_>,
 ) -> Result<Ruleset, RulesetError> {
-    if !managed {
+    if !engine.manage_ruleset {
         for difference in loaded
             .map(|loaded| loaded.differences(&ruleset))
             .unwrap_or_default()
@@ -335,7 +333,9 @@ pub fn put_in_place(
         }
         return Ok(ruleset);
     }
-    let applied = ruleset::apply_over(netlink, &ruleset, loaded)?;
+    let own = engine.own_table && can_be_owned(netlink, loaded);
+    let ruleset = ruleset.owned(own);
+    let applied = ruleset::apply_over(netlink, &ruleset, loaded, first)?;
     for kept in applied.kept {
         warn!(
             "set {} keeps its size {:?} instead of {}: making it anew would lose its bans",
@@ -343,6 +343,31 @@ pub fn put_in_place(
         );
     }
     Ok(ruleset.with_ban_sets(&applied.adopted))
+}
+
+/// Whether the table can be closed to everybody else; tried, never told by the kernel's version.
+fn can_be_owned(netlink: &mut Netlink, loaded: Option<&Loaded>) -> bool {
+    match ruleset::probe_owner(netlink) {
+        Ok(true) => {
+            if loaded.is_some_and(|loaded| !loaded.outlives_its_owner()) {
+                warn!(
+                    "own_table = true takes effect once the table is made anew, for one that is there cannot be closed to \
+                     others: verdictctl stop --remove-rules, then start (until then nothing is refused, and no ban holds)"
+                );
+            }
+            true
+        }
+        Ok(false) => {
+            warn!(
+                "own_table = true has no effect: this kernel has no tables with an owner that outlive it (Linux 6.9)"
+            );
+            false
+        }
+        Err(error) => {
+            warn!("own_table = true has no effect: {error}");
+            false
+        }
+    }
 }
 
 /// Queue numbers and log groups are looked for from here on: far from 0, which Suricata and OpenSnitch take.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{error, info, warn};
 
-use super::enforcer::Expected;
+use super::enforcer::{Expected, Job};
 use super::worker::{Handle, Order};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::alive::{self, BEAT_LASTS, GIVEN};
@@ -119,8 +119,10 @@ pub struct Pulse {
     pub workers: Box<[Handle]>,
     /// What the table should be.
     pub expected: Expected,
-    /// A socket of its own.
+    /// A socket of its own, which only reads.
     pub netlink: Netlink,
+    /// To the enforcer.
+    pub jobs: Sender<Job>,
     /// Where it is told.
     pub vitals: Arc<Vitals>,
     /// Counters.
@@ -213,9 +215,8 @@ impl Pulse {
         if workers.is_empty() {
             return;
         }
-        if let Err(error) = alive::give(&mut self.netlink, &workers, GIVEN) {
-            error!("workers {workers:?} cannot be kept in use by netlink: {error}");
-        }
+        // By the one thread that writes the table.
+        let _ = self.jobs.send(Job::Give(workers));
     }
 
     fn judge(&self, lost: Vec<u16>) {

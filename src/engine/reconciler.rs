@@ -1,5 +1,5 @@
-//! Notices when somebody touches our table (`nft flush ruleset`, a restarted nftables.service) and has it put right:
-//! the ledger is the truth, the kernel's table a copy of it.
+//! Hears when somebody else changes our table (`nft flush ruleset`, a restarted nftables.service, an element deleted by
+//! hand) and has the enforcer put it right.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -11,17 +11,22 @@ use rustix::fd::OwnedFd;
 use super::enforcer::Job;
 use crate::kernel::ruleset::TableWatch;
 
-/// Asks the enforcer to verify the table whenever it was touched, until `stop` becomes readable.
-///
-/// At once when something is heard, then not again for a moment: one transaction of somebody else is announced
-/// piece by piece, and each verification asserts every ban.
+/// Tells the enforcer of each transaction of somebody else's that concerns our table, until `stop` becomes readable.
 pub fn follow(mut watch: TableWatch, jobs: Sender<Job>, stop: Arc<OwnedFd>) {
-    while !wait(&[watch.as_fd(), stop.as_fd()], None) {
-        if !watch.drain() {
-            continue;
-        }
-        if jobs.send(Job::Verify).is_err() || wait(&[stop.as_fd()], Some(&SETTLE)) {
+    loop {
+        let patience = watch.is_open().then_some(&SETTLE);
+        if wait(&[watch.as_fd(), stop.as_fd()], patience) {
             return;
+        }
+        let mut touches = watch.drain();
+        // Waited for, and it never came: what is known has to do.
+        if touches.is_empty() && patience.is_some() {
+            touches.extend(watch.give_up());
+        }
+        for touch in touches {
+            if jobs.send(Job::Touched(Box::new(touch))).is_err() {
+                return;
+            }
         }
     }
 }
@@ -39,7 +44,7 @@ fn wait(fds: &[BorrowedFd<'_>], timeout: Option<&Timespec>) -> bool {
         .is_some_and(|last| last.revents().contains(PollFlags::IN))
 }
 
-/// How long the announcements of one transaction may trickle in.
+/// How long the notices of one transaction may trickle in.
 const SETTLE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,

@@ -163,6 +163,8 @@ fn keep_fixed(old: &Config, new: &mut Config) {
     new.engine.queue_length = kept.queue_length;
     new.engine.ban_set_size = kept.ban_set_size;
     new.engine.manage_ruleset = kept.manage_ruleset;
+    new.engine.reconcile_every = kept.reconcile_every;
+    new.engine.own_table = kept.own_table;
     new.engine.confine = kept.confine;
     new.engine.state_file = kept.state_file;
     new.audit.path.clone_from(&old.audit.path);
@@ -357,6 +359,16 @@ const SETTINGS: &[Setting] = &[
     (
         "engine.manage_ruleset",
         |c| c.engine.manage_ruleset.to_string(),
+        When::AtStart,
+    ),
+    (
+        "engine.reconcile_every",
+        |c| duration_text(c.engine.reconcile_every),
+        When::AtStart,
+    ),
+    (
+        "engine.own_table",
+        |c| c.engine.own_table.to_string(),
         When::AtStart,
     ),
     ("engine.confine", |c| c.engine.confine.to_string(), When::AtStart),

@@ -91,6 +91,15 @@ pub(super) fn put_message(
     builder.close(list);
 }
 
+/// The messages that put these bans, which are all of one set, into it; each of bounded size, none with a number yet.
+pub(super) fn messages(bans: &[(Prefix, Option<Duration>)]) -> impl Iterator<Item = Vec<u8>> {
+    bans.chunks(ELEMENTS_PER_MESSAGE).map(|chunk| {
+        let mut builder = Builder::new();
+        put_message(&mut builder, Verb::New, 0, SetId::of(&chunk[0].0), chunk);
+        builder.bytes().to_vec()
+    })
+}
+
 /// Writes the question for every element of `set`.
 pub(super) fn put_dump(builder: &mut Builder, seq: u32, set: &str) {
     begin(builder, libc::NFT_MSG_GETSETELEM, libc::NLM_F_DUMP, seq, set);
@@ -154,6 +163,22 @@ pub(super) fn read_elements(set: SetId, payload: &[u8]) -> impl Iterator<Item = 
         .filter_map(move |(_, element)| read_element(set, element))
 }
 
+/// The bans that a notice about elements of our table tells of, with their set; none if they are of another set.
+pub(super) fn read_notice(payload: &[u8]) -> Option<(SetId, Vec<Prefix>)> {
+    let attribute = |wanted| Attributes::after_nfgen(payload).find(|(kind, _)| *kind == wanted);
+    let set = SetId::parse(string(attribute(NFTA_SET_ELEM_LIST_SET)?.1)?)?;
+    // What has run off by now was an element all the same.
+    let elements = Attributes::after_nfgen(payload)
+        .filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS)
+        .flat_map(|(_, list)| Attributes::new(list));
+    let targets = elements.filter_map(|(_, element)| {
+        let (_, key) = Attributes::new(element).find(|(kind, _)| *kind == NFTA_SET_ELEM_KEY)?;
+        let (_, key) = Attributes::new(key).find(|(kind, _)| *kind == NFTA_DATA_VALUE)?;
+        set.target(key)
+    });
+    Some((set, targets.collect()))
+}
+
 fn begin(builder: &mut Builder, message: i32, flags: i32, seq: u32, set: &str) {
     builder
         .nfnetlink(
@@ -202,15 +227,17 @@ fn read_element(set: SetId, element: &[u8]) -> Option<LiveBan> {
 }
 
 fn milliseconds(timeout: Duration) -> u64 {
-    possible(timeout).as_millis() as u64
+    as_held(timeout).as_millis() as u64
 }
 
 /// A timeout as the kernel takes it: never 0, which would mean for ever, and never so small or large that the
 /// kernel's own arithmetic makes it 0.
-pub(super) fn possible(timeout: Duration) -> Duration {
+pub(super) fn as_held(timeout: Duration) -> Duration {
     timeout.clamp(SHORTEST, LONGEST)
 }
 
+/// An IPv6 element with a timeout takes 40 bytes: messages stay under 32 KiB, half of what an attribute holds.
+pub(super) const ELEMENTS_PER_MESSAGE: usize = 800;
 /// One jiffy at the lowest CONFIG_HZ (100). Kernels before 6.12 turn less than a jiffy into 0 jiffies, which
 /// never expire (nf_msecs_to_jiffies64).
 const SHORTEST: Duration = Duration::from_millis(10);

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::netlink::{Builder, Netlink, NetlinkError};
 pub use super::setelem::LiveBan;
-use super::setelem::{self, SetId, Verb};
+use super::setelem::{self, ELEMENTS_PER_MESSAGE, SetId, Verb};
 use crate::core::prefix::Prefix;
 
 /// The set that bans of `target` are in: `banned4` for IPv4 addresses, `banned6` for /64s, one set for each
@@ -59,6 +59,15 @@ impl Change {
 
     fn set(&self) -> SetId {
         SetId::of(&self.target())
+    }
+
+    /// How long the ban lasts in the kernel from now on: what the kernel could not hold is cut. A removal lasts not at
+    /// all, a ban without end for ever (`None`).
+    pub fn lasts(&self) -> Option<Duration> {
+        match *self {
+            Change::Add { timeout, .. } | Change::Renew { timeout, .. } => timeout.map(setelem::as_held),
+            Change::Remove { .. } => Some(Duration::ZERO),
+        }
     }
 
     /// Whether it ends a ban.
@@ -123,9 +132,22 @@ impl BanSets {
     /// # Errors
     /// If no netlink socket is to be had.
     pub fn open() -> Result<BanSets, NetlinkError> {
-        Ok(BanSets {
-            netlink: Netlink::open(mnl::Bus::Netfilter)?,
-        })
+        Ok(BanSets::over(Netlink::open(mnl::Bus::Netfilter)?))
+    }
+
+    /// The same over a socket that is open already.
+    pub fn over(netlink: Netlink) -> BanSets {
+        BanSets { netlink }
+    }
+
+    /// The socket, for what else is to be done by the same one: a table that has an owner obeys no other.
+    pub fn netlink(&mut self) -> &mut Netlink {
+        &mut self.netlink
+    }
+
+    /// The socket alone.
+    pub fn into_netlink(self) -> Netlink {
+        self.netlink
     }
 
     /// Makes `changes` in their order, the last word on each target counting, in transactions of at most 5,000
@@ -461,8 +483,6 @@ const TARGETS_PER_TRANSACTION: usize = 5_000;
 const TARGETS_IN_A_HURRY: usize = 1_000;
 /// How often a set is read until it is seen whole. Rearranging ends within milliseconds of the last addition.
 const DUMP_ATTEMPTS: u32 = 20;
-/// An IPv6 element with a timeout takes 40 bytes: messages stay under 32 KiB, half of what an attribute holds.
-const ELEMENTS_PER_MESSAGE: usize = 800;
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use crate::core::judge::HOLD;
 use crate::core::prefix::Prefix;
 use crate::core::verdict::Proto;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ruleset::scratch;
+use crate::kernel::ruleset::{self, scratch};
 use crate::kernel::sets::{BanSets, LiveBan, set_name};
 use crate::kernel::sockets;
 
@@ -452,6 +452,12 @@ impl<'a> Trial<'a> {
     fn try_scratch_set(&mut self) -> Result<(), Fault> {
         let begun = Instant::now();
         let mut netlink = Netlink::open(mnl::Bus::Netfilter).map_err(|error| kernel("scratch", &error))?;
+        let table = ruleset::read(&mut netlink).map_err(|error| kernel("scratch", &error))?;
+        if table.is_some_and(|table| table.owner.is_some()) {
+            let seen = "not tried: table inet verdictd belongs to the engine alone (own_table = true)";
+            self.record.add("scratch", None, seen);
+            return Ok(());
+        }
         scratch::create(&mut netlink).map_err(|error| kernel("scratch", &error))?;
         let outcome = self.fill(&mut netlink);
         let removed = scratch::remove(&mut netlink);

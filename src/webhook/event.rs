@@ -313,13 +313,19 @@ pub fn state_degraded(now: Now, reasons: &[String]) -> Event {
     event(EventType::StateDegraded, now, now.at, json!({"reasons": reasons}))
 }
 
-/// Somebody changed or removed the engine's table; `repaired`: whether it is as it was again.
-pub fn ruleset_wiped(now: Now, detail: &str, repaired: bool) -> Event {
+/// Somebody changed or removed the engine's table, `by` this process if the kernel told; `gap`: how long it was not as
+/// it should be, none if it still is not.
+pub fn ruleset_wiped(now: Now, detail: &str, by: Option<&str>, gap: Option<Duration>) -> Event {
     event(
         EventType::RulesetWiped,
         now,
         now.at,
-        json!({"detail": detail, "repaired": repaired}),
+        json!({
+            "detail": detail,
+            "repaired": gap.is_some(),
+            "by": by,
+            "gap_ms": gap.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX)),
+        }),
     )
 }
 
@@ -504,7 +510,7 @@ mod tests {
             ban_storm(now, 600),
             integrity_violation(now, "x"),
             state_degraded(now, &["x".to_owned()]),
-            ruleset_wiped(now, "x", true),
+            ruleset_wiped(now, "x", None, None),
             selftest_failed(now, "x"),
             firewall_stopped(now, "x", 0),
         ]

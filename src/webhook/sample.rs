@@ -63,7 +63,12 @@ fn made_up(kind: EventType, now: Now) -> Event {
             &["the state is not saved: cannot write /var/lib/verdictd/state.toml.new: No space left on device (os error 28)".to_owned()],
         ),
         EventType::RulesetWiped => {
-            event::ruleset_wiped(now, "table inet verdictd: it is gone; bans that go into it again: 17", true)
+            event::ruleset_wiped(
+                now,
+                "table inet verdictd: it is gone; bans that go into it again: 17",
+                Some("nft (pid 4711)"),
+                Some(Duration::from_millis(12)),
+            )
         }
         EventType::SelftestFailed => event::selftest_failed(
             now,

@@ -24,6 +24,7 @@ mod modes;
 mod odd;
 mod protected;
 mod pulse;
+mod reconcile;
 mod reload;
 mod scan_table;
 mod scans;

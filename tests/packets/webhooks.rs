@@ -204,6 +204,8 @@ fn what_is_wrong_with_the_engine_is_heard() {
             &true.into()
         )
     );
+    let by = wiped["by"].as_str().unwrap_or_default();
+    assert!(by.starts_with("nft (pid ") && wiped["gap_ms"].is_u64(), "{wiped}");
     engine.stop();
 }
 

@@ -86,7 +86,10 @@ impl Analyst {
         if !dry {
             for memory in awake.sources {
                 let source = memory.source;
-                let touched = |touch: &Touch| Record::Touch { source, touch: *touch };
+                let touched = |touch: &Touch| Record::Touch {
+                    source,
+                    touch: *touch,
+                };
                 work.records.extend(memory.touches.iter().map(touched));
                 let shard = shard_of(source, self.seed, self.workers.len() as u32);
                 if let Some(worker) = self.workers.get(shard as usize) {

@@ -11,11 +11,13 @@ use nftnl::{Batch, MsgType, ProtoFamily, Rule, Table};
 use super::alive;
 use super::encode::Encoder;
 use super::expression::c_string;
+use super::mend::{First, look, put};
 use super::messages;
 use super::model::{Chain, SetKind, Step};
-use super::readback::{Loaded, generation, read};
+use super::readback::{Loaded, read};
 use super::spec::{Backend, Family};
 use super::sys::Message;
+use super::uapi::{NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST};
 use super::{Ruleset, RulesetError, TABLE};
 use crate::kernel::netlink::{Messages, Netlink, NetlinkError};
 
@@ -47,10 +49,23 @@ pub struct KeptSet {
 /// In every case but [`RulesetError::ReadBack`] and a [`RulesetError::Netlink`] that calls the kernel's state
 /// unknown, nothing was changed.
 pub fn apply(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Applied, RulesetError> {
-    apply_if(netlink, ruleset, |_| true)
+    apply_if(netlink, ruleset, &[], |_| true)
 }
 
-/// The same, but only over the table that the caller has `seen` and made its plans upon.
+/// The same; sets of bans that are made hold the `first` of them at once.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_with(
+    netlink: &mut Netlink,
+    ruleset: &Ruleset,
+    first: First<'_>,
+) -> Result<Applied, RulesetError> {
+    apply_if(netlink, ruleset, first, |_| true)
+}
+
+/// The same, but only over the table that the caller has `seen` and made its plans upon; sets of bans that are made
+/// hold the `first` of them at once.
 ///
 /// # Errors
 /// [`RulesetError::Overtaken`] if by now its numbers are others: two engines that start at the same moment both
@@ -59,19 +74,23 @@ pub fn apply_over(
     netlink: &mut Netlink,
     ruleset: &Ruleset,
     seen: Option<&Loaded>,
+    first: First<'_>,
 ) -> Result<Applied, RulesetError> {
     let seen = seen.map(Loaded::numbers);
-    apply_if(netlink, ruleset, |found| found.map(Loaded::numbers) == seen)
+    apply_if(netlink, ruleset, first, |found| {
+        found.map(Loaded::numbers) == seen
+    })
 }
 
 fn apply_if(
     netlink: &mut Netlink,
     ruleset: &Ruleset,
+    first: First<'_>,
     expected: impl Fn(Option<&Loaded>) -> bool,
 ) -> Result<Applied, RulesetError> {
     let mut tries = 0;
     loop {
-        match apply_once(netlink, ruleset, &expected) {
+        match apply_once(netlink, ruleset, first, &expected) {
             // Somebody changed the table between our look and our batch.
             Err(RulesetError::Refused { source, .. }) if tries < TRIES && overtaken(&source) => tries += 1,
             result => return result,
@@ -79,7 +98,7 @@ fn apply_if(
     }
 }
 
-fn overtaken(error: &NetlinkError) -> bool {
+pub(super) fn overtaken(error: &NetlinkError) -> bool {
     matches!(
         error.errno(),
         Some(libc::ERESTART | libc::ENOENT | libc::EEXIST | libc::EBUSY)
@@ -89,28 +108,38 @@ fn overtaken(error: &NetlinkError) -> bool {
 fn apply_once(
     netlink: &mut Netlink,
     ruleset: &Ruleset,
+    first: First<'_>,
     expected: impl Fn(Option<&Loaded>) -> bool,
 ) -> Result<Applied, RulesetError> {
-    // Before the look: the batch made of it is refused if anything has changed since.
-    let generation = generation(netlink)?;
-    let found = read_to_change(netlink)?;
-    if !expected(found.as_ref()) {
+    let look = look(netlink)?;
+    if !expected(look.found.as_ref()) {
         return Err(RulesetError::Overtaken);
     }
-    let mut applied = Applied {
-        created: found.is_none(),
-        ..Applied::default()
-    };
-    let found = found.unwrap_or_default();
-    let ruleset = adopting(ruleset, &found, &mut applied);
-    keep(&ruleset, &found, &mut applied)?;
-    replace(&ruleset, &found).send_at(netlink, Some(generation))?;
+    let applied = put(netlink, ruleset, &look, first, true)?;
     let now = read(netlink)?.unwrap_or_default();
-    let differences = now.differences(&ruleset);
+    let differences = now.differences(&ruleset.with_ban_sets(&applied.adopted));
     if differences.is_empty() {
         Ok(applied)
     } else {
         Err(RulesetError::ReadBack(differences))
+    }
+}
+
+/// Whether this kernel has tables that belong to a socket and outlive it (flags owner and persist, Linux 6.9); tried
+/// in a table that is made and deleted within one transaction, so that nobody ever sees it.
+///
+/// # Errors
+/// If it could not be tried.
+pub fn probe_owner(netlink: &mut Netlink) -> Result<bool, RulesetError> {
+    let name = format!("{TABLE}_probe_{}", std::process::id());
+    let mut batch = Transaction::new();
+    let part = || "a table with an owner".to_owned();
+    batch.add(&messages::add_table(&name, OWNED), part);
+    batch.add(&messages::delete_table(&name), part);
+    match batch.send(netlink) {
+        Ok(()) => Ok(true),
+        Err(RulesetError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -170,14 +199,14 @@ fn probe(netlink: &mut Netlink, backend: Backend) -> Result<(), RulesetError> {
     }
     let mut batch = Transaction::new();
     let part = || format!("a rule that queues ({backend})");
-    batch.add(&messages::add_table(&name), part);
+    batch.add(&messages::add_table(&name, 0), part);
     batch.add(&chain, part);
     batch.add(&rule, part);
     batch.add(&messages::delete_table(&name), part);
     batch.send(netlink)
 }
 
-fn read_to_change(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
+pub(super) fn read_to_change(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError> {
     let found = read(netlink)?;
     match found.as_ref().and_then(|found| found.owner) {
         Some(portid) if portid != netlink.portid() => Err(RulesetError::Owned { portid }),
@@ -186,7 +215,7 @@ fn read_to_change(netlink: &mut Netlink) -> Result<Option<Loaded>, RulesetError>
 }
 
 /// The ruleset with every set of bans that is already there, or the bans in it would hold no more.
-fn adopting(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Ruleset {
+pub(super) fn adopting(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Ruleset {
     let wanted = ruleset.spec.ban_sets();
     applied.adopted = found.ban_sets.difference(&wanted).copied().collect();
     if applied.adopted.is_empty() {
@@ -196,12 +225,20 @@ fn adopting(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Ruleset
 }
 
 /// What is there and stays must be usable; what differs only in size is kept and told.
-fn keep(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Result<(), RulesetError> {
+pub(super) fn keep(
+    ruleset: &Ruleset,
+    found: &Loaded,
+    spare: bool,
+    applied: &mut Applied,
+) -> Result<(), RulesetError> {
     for set in &ruleset.sets {
         let (SetKind::Bans { size }, Some(there)) = (&set.kind, found.sets.get(&set.name)) else {
             continue;
         };
         if !there.fits(set) {
+            if !spare {
+                continue;
+            }
             let what = format!("set \"{}\"", set.name);
             return Err(RulesetError::Shape { what });
         }
@@ -227,9 +264,11 @@ fn keep(ruleset: &Ruleset, found: &Loaded, applied: &mut Applied) -> Result<(), 
 }
 
 /// The transaction that makes `ruleset` of what was found.
-fn replace(ruleset: &Ruleset, found: &Loaded) -> Transaction {
+pub(super) fn replace(ruleset: &Ruleset, found: &Loaded, flags: u32, first: First<'_>) -> Transaction {
     let mut batch = Transaction::new();
-    batch.add(&messages::add_table(TABLE), || format!("table inet {TABLE}"));
+    batch.add(&messages::add_table(TABLE, flags), || {
+        format!("table inet {TABLE}")
+    });
     for chain in &ruleset.chains {
         batch.add(&messages::add_chain(chain), || {
             format!("chain \"{}\"", chain.name)
@@ -238,7 +277,7 @@ fn replace(ruleset: &Ruleset, found: &Loaded) -> Transaction {
     for name in found.chains.keys() {
         batch.add(&messages::flush_chain(name), || format!("flush chain \"{name}\""));
     }
-    add_sets(&mut batch, ruleset, found);
+    add_sets(&mut batch, ruleset, found, first);
     add_rules(&mut batch, ruleset);
     for (name, chain) in &found.chains {
         let wanted = ruleset.chains.iter().any(|chain| chain.name == *name);
@@ -256,7 +295,7 @@ fn replace(ruleset: &Ruleset, found: &Loaded) -> Transaction {
     batch
 }
 
-fn add_sets(batch: &mut Transaction, ruleset: &Ruleset, found: &Loaded) {
+fn add_sets(batch: &mut Transaction, ruleset: &Ruleset, found: &Loaded, first: First<'_>) {
     for (set, id) in ruleset.sets.iter().zip(NAMED_SET_IDS..) {
         let part = || format!("set \"{}\"", set.name);
         let there = found.sets.get(&set.name);
@@ -266,6 +305,9 @@ fn add_sets(batch: &mut Transaction, ruleset: &Ruleset, found: &Loaded) {
         }
         if !stays {
             batch.add(&messages::add_set(set, id), part);
+            for message in messages::first_bans(&set.name, first) {
+                batch.add(&message, part);
+            }
         }
         if let SetKind::Filter(intervals) = &set.kind {
             if stays {
@@ -347,7 +389,7 @@ impl Transaction {
     }
 
     /// Sends it; if a `generation` is given, the kernel refuses (ERESTART) if its ruleset is another by now.
-    fn send_at(self, netlink: &mut Netlink, generation: Option<u32>) -> Result<(), RulesetError> {
+    pub(super) fn send_at(self, netlink: &mut Netlink, generation: Option<u32>) -> Result<(), RulesetError> {
         let (mut bytes, seqs, parts) = self.finish();
         if let Some(generation) = generation {
             tie(&mut bytes, generation);
@@ -378,6 +420,8 @@ fn tie(batch: &mut Vec<u8>, generation: u32) {
     batch.splice(BATCH_BEGIN as usize..BATCH_BEGIN as usize, attribute);
 }
 
+/// The flags of a table that is to have an owner.
+pub(super) const OWNED: u32 = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST;
 /// Bytes of the message that begins a batch: struct nlmsghdr and struct nfgenmsg.
 const BATCH_BEGIN: u32 = 20;
 /// linux/netfilter/nfnetlink.h, enum nfnl_batch_attributes.

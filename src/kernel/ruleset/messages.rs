@@ -2,18 +2,21 @@
 //! carries a comment, a timeout or a size, and its sets are added exclusively.
 
 use super::alive;
+use super::mend::First;
 use super::model::{Chain, Interval, Key, Set, SetKind};
-use super::spec::Family;
+use super::spec::{Family, parse_ban_set_name};
 use super::sys::Message;
 use super::uapi::*;
 use super::{BAN_GC_SECONDS, LIMIT_SET_SIZE, LIMIT_TIMEOUT_SECONDS, MARK, TABLE};
+use crate::core::prefix::Prefix;
 use crate::kernel::netlink::{Builder, nfnl_type};
+use crate::kernel::setelem;
 
-/// The table itself, marked as ours. Carries no flags, which wakes it if somebody made it dormant.
-pub(super) fn add_table(table: &str) -> Message {
+/// The table itself, marked as ours. `flags` never say dormant, which wakes it if somebody made it so.
+pub(super) fn add_table(table: &str, flags: u32) -> Message {
     let mut builder = message(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE);
     builder.put_str(NFTA_TABLE_NAME, table);
-    builder.put_be32(NFTA_TABLE_FLAGS, 0);
+    builder.put_be32(NFTA_TABLE_FLAGS, flags);
     builder.put(NFTA_TABLE_USERDATA, &comment(UDATA_COMMENT, MARK));
     Message::new(builder.bytes())
 }
@@ -100,6 +103,18 @@ pub(super) fn flush_set(name: &str) -> Message {
     builder.put_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
     builder.put_str(NFTA_SET_ELEM_LIST_SET, name);
     Message::new(builder.bytes())
+}
+
+/// Those of `bans` that belong into the set of bans called `name`, in messages of bounded size.
+pub(super) fn first_bans(name: &str, bans: First<'_>) -> Vec<Message> {
+    let Some((family, len)) = parse_ban_set_name(name) else {
+        return Vec::new();
+    };
+    let set = |target: &Prefix| (Family::of(target), target.len()) == (family, len);
+    let bans: Vec<_> = bans.iter().copied().filter(|(target, _)| set(target)).collect();
+    setelem::messages(&bans)
+        .map(|bytes| Message::new(&bytes))
+        .collect()
 }
 
 /// Fills an interval set, in messages of bounded size.

@@ -10,6 +10,7 @@ mod compare;
 mod encode;
 mod expression;
 mod lost;
+mod mend;
 mod messages;
 mod model;
 mod readback;
@@ -23,10 +24,11 @@ mod watch;
 
 use thiserror::Error;
 
-pub use self::apply::{Applied, KeptSet, apply, apply_over, delete, probe_backend};
+pub use self::apply::{Applied, KeptSet, apply, apply_over, apply_with, delete, probe_backend, probe_owner};
+pub use self::mend::{First, Look, look, mend};
 pub use self::readback::{Loaded, read};
 pub use self::spec::{Backend, Family, Layout, Spec, ban_set_name, parse_ban_set_name};
-pub use self::watch::TableWatch;
+pub use self::watch::{Culprit, TableWatch, Touch};
 use super::netlink::NetlinkError;
 
 /// Name of our table, of family inet.
@@ -36,6 +38,7 @@ pub const TABLE: &str = "verdictd";
 #[derive(Clone, Debug)]
 pub struct Ruleset {
     spec: Spec,
+    own: bool,
     sets: Vec<model::Set>,
     chains: Vec<model::Chain>,
 }
@@ -45,13 +48,54 @@ impl Ruleset {
     pub fn with_ban_sets<'a>(&self, more: impl IntoIterator<Item = &'a (Family, u8)>) -> Ruleset {
         let mut spec = self.spec.clone();
         spec.prefix_sets.extend(more);
-        Ruleset::build(&spec)
+        Ruleset::build(&spec).owned(self.own)
+    }
+
+    /// The same as a table that belongs to the socket that writes it (`own`), so that nobody else can change it; or
+    /// as one that anybody with the right may change.
+    pub fn owned(self, own: bool) -> Ruleset {
+        Ruleset { own, ..self }
+    }
+
+    /// Whether it is to belong to the socket that writes it.
+    pub fn is_owned(&self) -> bool {
+        self.own
+    }
+
+    /// What of it can be loaded at once after a wipe, if not all: the kernel lets a rule with a target of xtables wait
+    /// until every element of the tables that were wiped is freed (nft_compat), which takes a set of 100,000 a tenth of
+    /// a second or two. None: all of it.
+    pub fn before_queues(&self) -> Option<Ruleset> {
+        let queues = |rule: &model::Rule| {
+            rule.steps
+                .iter()
+                .any(|step| matches!(step, model::Step::Queue { .. }))
+        };
+        let mut rest = self.clone();
+        for chain in &mut rest.chains {
+            chain.rules.retain(|rule| !queues(rule));
+        }
+        let waits = self.spec.backend == Backend::Xt
+            && self.chains.iter().any(|chain| chain.rules.iter().any(queues));
+        waits.then_some(rest)
+    }
+
+    /// The flags to write over what was found. A flag that outlives its owner can neither be given to a table that is
+    /// there nor taken from it, and who owns it cannot let go; only a table without owner that has it can be owned.
+    fn table_flags(&self, found: Option<&Loaded>) -> u32 {
+        let wanted = if self.own { apply::OWNED } else { 0 };
+        match found.map(|found| found.flags & apply::OWNED) {
+            None => wanted,
+            Some(0) => 0,
+            Some(there) => there | wanted,
+        }
     }
 
     /// The table that does what `spec` asks for.
     pub fn build(spec: &Spec) -> Ruleset {
         Ruleset {
             spec: spec.clone(),
+            own: false,
             sets: shape::sets(spec),
             chains: shape::chains(spec),
         }

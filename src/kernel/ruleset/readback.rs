@@ -274,6 +274,11 @@ impl Loaded {
         (self.seed, self.workers, self.queue_base, self.log_base)
     }
 
+    /// Whether it can have an owner: only a table that was made so can.
+    pub fn outlives_its_owner(&self) -> bool {
+        self.flags & NFT_TABLE_F_PERSIST != 0
+    }
+
     /// The numbers of the table; what it does not tell is taken from `otherwise`.
     pub fn layout(&self, otherwise: Layout) -> Layout {
         Layout {

@@ -7,6 +7,8 @@ pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
 pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
 pub(super) const NFTA_TABLE_OWNER: u16 = 7;
 pub(super) const NFTA_GEN_ID: u16 = 1;
+pub(super) const NFTA_GEN_PROC_PID: u16 = 2;
+pub(super) const NFTA_GEN_PROC_NAME: u16 = 3;
 pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;
 pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
@@ -59,6 +61,8 @@ pub(super) const NFTA_LOG_GROUP: u16 = 1;
 
 // include/uapi/linux/netfilter/nf_tables.h: values
 pub(super) const NFT_TABLE_F_DORMANT: u32 = 1;
+pub(super) const NFT_TABLE_F_OWNER: u32 = 2;
+pub(super) const NFT_TABLE_F_PERSIST: u32 = 4;
 pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
 pub(super) const NFT_SOCKET_WILDCARD: u32 = 2;

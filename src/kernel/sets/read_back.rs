@@ -130,7 +130,7 @@ impl Asked {
 
     /// Whether that is what was asked for at most `passed` ago, give or take [`TOLERANCE`].
     fn is_held(&self, held: Held, passed: Duration) -> bool {
-        let wanted = self.timeout.map(setelem::possible);
+        let wanted = self.timeout.map(setelem::as_held);
         match (wanted, held) {
             (None, Some(None)) => true,
             (Some(wanted), Some(Some(left))) => {
