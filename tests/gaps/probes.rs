@@ -149,12 +149,6 @@ impl Probes {
         }
     }
 
-    /// When that tick was.
-    pub(crate) fn when(&self, tick: u32) -> Instant {
-        let at = self.record.ticks().get(tick as usize).copied().unwrap_or(0);
-        self.record.begin + Duration::from_micros(at)
-    }
-
     /// Whether each kind has got through since `mark`: nothing holds them, and the witnesses see.
     pub(crate) fn all_pass(&self, mark: Mark) -> bool {
         self.leaks(mark).len() == Kind::ALL.len()

@@ -8,14 +8,14 @@ use rustix::process::Signal;
 use crate::common::engine::Engine;
 use crate::common::mutate::Dice;
 use crate::common::{count, ms};
-use crate::crowd::BANS;
+use crate::crowd::BANS_TO_START_FROM as BANS;
 use crate::probes::Kind;
 use crate::stage::{Stage, active, firewall};
 
 #[test]
 fn nothing_leaks_while_engines_are_stopped_and_started() {
     let stage = Stage::set();
-    let (mut engine, mark) = stage.engine(&firewall(""));
+    let (mut engine, mark) = stage.engine(&firewall(""), BANS);
     let rounds = count(RESTARTS, 1000);
     let begun = Instant::now();
     for _ in 0..rounds {
@@ -30,7 +30,7 @@ fn nothing_leaks_while_engines_are_stopped_and_started() {
 #[test]
 fn nothing_leaks_while_engines_are_killed_and_started() {
     let stage = Stage::set();
-    let (mut engine, mark) = stage.engine(&firewall(""));
+    let (mut engine, mark) = stage.engine(&firewall(""), BANS);
     let (rounds, mut dice, mut early) = (count(KILLS, 1000), Dice::new(0x6a95), 0);
     let (begun, mut start) = (Instant::now(), ms(200));
     for round in 0..rounds {
@@ -61,7 +61,7 @@ fn nothing_leaks_while_engines_are_killed_and_started() {
 #[test]
 fn nothing_leaks_while_an_engine_of_other_numbers_takes_the_table_over() {
     let stage = Stage::set();
-    let (mut engine, mark) = stage.engine(&firewall(""));
+    let (mut engine, mark) = stage.engine(&firewall(""), BANS);
     let rounds = count(TAKEOVERS, 200);
     for round in 0..rounds {
         let numbers = NUMBERS[round % NUMBERS.len()];
@@ -82,7 +82,7 @@ fn nothing_leaks_while_an_engine_of_other_numbers_takes_the_table_over() {
 
 /// Every ban is live, nobody was shut out, and without the table every probe gets through.
 fn ends_well(stage: &Stage, engine: Engine<'_>) {
-    assert_eq!(active(&engine), BANS as u64, "{}", engine.log());
+    assert_eq!(active(&engine), BANS, "{}", engine.log());
     stage.nobody_was_shut_out("restarts");
     let _home = engine.stop();
     stage.clear();

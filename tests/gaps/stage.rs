@@ -1,4 +1,4 @@
-//! Attacker, host and client with all that is measured, and engines that start from a hundred thousand bans.
+//! Attacker, host and client with all that is measured, and engines that start from many bans.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::common::flow::talks;
 use crate::common::lab::{HOST, Lab};
 use crate::common::service::Echo;
 use crate::common::{ms, secs, within};
-use crate::crowd::{self, BANS};
+use crate::crowd;
 use crate::probes::{ALLOWED, Kind, Leaks, Mark, Probes, REFUSED};
 
 /// Firewall mode with the ports of the probes; `more` goes below.
@@ -48,12 +48,12 @@ impl Stage {
         stage
     }
 
-    /// An engine that starts from the hundred thousand bans, and holds every probe.
-    pub(crate) fn engine(&self, config: &str) -> (Engine<'_>, Mark) {
+    /// An engine that starts from so many bans, and holds every probe.
+    pub(crate) fn engine(&self, config: &str, bans: usize) -> (Engine<'_>, Mark) {
         let home = Home::new(config);
-        crowd::save(&home.state());
+        crowd::save(&home.state(), bans);
         let engine = Engine::start_in(&self.lab.host, home, &[]);
-        assert_eq!(active(&engine), BANS as u64, "{}", engine.log());
+        assert_eq!(active(&engine), bans, "{}", engine.log());
         let quiet = within(secs(10), || self.probes.quiet(ms(50)));
         assert!(
             quiet,
@@ -125,8 +125,8 @@ impl Stage {
 }
 
 /// How many bans are live, as the engine has it.
-pub(crate) fn active(engine: &Engine) -> u64 {
-    engine.json("stats")["bans"]["active"].as_u64().unwrap()
+pub(crate) fn active(engine: &Engine) -> usize {
+    engine.json("stats")["bans"]["active"].as_u64().unwrap() as usize
 }
 
 /// The value below which `percent` of them lie.
