@@ -36,22 +36,13 @@ impl Client {
         let (told, stop) = (Arc::<Mutex<Told>>::default(), Arc::<AtomicBool>::default());
         let mut staying = connect(lab.client(), HOST, ALLOWED).unwrap();
         staying.set_read_timeout(Some(PATIENCE)).unwrap();
-        let run = |mut step: Box<dyn FnMut(&Mutex<Told>) + Send>| {
-            let (told, stop) = (Arc::clone(&told), Arc::clone(&stop));
-            thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    step(&told);
-                    thread::sleep(ms(50));
-                }
-            })
-        };
         let ground = Arc::clone(lab);
         let threads = vec![
-            run(Box::new(move |told| come_and_go(&ground, told))),
-            run(Box::new(move |told| match echoes(&mut staying) {
+            run(&told, &stop, move |told| come_and_go(&ground, told)),
+            run(&told, &stop, move |told| match echoes(&mut staying) {
                 true => lock(told).words += 1,
                 false => lock(told).failed.push("the connection that stays open".into()),
-            })),
+            }),
         ];
         Client { told, stop, threads }
     }
@@ -67,6 +58,21 @@ impl Drop for Client {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
+}
+
+/// `step` twenty times a second until told to stop.
+fn run(
+    told: &Arc<Mutex<Told>>,
+    stop: &Arc<AtomicBool>,
+    mut step: impl FnMut(&Mutex<Told>) + Send + 'static,
+) -> JoinHandle<()> {
+    let (told, stop) = (Arc::clone(told), Arc::clone(stop));
+    thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            step(&told);
+            thread::sleep(ms(50));
+        }
+    })
 }
 
 /// A SYN that waited in a queue when its engine was killed is lost: the client's own retransmission, after a second,

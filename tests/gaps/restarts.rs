@@ -98,6 +98,6 @@ const NUMBERS: [&str; 5] = [
     "workers = 2\nqueue_base = 4100\nlog_base = 4100\nseed = 8",
 ];
 /// In a debug build a start and a stop with so many bans take over a second.
-const RESTARTS: usize = 8;
-const KILLS: usize = 12;
+const RESTARTS: usize = 20;
+const KILLS: usize = 30;
 const TAKEOVERS: usize = 5;

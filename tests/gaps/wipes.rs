@@ -47,7 +47,17 @@ pub(crate) enum Wipe {
 }
 
 impl Wipe {
-    pub(crate) const PARTS: [Wipe; 5] = [Wipe::Table, Wipe::Set, Wipe::Chain, Wipe::Rule, Wipe::Dormant];
+    #[allow(dead_code, reason = "for a table with an owner")]
+    pub(crate) const ALL: [Wipe; 6] = [
+        Wipe::Flush,
+        Wipe::Table,
+        Wipe::Set,
+        Wipe::Chain,
+        Wipe::Rule,
+        Wipe::Dormant,
+    ];
+    /// Of which something stays, or all but our table.
+    const PARTS: [Wipe; 5] = [Wipe::Table, Wipe::Set, Wipe::Chain, Wipe::Rule, Wipe::Dormant];
 
     /// What an administrator would type.
     pub(crate) fn command(self, ns: &Namespace) -> String {
@@ -106,7 +116,7 @@ fn wiped(stage: &Stage, engine: &Engine<'_>, wipe: Wipe, rounds: usize) -> Vec<G
 }
 
 /// The table without elements, counters and handles, in whatever order its parts are listed.
-fn shape(host: &Namespace) -> Vec<String> {
+pub(crate) fn shape(host: &Namespace) -> Vec<String> {
     let listing = host.nft_list(&["-s", "-t", "list", "table", "inet", "verdictd"]);
     let mut lines: Vec<String> = listing.lines().map(str::to_owned).collect();
     lines.sort();
@@ -160,5 +170,5 @@ fn ends_well(stage: &Stage, engine: Engine<'_>) {
 }
 
 const LIMIT: Duration = secs(15);
-const FLUSHES: usize = 10;
-const PARTS: usize = 2;
+const FLUSHES: usize = 20;
+const PARTS: usize = 3;
