@@ -83,7 +83,10 @@ fn come_and_go(lab: &Lab, told: &Mutex<Told>) {
     let talked = loop {
         tries += 1;
         match connect(lab.client(), HOST, ALLOWED) {
-            Ok(mut stream) => break echoes(&mut stream),
+            Ok(mut stream) => {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                break echoes(&mut stream);
+            }
             // `connect` gives up after one retransmission.
             Err(_) if begun.elapsed() < PATIENCE => {}
             Err(_) => break false,

@@ -54,11 +54,12 @@ impl Stage {
         crowd::save(&home.state(), bans);
         let engine = Engine::start_in(&self.lab.host, home, &[]);
         assert_eq!(active(&engine), bans, "{}", engine.log());
+        let ready = self.probes.mark();
         let quiet = within(secs(10), || self.probes.quiet(ms(50)));
         assert!(
             quiet,
-            "{:?}\n{}",
-            self.probes.leaks(self.probes.mark()),
+            "{}\n{}",
+            self.in_words(&self.probes.leaks(ready)),
             engine.log()
         );
         (engine, self.probes.forget())
