@@ -20,11 +20,11 @@ fn nothing_leaks_whoever_flushes_a_table_that_is_ours_alone() {
         for wipe in Wipe::ALL {
             let tried = host.run(Command::new("nft").arg(wipe.command(host)), secs(10));
             refused += usize::from(!tried.status.success());
+            assert_eq!(shape(host), whole, "after {wipe:?}\n{}", engine.log());
         }
     }
     let what = format!("{rounds} times each of {:?}, {refused} refused", Wipe::ALL);
     stage.nothing_leaked(&what, mark, &Kind::ALL);
-    assert_eq!(shape(host), whole, "{}", engine.log());
     // The table outlives its owner, and the next engine becomes it.
     let rounds = count(RESTARTS, 100);
     for round in 0..rounds {
