@@ -97,7 +97,7 @@ const NUMBERS: [&str; 5] = [
     "workers = 2\nseed = 7",
     "workers = 2\nqueue_base = 4100\nlog_base = 4100\nseed = 8",
 ];
-/// In a debug build a start and a stop with so many bans take over a second.
+/// In a debug build a start and a stop take most of a second.
 const RESTARTS: usize = 20;
 const KILLS: usize = 30;
 const TAKEOVERS: usize = 5;
