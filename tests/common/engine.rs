@@ -192,7 +192,8 @@ impl<'a> Engine<'a> {
         ns.run(&mut home.command(), START_LIMIT)
     }
 
-    fn spawn(ns: &'a Namespace, home: Home, change: impl FnOnce(&mut Command)) -> Engine<'a> {
+    /// Starts one and does not wait for it.
+    pub(crate) fn spawn(ns: &'a Namespace, home: Home, change: impl FnOnce(&mut Command)) -> Engine<'a> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -219,7 +220,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn wait_ready(&mut self) -> Result<(), String> {
+    /// Waits until one that was only spawned is ready.
+    pub(crate) fn wait_ready(&mut self) -> Result<(), String> {
         let end = Instant::now() + START_LIMIT;
         loop {
             match self

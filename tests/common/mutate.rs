@@ -9,7 +9,8 @@ impl Dice {
         Dice(seed)
     }
 
-    fn roll(&mut self, sides: usize) -> usize {
+    /// One of `sides`, from 0 on.
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
