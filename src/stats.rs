@@ -87,6 +87,8 @@ pub struct WorkerStats {
     pub refusals_lost: Counter,
     /// Attempts that nobody could be told of, because the channel was full.
     pub attempts_lost: Counter,
+    /// What speaks for or against sources and was not handed to the journal: it is in the next snapshot.
+    pub activity_lost: Counter,
     /// Sources remembered now.
     pub tracked: Counter,
     /// Sources forgotten because the table was full.
@@ -163,6 +165,8 @@ pub struct Stats {
     pub completions_lost: Tally,
     /// Attempts that conntrack was not asked about, because there were too many.
     pub attempts_unasked: Tally,
+    /// The same that the journal had no room for.
+    pub activity_unwritten: Tally,
     /// Packets that passed unjudged because their worker did not beat, as far as they were counted by now.
     pub unjudged: Tally,
     /// When the engine started.
@@ -183,6 +187,7 @@ impl Stats {
             completions: Tally::default(),
             completions_lost: Tally::default(),
             attempts_unasked: Tally::default(),
+            activity_unwritten: Tally::default(),
             unjudged: Tally::default(),
             started,
         }
@@ -200,6 +205,7 @@ impl Stats {
             completions: self.completions.get(),
             completions_lost: self.completions_lost.get(),
             attempts_unasked: self.attempts_unasked.get(),
+            activity_unsaved: self.activity_unwritten.get(),
             unjudged: self.unjudged.get(),
             ..StatsReport::default()
         };
@@ -243,6 +249,7 @@ pub struct StatsReport {
     pub completions_lost: u64,
     pub attempts_unasked: u64,
     pub attempts_lost: u64,
+    pub activity_unsaved: u64,
     pub unjudged: u64,
     pub latency: Latencies,
 }
@@ -267,6 +274,7 @@ impl StatsReport {
         self.facts_dropped += worker.facts_dropped.get();
         self.refusals_lost += worker.refusals_lost.get();
         self.attempts_lost += worker.attempts_lost.get();
+        self.activity_unsaved += worker.activity_lost.get();
         self.tracked += worker.tracked.get();
         self.evicted += worker.evicted.get();
         self.batches += worker.batches.get();

@@ -378,6 +378,10 @@ fn print_losses(losses: &Losses, style: Style, out: &mut dyn Write) -> io::Resul
             "offences told again because the analyst was busy",
         ),
         (
+            losses.activity_unsaved,
+            "counted probes that only the next snapshot holds: they came too fast",
+        ),
+        (
             losses.refusals_lost,
             "refused packets that are missing in the log: they came too fast",
         ),

@@ -358,6 +358,8 @@ pub struct Losses {
     pub verdict_errors: u64,
     /// Facts that found the analyst's channel full.
     pub facts_dropped: u64,
+    /// Counted probes and completed handshakes that the journal does not hold, but the next snapshot.
+    pub activity_unsaved: u64,
     /// Refused packets that are missing in the log of corporate mode.
     pub refusals_lost: u64,
     /// Set changes that the kernel refused.
@@ -375,6 +377,7 @@ impl Losses {
             parse_errors: report.parse_errors,
             verdict_errors: report.verdict_errors,
             facts_dropped: report.facts_dropped,
+            activity_unsaved: report.activity_unsaved,
             refusals_lost: report.refusals_lost,
             enforcement_errors: report.enforcement_errors,
             storm_refusals: report.storm_refusals,

@@ -235,6 +235,11 @@ impl Ledger {
         self.bans.iter().map(|(target, _)| *target).collect()
     }
 
+    /// Where `source` stands on the ladders; none: it never offended, or that is forgotten.
+    pub fn standing(&self, source: &Prefix) -> Option<Standing> {
+        self.records.get(source).map(|record| record.standing(*source))
+    }
+
     /// Ladder positions, `limit` table slots at a time: from `cursor` on (0 at first), and where to go on, if
     /// there is more.
     pub fn standings(&self, cursor: usize, limit: usize) -> (Vec<Standing>, Option<usize>) {

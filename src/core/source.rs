@@ -112,6 +112,11 @@ impl Source {
             .filter_map(|touch| touch.what.port())
     }
 
+    /// The last touch.
+    pub fn latest(&self) -> Option<Touch> {
+        self.touches.as_slice().last().copied()
+    }
+
     /// How many touches it holds, as of the last one.
     pub fn len(&self) -> usize {
         self.touches.as_slice().len()

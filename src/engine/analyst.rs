@@ -18,7 +18,7 @@ use super::attack_lines::AttackLines;
 use super::enforcer::{Answer, Failure, Job, Report, Work};
 use super::handshakes::Word;
 use super::herald::Herald;
-use super::keeper::Errand;
+use super::notice::Notice;
 use super::protect::Protection;
 use super::storm::Storms;
 use super::unmade::Unmade;
@@ -34,11 +34,10 @@ use crate::core::shard::shard_of;
 use crate::core::verdict::{Ban, BanReason, Offence, Weight};
 use crate::kernel::host::Why;
 use crate::kernel::sets::Change;
-use crate::notify::log::NOTICE;
 use crate::notify::throttle::Throttle;
+use crate::state::Record;
 use crate::stats::Stats;
 use crate::webhook::event::{self, Ended};
-use crate::webhook::wire::Event;
 
 /// Whom an operator means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +131,6 @@ pub struct Analyst {
     watcher: Option<Sender<Word>>,
     herald: Herald,
     audit: Audit,
-    keeper: Option<Sender<Errand>>,
     failures_told: Throttle,
     trial: Option<Trial>,
 }
@@ -162,17 +160,8 @@ impl Analyst {
             watcher: None,
             herald: Herald::default(),
             audit: Audit::default(),
-            keeper: None,
             failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             trial: None,
-        }
-    }
-
-    /// Tells `keeper` when something is wrong that calls for a snapshot.
-    pub fn with_keeper(self, keeper: Sender<Errand>) -> Analyst {
-        Analyst {
-            keeper: Some(keeper),
-            ..self
         }
     }
 
@@ -248,9 +237,8 @@ impl Analyst {
     fn tick(&mut self, now: Instant) {
         self.end_stale_trial(now);
         for ban in self.ledger.expire(now) {
-            if let Some(event) = self.announce_end(&ban, Ended::Timeout) {
-                self.herald.hand_over(event);
-            }
+            let work = self.ended(&ban, Ended::Timeout, now);
+            self.submit(work);
             self.release(ban.source);
         }
         self.retry(now);
@@ -295,7 +283,7 @@ impl Analyst {
             // The worker cannot know of it and the kernel let the packet through: say it again to both.
             Err(Refusal::AlreadyBanned) => {
                 if let Some(ban) = self.ledger.get(&offence.source).cloned() {
-                    self.assert(&ban, None, now, None);
+                    self.assert(&ban, Work::default(), now);
                 }
             }
             // The worker needs no answer: it drops the source until its accusation has gone unanswered for a
@@ -317,17 +305,23 @@ impl Analyst {
             .map(|(_, port)| *port);
         let attack = self.attacks.under_way().find(|attack| Some(attack.port) == port);
         let event = self.herald.blocked(ban, offence, attack);
-        self.audit.note(|| What::ban(ban, offence, view(ban, now).until));
+        let until = view(ban, now).until;
+        self.audit.note(|| What::ban(ban, offence, until.clone()));
+        let mut work = Work {
+            records: self.records_of(ban),
+            events: event.map(|event| (ban.source, event)).into_iter().collect(),
+            done,
+            ..Work::default()
+        };
         let length = ban
             .remaining(now)
             .map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
         if ban.enforced {
             self.stats.bans_total.add(1);
-            let until = view(ban, now).until;
-            info!(
-                target: NOTICE, event = "ban", source = %ban.source, reason = %ban.reason, step = ban.step,
-                offences = ban.offences, until, "NOTICE [{}] Ban {}", ban.reason, ban.source
-            );
+            work.notices.push(Notice::Ban {
+                ban: ban.clone(),
+                until,
+            });
             debug!(
                 "banned {} for {length}, step {}, offence {}",
                 ban.source, ban.step, ban.offences
@@ -338,11 +332,17 @@ impl Analyst {
                 ban.reason, ban.source
             );
         }
-        self.assert(ban, event, now, done);
+        self.assert(ban, work, now);
     }
 
-    /// Makes kernel and workers agree with the ledger about `ban`; then others hear of `event`.
-    fn assert(&mut self, ban: &Ban, event: Option<Event>, now: Instant, done: Option<Answer>) {
+    /// What is remembered of a ban: itself, and the step that it took.
+    fn records_of(&self, ban: &Ban) -> Vec<Record> {
+        let standing = self.ledger.standing(&ban.source).map(Record::Standing);
+        standing.into_iter().chain([Record::Ban(ban.clone())]).collect()
+    }
+
+    /// Makes kernel and workers agree with the ledger about `ban`; then follows what else `work` is.
+    fn assert(&mut self, ban: &Ban, mut work: Work, now: Instant) {
         self.tell(&ban.source, || Order::Ban {
             source: ban.source,
             enforced: ban.enforced,
@@ -350,17 +350,15 @@ impl Analyst {
         if ban.enforced {
             // What the kernel refused before is asserted now.
             let untold = self.unmade.forget(&ban.source);
-            let event = event.or(untold);
-            let renew = Change::Renew {
+            if work.events.is_empty() {
+                work.events.extend(untold.map(|event| (ban.source, event)));
+            }
+            work.changes.push(Change::Renew {
                 target: ban.source,
                 timeout: ban.remaining(now),
-            };
-            self.submit(
-                vec![renew],
-                event.map(|event| (ban.source, event)).into_iter().collect(),
-                done,
-            );
+            });
         }
+        self.submit(work);
     }
 
     /// Attempts of many sources on one port, each of them harmless by itself.
@@ -396,7 +394,7 @@ impl Analyst {
             Command::BannedSince { since, count, to } => {
                 let _ = to.send(self.banned_since(since, count));
             }
-            Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted)),
+            Command::Protect(reasons) => self.protect(Protection::of(reasons, &self.policy.trusted), now),
             Command::Policy(policy) => self.go_over_to(policy, now),
             Command::Attacks { to } => {
                 let attacks = self.attacks.under_way().map(|attack| AttackView::of(attack, now));
@@ -445,7 +443,6 @@ impl Analyst {
         }
         let ban = self.ledger.manual(target, length, note, &self.policy, now);
         let reply = Reply::Banned(Box::new(view(&ban, now)));
-        self.save_soon();
         self.enact(&ban, None, now, Some(Answer { to, reply }));
     }
 
@@ -474,23 +471,16 @@ impl Analyst {
             return;
         }
         let reply = Reply::Unbanned(lifted.iter().map(|ban| view(ban, now)).collect());
-        self.save_soon();
-        let mut events = Vec::new();
+        let mut work = Work {
+            done: Some(Answer { to, reply }),
+            ..Work::default()
+        };
         for ban in &lifted {
-            let event = self.announce_end(ban, Ended::Manual);
-            events.extend(event.map(|event| (ban.source, event)));
+            work.join(self.lifted(ban, Ended::Manual, now));
             self.attacks.forget(ban.source);
             self.release(ban.source);
         }
-        let enforced = lifted.iter().filter(|ban| ban.enforced);
-        let changes: Vec<Change> = enforced
-            .map(|ban| Change::Remove { target: ban.source })
-            .collect();
-        if changes.is_empty() {
-            let _ = to.send(reply);
-        } else {
-            self.submit(changes, events, Some(Answer { to, reply }));
-        }
+        self.submit(work);
     }
 
     /// Evidence, ladder and live bans stay; what the new policy would have done with them in the past is not
@@ -502,10 +492,8 @@ impl Analyst {
             worker.order(Order::Policy(Arc::clone(&self.policy)));
         }
         self.tell_watcher(|| Word::Policy(Arc::clone(&self.policy)));
-        self.protect(Protection::of(
-            self.protection.reasons.to_vec(),
-            &self.policy.trusted,
-        ));
+        let protection = Protection::of(self.protection.reasons.to_vec(), &self.policy.trusted);
+        self.protect(protection, now);
         for ban in self.ledger.switch(self.policy.enforce, &self.policy, now) {
             match ban.enforced {
                 true => self.enact(&ban, None, now, None),
@@ -514,19 +502,21 @@ impl Analyst {
                         source: ban.source,
                         enforced: false,
                     });
-                    // It was in force until now.
+                    // It was in force until now, and is remembered as what would be a ban.
+                    let records = self.records_of(&ban);
                     let ended = Ban {
                         enforced: true,
                         ..ban
                     };
-                    self.lift_in_kernel(&ended, Ended::Manual);
+                    let work = self.lifted(&ended, Ended::Manual, now);
+                    self.submit(Work { records, ..work });
                 }
             }
         }
     }
 
     /// Who becomes protected is unbanned at once.
-    fn protect(&mut self, protection: Protection) {
+    fn protect(&mut self, protection: Protection, now: Instant) {
         self.protection = protection;
         for worker in &self.workers {
             worker.order(Order::Guard(Arc::clone(&self.protection.guard)));
@@ -535,43 +525,47 @@ impl Analyst {
         let mut freed = self.ledger.targets();
         freed.retain(|source| self.protection.forbids(source).is_some());
         freed.sort_unstable();
-        if !freed.is_empty() {
-            self.save_soon();
-        }
         for source in freed {
             if let Some(ban) = self.ledger.lift(&source) {
-                self.lift_in_kernel(&ban, Ended::Protected);
+                let work = self.lifted(&ban, Ended::Protected, now);
+                self.submit(work);
                 self.release(source);
             }
         }
     }
 
-    fn lift_in_kernel(&mut self, ban: &Ban, why: Ended) {
-        let event = self.announce_end(ban, why);
-        if ban.enforced {
-            let events = event.map(|event| (ban.source, event)).into_iter().collect();
-            self.submit(vec![Change::Remove { target: ban.source }], events, None);
+    /// What follows from the end of `ban` before its time.
+    fn lifted(&mut self, ban: &Ban, why: Ended, now: Instant) -> Work {
+        let removal = ban.enforced.then_some(Change::Remove { target: ban.source });
+        Work {
+            changes: removal.into_iter().collect(),
+            ..self.ended(ban, why, now)
         }
     }
 
-    /// Tells people that `ban` ended, and returns what other systems are to hear once it ended in the kernel.
-    fn announce_end(&mut self, ban: &Ban, why: Ended) -> Option<Event> {
+    /// What follows from the end of `ban`, of which the kernel knows or is to be told.
+    fn ended(&mut self, ban: &Ban, why: Ended, now: Instant) -> Work {
         if self.is_tested(&ban.source) {
-            return None;
+            return Work::default();
         }
         let event = self.herald.unblocked(ban, why);
         // Of what the kernel never took nobody heard that it began.
         let began = self.unmade.silence(&ban.source).is_none();
         let why = why.word();
         self.audit.note(|| What::unban(ban, why));
-        if ban.enforced {
-            info!(
-                target: NOTICE, event = "unban", source = %ban.source, reason = %ban.reason, step = ban.step,
-                why, "NOTICE [{}] Unban {}", ban.reason, ban.source
-            );
-        }
         debug!("the ban of {} ended: {why}", ban.source);
-        event.filter(|_| began)
+        let notice = ban.enforced.then(|| Notice::Unban {
+            ban: ban.clone(),
+            why,
+        });
+        let event = event.filter(|_| began).map(|event| (ban.source, event));
+        let (source, at) = (ban.source, now);
+        Work {
+            records: vec![Record::Lift { source, at }],
+            notices: notice.into_iter().collect(),
+            events: event.into_iter().collect(),
+            ..Work::default()
+        }
     }
 
     fn note(&mut self, report: Report, now: Instant) {
@@ -603,21 +597,13 @@ impl Analyst {
             && let Some(ban) = self.ledger.lift(&failure.target)
         {
             // Should the kernel hold an older one, that ends as well: ledger and kernel are to agree.
-            self.lift_in_kernel(&ban, Ended::Manual);
+            let work = self.lifted(&ban, Ended::Manual, now);
+            self.submit(work);
             self.release(ban.source);
             return;
         }
         self.unmade.refuse(failure.target, failure.untold, now);
         self.count_refused();
-        self.save_soon();
-    }
-
-    /// What the kernel cannot give back after a crash: why it is so, or that it is no more.
-    fn save_soon(&self) {
-        if let Some(keeper) = &self.keeper {
-            // A full channel holds the same errand already.
-            let _ = keeper.try_send(Errand::Soon);
-        }
     }
 
     /// Every ban of the ledger goes into the kernel's sets again, which may be empty.
@@ -643,7 +629,10 @@ impl Analyst {
             changes.len()
         );
         self.herald.tell(|now| event::ruleset_wiped(now, &detail, whole));
-        self.submit(changes, Vec::new(), None);
+        self.submit(Work {
+            changes,
+            ..Work::default()
+        });
     }
 
     /// The ledger is the truth: what the kernel refused is asserted again, or removed if it ended meanwhile.
@@ -665,19 +654,18 @@ impl Analyst {
             });
             events.extend(untold.map(|event| (target, event)));
         }
-        self.submit(changes, events, None);
+        self.submit(Work {
+            changes,
+            events,
+            ..Work::default()
+        });
     }
 
     fn count_refused(&self) {
         self.stats.bans_refused.set(self.unmade.waiting() as u64);
     }
 
-    fn submit(&self, changes: Vec<Change>, events: Vec<(Prefix, Event)>, done: Option<Answer>) {
-        let work = Work {
-            changes,
-            events,
-            done,
-        };
+    fn submit(&self, work: Work) {
         // The enforcer leaves only after the analyst.
         let _ = self.jobs.send(Job::Change(work));
     }

@@ -33,7 +33,8 @@ use super::refusals;
 use super::reload::Reloader;
 use super::report::Reporter;
 use super::restore::Kept;
-use super::worker::{Ears, Handle, Order, Worker};
+use super::scribe::{Desk, Scribe, Task};
+use super::worker::{Ears, Handle, Order, Tap, Worker};
 use crate::audit::log::{Audit, Paths};
 use crate::audit::record::What;
 use crate::audit::{self};
@@ -166,6 +167,8 @@ struct Engine {
     analyst: JoinHandle<()>,
     jobs: Sender<Job>,
     enforcer: JoinHandle<Netlink>,
+    tasks: Sender<Task>,
+    scribe: JoinHandle<()>,
     keeper: JoinHandle<()>,
     errands: Sender<Errand>,
     followers: [JoinHandle<()>; 3],
@@ -223,6 +226,7 @@ impl Engine {
             restored,
             judges,
             health,
+            generations,
             loaded,
             manner,
             eyes,
@@ -249,11 +253,14 @@ impl Engine {
         let (attempt_sender, attempts) = bounded(handshakes::CHANNEL);
         let (counted_sender, counted) = bounded(handshakes::COUNTED);
         let (word_sender, words) = unbounded();
+        let (activity_sender, activity) = bounded(ACTIVITY);
+        let (tasks, task_receiver) = unbounded();
         let ears = Ears {
             offences: offence_sender,
             attempts: attempt_sender,
             refusals: refusal_sender,
             herald: herald.clone(),
+            activity: Tap::new(activity_sender, now),
             gate: audit.gate(),
         };
         let (commands, command_receiver) = unbounded();
@@ -325,8 +332,19 @@ impl Engine {
             managed,
             job_receiver,
             report_sender,
-            herald.clone(),
+            tasks.clone(),
         );
+        let desk = Desk {
+            place: place.clone(),
+            tasks: task_receiver,
+            activity,
+            keeper: errands.clone(),
+            health: Arc::clone(&health),
+            herald: herald.clone(),
+            stats: Arc::clone(&stats),
+        };
+        let scribe = Scribe::begin(desk, generations.next);
+        let scribe = spawn("journal", &alarm, move || scribe.run())?;
         let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
             Arc::clone(&policy),
@@ -336,7 +354,6 @@ impl Engine {
             jobs.clone(),
             Arc::clone(&stats),
         )
-        .with_keeper(errands.clone())
         .with_watcher(word_sender)
         .with_herald(herald.clone())
         .with_audit(audit.clone());
@@ -354,6 +371,8 @@ impl Engine {
             seed: layout.seed,
             workers: handles.clone(),
             analyst: commands.clone(),
+            scribe: tasks.clone(),
+            generation: generations.loaded,
             health: Arc::clone(&health),
             herald: herald.clone(),
             errands: errand_receiver,
@@ -444,6 +463,8 @@ impl Engine {
             analyst,
             jobs,
             enforcer,
+            tasks,
+            scribe,
             keeper,
             errands,
             followers: [protector, reconciler, watcher],
@@ -576,7 +597,10 @@ impl Engine {
             debug!(?left, "webhooks");
         }
         let _ = self.jobs.send(Job::Stop);
-        let Some(mut netlink) = join(self.enforcer) else {
+        let netlink = join(self.enforcer);
+        let _ = self.tasks.send(Task::Stop);
+        join(self.scribe);
+        let Some(mut netlink) = netlink else {
             return;
         };
         if ephemeral && let Err(error) = ruleset::delete(&mut netlink) {
@@ -711,5 +735,7 @@ const OFFENCE_CHANNEL: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a stop waits for webhooks that are on their way.
 const LAST_SENDING: Duration = Duration::from_secs(2);
+/// What workers counted and the journal has not written yet: a second of it from two workers.
+const ACTIVITY: usize = 4096;
 /// Errands of the snapshot thread that wait for the one it is at.
 const ERRANDS: usize = 16;

@@ -3,6 +3,7 @@
 //!
 //! What the kernel refuses comes back as [`Failure`]: the ledger keeps the ban, the worker keeps dropping the
 //! source, and the change is tried again ([`RETRY`]). Only a ban that somebody waits for is withdrawn instead.
+//! What it did goes on to the [`scribe`](super::scribe), which writes it down and then reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +12,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use tracing::{error, warn};
 
-use super::herald::Herald;
+use super::notice::Notice;
+use super::scribe::{Entry, Task};
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec};
 use crate::kernel::sets::{BanSets, Change};
+use crate::state::Record;
 use crate::webhook::wire::Event;
 
 /// Work for the enforcer.
@@ -33,17 +36,22 @@ pub enum Job {
     Stop,
 }
 
-/// Set elements to add, renew or remove.
+/// Something that was decided: what the kernel is to do, and what follows when it has.
+#[derive(Default)]
 pub struct Work {
-    /// In this order.
+    /// Set elements to add, renew or remove, in this order; none if only the ledger changed.
     pub changes: Vec<Change>,
-    /// What other systems hear once the kernel has acknowledged the change of that target.
+    /// What is to be remembered of it.
+    pub records: Vec<Record>,
+    /// What people read.
+    pub notices: Vec<Notice>,
+    /// What other systems hear, unless the kernel refuses the change of that target.
     pub events: Vec<(Prefix, Event)>,
-    /// Who is told once the kernel has acknowledged them all.
+    /// Who is told.
     pub done: Option<Answer>,
 }
 
-/// A reply that is held back until the kernel has done what it reports.
+/// A reply that is held back until the kernel has done what it reports, and that is on the disk.
 pub struct Answer {
     /// Where it goes.
     pub to: Sender<Reply>,
@@ -90,7 +98,7 @@ pub struct Enforcer {
     managed: bool,
     jobs: Receiver<Job>,
     reports: Sender<Report>,
-    herald: Herald,
+    scribe: Sender<Task>,
 }
 
 impl Enforcer {
@@ -102,7 +110,7 @@ impl Enforcer {
         managed: bool,
         jobs: Receiver<Job>,
         reports: Sender<Report>,
-        herald: Herald,
+        scribe: Sender<Task>,
     ) -> Enforcer {
         Enforcer {
             netlink,
@@ -111,7 +119,7 @@ impl Enforcer {
             managed,
             jobs,
             reports,
-            herald,
+            scribe,
         }
     }
 
@@ -148,26 +156,14 @@ impl Enforcer {
             .iter()
             .flat_map(|work| work.changes.iter().copied())
             .collect();
-        if changes.is_empty() {
-            return;
-        }
-        let crowded = self.make_room(&changes);
-        let refused: BTreeMap<Prefix, String> = self
-            .sets
-            .apply(&changes)
-            .into_iter()
-            .map(
-                |(target, error)| match crowded.contains(&family_and_length(&target)) {
-                    true => (target, NO_ROOM.to_owned()),
-                    false => (target, error.to_string()),
-                },
-            )
+        let refused = self.change(&changes);
+        let mut untold: BTreeMap<Prefix, Event> = jobs
+            .iter_mut()
+            .flat_map(|work| {
+                work.events
+                    .extract_if(.., |(target, _)| refused.contains_key(target))
+            })
             .collect();
-        let events = jobs.iter_mut().flat_map(|work| std::mem::take(&mut work.events));
-        let (untold, told): (Vec<_>, Vec<_>) = events.partition(|(target, _)| refused.contains_key(target));
-        told.into_iter()
-            .for_each(|(_, event)| self.herald.hand_over(event));
-        let mut untold = BTreeMap::from_iter(untold);
         // The analyst hears of it before whoever asked, who may ask for the next thing at once.
         for (target, error) in &refused {
             self.report(Report::Refused(Failure {
@@ -177,18 +173,26 @@ impl Enforcer {
                 untold: untold.remove(target),
             }));
         }
-        for Work { changes, done, .. } in jobs {
-            let Some(answer) = done else { continue };
-            let failed = refused
-                .iter()
-                .find(|(target, _)| changes.iter().any(|change| change.target() == **target));
-            let reply = match failed {
-                None => answer.reply,
-                Some((target, error)) => Reply::refused(format!("{target}: {error}")),
-            };
-            // Whoever asked may have hung up.
-            let _ = answer.to.send(reply);
+        for work in jobs {
+            // The scribe leaves only after us.
+            let _ = self.scribe.send(Task::Write(work.entry(&refused)));
         }
+    }
+
+    /// Has the kernel do it; what it refused, and why.
+    fn change(&mut self, changes: &[Change]) -> BTreeMap<Prefix, String> {
+        if changes.is_empty() {
+            return BTreeMap::new();
+        }
+        let crowded = self.make_room(changes);
+        let refused = self.sets.apply(changes).into_iter();
+        let told = refused.map(
+            |(target, error)| match crowded.contains(&family_and_length(&target)) {
+                true => (target, NO_ROOM.to_owned()),
+                false => (target, error.to_string()),
+            },
+        );
+        told.collect()
     }
 
     fn report(&self, report: Report) {
@@ -289,6 +293,34 @@ impl Enforcer {
 }
 
 impl Work {
+    /// What follows when the kernel has done it, but for what it `refused`. A ban that was asked for and refused is not
+    /// to come back from the disk.
+    fn entry(mut self, refused: &BTreeMap<Prefix, String>) -> Entry {
+        let failed = self
+            .changes
+            .iter()
+            .find_map(|change| refused.get_key_value(&change.target()));
+        if let (Some(answer), Some((target, error))) = (&mut self.done, failed) {
+            answer.reply = Reply::refused(format!("{target}: {error}"));
+            self.records
+                .retain(|record| !matches!(record, Record::Ban(ban) if refused.contains_key(&ban.source)));
+        }
+        Entry {
+            records: self.records,
+            notices: self.notices,
+            events: self.events.into_iter().map(|(_, event)| event).collect(),
+            answer: self.done,
+        }
+    }
+
+    /// Adds what `other` is, but for its answer.
+    pub fn join(&mut self, other: Work) {
+        self.changes.extend(other.changes);
+        self.records.extend(other.records);
+        self.notices.extend(other.notices);
+        self.events.extend(other.events);
+    }
+
     fn answers_for_ban_of(&self, target: &Prefix) -> bool {
         let bans = |change: &Change| change.target() == *target && !change.is_removal();
         self.done.is_some() && self.changes.iter().any(bans)

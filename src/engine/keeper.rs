@@ -1,6 +1,6 @@
-//! The snapshot thread: by the interval of the mode, within a second when an operator bans or unbans or the kernel
-//! refuses a ban, when somebody asks, and at the end. It copies what workers and analyst hold a little at a time, so that no verdict waits, and streams it
-//! into the file. Whatever fails here, protection goes on.
+//! The snapshot thread: by the interval of the mode, within a second when the journal is too long or fails, when
+//! somebody asks, and at the end. It has another journal begun, copies what workers and analyst hold a little at a time,
+//! so that no verdict waits, and streams it into the file. Whatever fails here, protection goes on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use tracing::{debug, error, info};
 use super::analyst::Command;
 use super::clock;
 use super::herald::Herald;
+use super::scribe::{Task, Turned};
 use super::worker::{Handle, Order};
 use crate::control::wire::{Reply, SnapshotView};
 use crate::core::judge::Exported;
-use crate::state::{Place, SaveError, Saved, Snapshot};
+use crate::state::{Place, SaveError, Saved, Snapshot, forget_journals_before};
 use crate::webhook::event;
 
 /// What the keeper is told.
@@ -22,7 +23,7 @@ use crate::webhook::event;
 pub enum Errand {
     /// An operator wants a snapshot now.
     Snapshot { to: Sender<Reply> },
-    /// An operator's word, or a ban that the kernel refuses: save soon, once for all that come together.
+    /// The journal is too long, or lacks something: save soon, once for all that come together.
     Soon,
     /// Another interval from now on.
     Every(Duration),
@@ -43,6 +44,23 @@ struct Words {
     /// Of the last snapshot.
     saving: Option<String>,
     missing: Option<String>,
+    /// Of the journal, until a snapshot holds what it lacks.
+    journal: Option<String>,
+    /// How often writing the journal failed.
+    failures: u64,
+    /// Since when the journal has been waiting for the disk.
+    writing: Option<Instant>,
+    /// When trouble with the disk was last logged; none: there is none.
+    logged: Option<Instant>,
+}
+
+/// The journal's thread waits for the disk while this lives.
+pub struct AtWork<'a>(&'a Health);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.words().writing = None;
+    }
 }
 
 impl Health {
@@ -61,8 +79,70 @@ impl Health {
     /// Everything that is wrong, one sentence each.
     pub fn degraded(&self) -> Vec<String> {
         let words = self.words();
-        let saving = words.saving.iter().chain(&words.missing);
-        words.starting.iter().chain(saving).cloned().collect()
+        let waited = words.writing.map(|since| since.elapsed());
+        let hangs = waited.filter(|waited| *waited >= HANGS).map(|waited| {
+            format!(
+                "the journal has been waiting for the disk for {} s: bans are enforced and not yet reported",
+                waited.as_secs()
+            )
+        });
+        // One disk, one sentence.
+        let disk: Vec<&str> = [&words.saving, &words.journal]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        let disk = (!disk.is_empty()).then(|| disk.join("; "));
+        let standing = words.starting.iter().chain(&words.missing).cloned();
+        standing.chain(disk).chain(hangs).collect()
+    }
+
+    /// The journal begins to wait for the disk.
+    pub fn at_work(&self) -> AtWork<'_> {
+        self.words().writing = Some(Instant::now());
+        AtWork(self)
+    }
+
+    /// How often writing the journal failed.
+    pub fn failures(&self) -> u64 {
+        self.words().failures
+    }
+
+    /// Something is not in the journal.
+    pub fn journal_fails(&self, text: String) {
+        self.log(&text);
+        let mut words = self.words();
+        words.failures += 1;
+        words.journal = Some(text);
+    }
+
+    /// A snapshot holds everything up to where the journal had failed so often.
+    fn mended(&self, failures: u64) {
+        let mut words = self.words();
+        if words.failures == failures {
+            words.journal = None;
+        }
+        words.saving = None;
+    }
+
+    /// Once an hour while it lasts, for snapshot and journal together: it is one disk.
+    fn log(&self, text: &str) {
+        let (now, mut words) = (Instant::now(), self.words());
+        if words.logged.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
+            words.logged = Some(now);
+            error!("{text}; protection goes on, and it is tried again");
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        let words = self.words();
+        words.saving.is_some() || words.journal.is_some()
+    }
+
+    /// Whether there was trouble to log, which is over.
+    fn is_over(&self) -> bool {
+        let mut words = self.words();
+        words.journal.is_none() && words.logged.take().is_some()
     }
 
     fn words(&self) -> std::sync::MutexGuard<'_, Words> {
@@ -82,6 +162,10 @@ pub struct Keeper {
     pub workers: Box<[Handle]>,
     /// Who has the ledger.
     pub analyst: Sender<Command>,
+    /// Who has the journal.
+    pub scribe: Sender<Task>,
+    /// The number of the snapshot that was loaded, or written last.
+    pub generation: Option<u64>,
     /// Where failures show.
     pub health: Arc<Health>,
     /// To other systems.
@@ -94,28 +178,36 @@ impl Keeper {
     /// Saves until told to stop. The first snapshot is written at once: it holds the seed.
     pub fn run(mut self) {
         let mut next = Instant::now();
-        let (mut told, mut heralded) = (None, None);
+        let mut heralded = None;
         loop {
             self.tell(&mut heralded);
             match self.errands.recv_deadline(next) {
                 Ok(Errand::Snapshot { to }) => {
-                    let reply = self.save(&mut told);
+                    let reply = self.save();
                     // Whoever asked may have hung up.
                     let _ = to.send(reply);
                 }
                 Ok(Errand::Soon) => {
-                    next = next.min(Instant::now() + SETTLE);
+                    // A disk that is full is not asked every second.
+                    let pause = if self.health.is_failing() { RETRY } else { SETTLE };
+                    next = next.min(Instant::now() + pause);
                     continue;
                 }
                 Ok(Errand::Every(every)) => self.every = every,
                 Ok(Errand::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.save(&mut told);
+                    self.save();
                     self.tell(&mut heralded);
                     return;
                 }
-                Err(RecvTimeoutError::Timeout) => drop(self.save(&mut told)),
+                Err(RecvTimeoutError::Timeout) => drop(self.save()),
             }
-            next = Instant::now() + self.every;
+            let failing = self.health.is_failing();
+            next = Instant::now()
+                + if failing {
+                    self.every.min(RETRY)
+                } else {
+                    self.every
+                };
         }
     }
 
@@ -132,29 +224,21 @@ impl Keeper {
     }
 
     /// One snapshot; a failure is told once an hour and shown until it is over.
-    fn save(&self, told: &mut Option<Instant>) -> Reply {
+    fn save(&mut self) -> Reply {
         let begun = Instant::now();
         match self.write(begun) {
             Ok((saved, missing)) => {
                 let view = view(&saved, begun.elapsed(), &missing);
                 debug!(?saved, duration = ?begun.elapsed(), "snapshot");
-                if told.take().is_some() {
+                if self.health.is_over() {
                     info!("the state is saved again, to {}", saved.path.display());
                 }
-                let mut words = self.health.words();
-                words.saving = None;
-                words.missing = (!missing.is_empty()).then(|| missing.join("; "));
+                self.health.words().missing = (!missing.is_empty()).then(|| missing.join("; "));
                 Reply::Snapshot(Box::new(view))
             }
             Err(failure) => {
                 let text = format!("the state is not saved: {failure}");
-                if told.is_none_or(|told| begun.duration_since(told) >= TELL_EVERY) {
-                    *told = Some(begun);
-                    error!(
-                        "{text}; protection goes on, it is tried again every {}",
-                        seconds(self.every)
-                    );
-                }
+                self.health.log(&text);
                 self.health.words().saving = Some(text.clone());
                 Reply::refused(text)
             }
@@ -162,8 +246,11 @@ impl Keeper {
     }
 
     /// Sources first and bans last: who is banned meanwhile is then in the file as banned.
-    fn write(&self, now: Instant) -> Result<(Saved, Vec<String>), Failure> {
-        let mut snapshot = Snapshot::begin(&self.place, &clock::moment(), now, self.seed, 0)?;
+    fn write(&mut self, now: Instant) -> Result<(Saved, Vec<String>), Failure> {
+        // First: what is decided from now on is in another journal, and may be in the snapshot as well.
+        let turned = self.turn()?;
+        let (moment, seed) = (clock::moment(), self.seed);
+        let mut snapshot = Snapshot::begin(&self.place, &moment, now, seed, turned.generation)?;
         let mut missing = Vec::new();
         for (index, worker) in self.workers.iter().enumerate() {
             if !sources(worker, &mut snapshot)? {
@@ -173,7 +260,21 @@ impl Keeper {
             }
         }
         self.ledger(&mut snapshot)?;
-        Ok((snapshot.commit()?, missing))
+        let saved = snapshot.commit()?;
+        self.health.mended(turned.failures);
+        // The previous snapshot and the journals since then lose nothing either, should this one be damaged.
+        if let Some(previous) = self.generation.replace(turned.generation)
+            && let Err(error) = forget_journals_before(&self.place, previous)
+        {
+            debug!("journals that nobody needs stay: {error}");
+        }
+        Ok((saved, missing))
+    }
+
+    fn turn(&self) -> Result<Turned, Failure> {
+        let (to, turned) = bounded(1);
+        self.scribe.send(Task::Turn(to)).map_err(|_| Failure::Scribe)?;
+        Ok(turned.recv_timeout(PATIENCE).map_err(|_| Failure::Scribe)??)
     }
 
     fn ledger(&self, snapshot: &mut Snapshot) -> Result<(), Failure> {
@@ -231,6 +332,8 @@ fn sources(worker: &Handle, snapshot: &mut Snapshot) -> Result<bool, SaveError> 
 enum Failure {
     #[error("the analyst does not answer")]
     Analyst,
+    #[error("the journal does not answer, it may be waiting for the disk")]
+    Scribe,
     #[error(transparent)]
     Save(#[from] SaveError),
 }
@@ -247,10 +350,6 @@ fn view(saved: &Saved, took: Duration, missing: &[String]) -> SnapshotView {
     }
 }
 
-fn seconds(every: Duration) -> String {
-    format!("{} s", every.as_secs())
-}
-
 /// Sources or ports that one look at a worker's table takes: 0.1 ms of it, measured with a million sources.
 const SHARE: usize = 256;
 /// Ladder positions or bans that one look at the ledger takes.
@@ -259,5 +358,9 @@ const CHUNK: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long is waited for more of the kind before it is saved: at most one snapshot a second.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How soon a snapshot that failed is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+/// How long a sync may take before somebody hears of it: far longer than a disk that works hard.
+const HANGS: Duration = Duration::from_secs(5);
 /// How often a failure that lasts is told.
 const TELL_EVERY: Duration = Duration::from_secs(3600);

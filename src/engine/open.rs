@@ -14,7 +14,7 @@ use super::error::DaemonError;
 use super::handshakes::Eyes;
 use super::keeper::Health;
 use super::protect::{Follower, Protection};
-use super::restore::{Kept, Restored};
+use super::restore::{Generations, Kept, Restored};
 use super::room::Manner;
 use crate::config::Config;
 use crate::core::judge::Judge;
@@ -48,6 +48,8 @@ pub struct Opened {
     pub judges: Vec<Judge>,
     /// What is not well with the state.
     pub health: Arc<Health>,
+    /// The numbers of what was found there.
+    pub generations: Generations,
     /// The table that was found.
     pub loaded: Option<Loaded>,
     /// What this host has room for.
@@ -120,6 +122,7 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         spec,
         restored,
         judges,
+        generations: kept.generations,
         health: Arc::new(Health::new(kept.troubles)),
         loaded,
         manner,

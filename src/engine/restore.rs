@@ -32,6 +32,17 @@ pub struct Kept {
     state: Option<state::State>,
     /// What is wrong with it; `status` tells.
     pub troubles: Vec<String>,
+    /// Of snapshot and journals.
+    pub generations: Generations,
+}
+
+/// Numbers of snapshots, and of the journals that go on from them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Generations {
+    /// Of the snapshot that was loaded, if there was one.
+    pub loaded: Option<u64>,
+    /// Of the next journal.
+    pub next: u64,
 }
 
 /// What the engine starts from.
@@ -58,6 +69,10 @@ impl Kept {
             .chain(&loaded.troubles)
             .for_each(|line| warn!("{line}"));
         Kept {
+            generations: Generations {
+                loaded: loaded.generation,
+                next: loaded.next_generation,
+            },
             state: loaded.state,
             troubles: loaded.troubles,
         }

@@ -21,6 +21,7 @@ use crate::core::verdict::{Class, Offence, Reason, Verdict};
 use crate::kernel::beat::Heart;
 use crate::kernel::queue::{Feed, FeedConfig, FeedError, Packet};
 use crate::notify::refusals::Refusal;
+use crate::state::Record;
 use crate::stats::{Stats, WorkerStats};
 
 /// What the slow path tells a worker.
@@ -89,8 +90,43 @@ pub struct Ears {
     pub refusals: Sender<Refusal>,
     /// Other systems'.
     pub herald: Herald,
+    /// The journal's.
+    pub activity: Tap,
     /// Shut while nothing new may begin, because it could not be written down.
     pub gate: Gate,
+}
+
+/// The way to the journal for what speaks for or against sources that are not banned: so much a second, whatever comes.
+/// What finds no room is in the next snapshot.
+#[derive(Clone)]
+pub struct Tap {
+    to: Sender<Record>,
+    left: u32,
+    full_at: Instant,
+}
+
+impl Tap {
+    /// To the journal through `to`.
+    pub fn new(to: Sender<Record>, now: Instant) -> Tap {
+        Tap {
+            to,
+            left: MOST_A_SECOND,
+            full_at: now + SECOND,
+        }
+    }
+
+    /// Hands over what `record` makes, which is not made if there is no room; whether there was.
+    fn send(&mut self, now: Instant, record: impl FnOnce() -> Option<Record>) -> bool {
+        if now >= self.full_at {
+            (self.left, self.full_at) = (MOST_A_SECOND, now + SECOND);
+        }
+        if self.left == 0 {
+            return false;
+        }
+        let Some(record) = record() else { return true };
+        self.left -= 1;
+        self.to.try_send(record).is_ok()
+    }
 }
 
 /// A worker before it runs; see [`Worker::run`].
@@ -207,9 +243,15 @@ impl Worker {
                 }
                 Order::Retune(config, reply) => drop(reply.send(self.feed.retune(&config))),
                 Order::Completed(all) => {
-                    let now = Instant::now();
-                    all.iter()
-                        .for_each(|(addr, port)| self.judge.complete(*addr, *port, now));
+                    let at = Instant::now();
+                    for (addr, port) in all {
+                        let source = self.judge.complete(addr, port, at);
+                        let news = source.filter(|source| !self.tested.contains(source));
+                        let record = |source| Record::Completed { source, port, at };
+                        if news.is_some() && !self.ears.activity.send(at, || news.map(record)) {
+                            self.stats.workers[self.index].activity_lost.add(1);
+                        }
+                    }
                 }
                 Order::Services(services) => self.judge.set_services(services),
                 Order::Test(sources, ready) => {
@@ -305,7 +347,7 @@ fn publish(stats: &WorkerStats, feed: &Feed) {
 /// Parse, decide, count, tell.
 fn answer(
     judge: &mut Judge,
-    ears: &Ears,
+    ears: &mut Ears,
     tested: &[Prefix],
     stats: &WorkerStats,
     packet: &Packet<'_>,
@@ -323,6 +365,11 @@ fn answer(
         let counted = matches!(decision.reason, Reason::Counted | Reason::Offence);
         if counted {
             stats.evidence(probe.kind());
+            let touched = || judge.latest(probe.src);
+            let record = |(source, touch)| Record::Touch { source, touch };
+            if !ears.activity.send(now, || touched().map(record)) {
+                stats.activity_lost.add(1);
+            }
         }
         if counted || decision.attempt.is_some() {
             ears.herald.saw(probe, now);
@@ -361,5 +408,9 @@ fn tell(judge: &mut Judge, ears: &Ears, stats: &WorkerStats, offence: Box<Offenc
 ///
 /// [`BEAT_LASTS`]: crate::kernel::ruleset::alive::BEAT_LASTS
 const BEAT_EVERY: Duration = Duration::from_millis(250);
+/// What a worker tells the journal in a second: far more than honest clients do, and some 100 KB. A forged flood fills
+/// it, and what comes beyond it is in the next snapshot.
+const MOST_A_SECOND: u32 = 2_000;
+const SECOND: Duration = Duration::from_secs(1);
 /// A source is forgotten at most so long after its window ended, and a waking costs microseconds.
 const TIDY_EVERY: Duration = Duration::from_secs(1);

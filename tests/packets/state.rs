@@ -216,22 +216,73 @@ fn a_snapshot_is_taken_when_asked_for_and_by_the_interval() {
 }
 
 #[test]
-fn an_operators_word_is_saved_within_a_second_or_two() {
+fn what_was_acknowledged_outlives_a_kill_and_a_reboot_at_once() {
     let lab = Lab::new();
     let engine = Engine::start(&lab.host, FIREWALL);
-    let file = file_of(engine.home());
-    let holds = |text: &str| fs::read_to_string(&file).is_ok_and(|saved| saved.contains(text));
     engine.must(&["ban", ATTACKER, "--for", "1h", "--reason", "desk 4711"]);
     engine.must(&["ban", NEIGHBOUR, "--for", "1h"]);
-    assert!(within(secs(3), || holds("desk 4711")));
+    engine.must(&["ban", "198.51.100.0/24"]);
     engine.must(&["unban", NEIGHBOUR]);
+    let home = engine.kill9();
+    wipe(&lab);
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    let bans = engine.bans();
+    assert_eq!(bans.len(), 2, "{bans:?}");
+    assert_eq!(bans[0]["note"], "desk 4711");
+    assert_eq!(engine.kernel_bans("banned4"), [ATTACKER]);
+    assert_eq!(engine.kernel_bans("banned4_24"), ["198.51.100.0"]);
+    assert_eq!(degraded(&engine), "", "a journal is no damage");
+}
+
+#[test]
+fn a_ban_that_was_told_outlives_a_kill_and_so_do_its_step_and_what_was_half_done() {
+    let lab = Lab::new();
+    let config = with_ladder(FIREWALL, &["1s", "1h", "2h"]);
+    let engine = Engine::start(&lab.host, &config);
+    probe(&lab, 5001..=5012);
+    engine.wait_ban(ATTACKER);
+    assert!(engine.wait_free(ATTACKER, secs(10)));
+    assert!(within(secs(10), || engine.log().contains("Unban")));
+    Gun::new(&lab.attacker, ATTACKER6, HOST6).syns(5001..=5005);
+    assert!(within(secs(10), || engine.json("stats")["kinds"]["syn"].as_u64()
+        >= Some(13)));
+    let home = engine.kill9();
+    wipe(&lab);
+    let engine = Engine::start_in(&lab.host, home, &[]);
     assert!(
-        within(secs(3), || !holds(NEIGHBOUR)),
-        "a lifted ban would come back"
+        engine.bans().is_empty(),
+        "an ended ban came back: {:?}",
+        engine.bans()
     );
-    let engine = Engine::start_in(&lab.host, engine.kill9(), &[]);
-    assert_eq!(engine.bans().len(), 1);
-    assert_eq!(engine.bans()[0]["note"], "desk 4711");
+    probe(&lab, 6001..=6012);
+    let ban = engine.wait_ban(ATTACKER);
+    assert_eq!((&ban["step"], &ban["offences"]), (&2.into(), &2.into()));
+    Gun::new(&lab.attacker, ATTACKER6, HOST6).syns(5005..=5008);
+    engine.wait_ban(ATTACKER6_NET);
+}
+
+#[test]
+fn a_completed_handshake_outlives_a_kill() {
+    let lab = Lab::new();
+    let ports: Vec<u16> = (7001..=7006).collect();
+    let _echo = Echo::tcp(&lab.host, &ports);
+    let engine = Engine::start(&lab.host, DETECTION);
+    for port in &ports {
+        assert!(talks(&lab.attacker, HOST, *port));
+    }
+    assert!(within(
+        secs(10),
+        || engine.json("stats")["handshakes"]["completed"].as_u64() >= Some(6)
+    ));
+    std::thread::sleep(ms(300));
+    let home = engine.kill9();
+    wipe(&lab);
+    let engine = Engine::start_in(&lab.host, home, &[]);
+    // With what it completed there would be thirteen ports.
+    probe(&lab, 5001..=5007);
+    assert!(within(secs(10), || engine.json("stats")["kinds"]["syn"].as_u64()
+        >= Some(7)));
+    assert!(engine.bans().is_empty(), "{:?}", engine.bans());
 }
 
 #[test]
@@ -408,16 +459,22 @@ fn killed_at_any_moment_of_a_snapshot_it_starts_healthy() {
 }
 
 #[test]
-fn a_refused_ban_calls_for_a_snapshot() {
+fn a_ban_that_the_kernel_refuses_outlives_a_kill() {
     let lab = Lab::new();
-    let engine = Engine::start(&lab.host, &format!("{FIREWALL}\n[engine]\nban_set_size = 1\n"));
+    let config = format!("{FIREWALL}\n[engine]\nban_set_size = 1\n");
+    let engine = Engine::start(&lab.host, &config);
     let file = file_of(engine.home());
-    let holds = |text: &str| fs::read_to_string(&file).is_ok_and(|saved| saved.contains(text));
     engine.must(&["ban", NEIGHBOUR, "--for", "1h"]);
-    assert!(within(secs(3), || holds(NEIGHBOUR)));
     probe(&lab, 5001..=5012);
-    assert!(within(secs(4), || holds(ATTACKER)), "{}", engine.log());
+    engine.wait_ban(ATTACKER);
+    assert!(
+        within(secs(10), || engine.log().contains("Ban 10.77.0.1")),
+        "{}",
+        engine.log()
+    );
     assert_eq!(set_elements(&lab.host, "verdictd", "banned4"), [NEIGHBOUR]);
     let mode = fs::metadata(&file).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+    let engine = Engine::start_in(&lab.host, engine.kill9(), &[]);
+    assert!(engine.ban_of(ATTACKER).is_some(), "{:?}", engine.bans());
 }

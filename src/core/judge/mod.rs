@@ -162,22 +162,32 @@ impl Judge {
     }
 
     /// `addr` completed a handshake on TCP port `port`, which no longer speaks against it (unless the policy says
-    /// that it does). Saying it again changes nothing.
-    pub fn complete(&mut self, addr: IpAddr, port: u16, now: Instant) {
+    /// that it does). Saying it again changes nothing; the source, if it was not known to have completed one there.
+    pub fn complete(&mut self, addr: IpAddr, port: u16, now: Instant) -> Option<Prefix> {
         if self.guard.trusted.contains(addr) {
-            return;
+            return None;
         }
         let source = self.source_of(addr);
         let place = self.sources.find(&source);
         let place = place.unwrap_or_else(|| self.newcomer(source, now));
         let keep_counting = self.policy.count_completed;
-        if let Some(record) = self.sources.at_mut(place) {
-            record.complete(port);
-            if !keep_counting {
-                record.clear(port, &self.limits, now);
-            }
-            let rank = record.rank();
-            self.sources.touch(place, rank, now);
+        let record = self.sources.at_mut(place)?;
+        let news = !record.has_completed(Asked::Port(Proto::Tcp, port));
+        record.complete(port);
+        if !keep_counting {
+            record.clear(port, &self.limits, now);
+        }
+        let rank = record.rank();
+        self.sources.touch(place, rank, now);
+        news.then_some(source)
+    }
+
+    /// What the source of `addr` did last, if that counts toward an offence.
+    pub fn latest(&self, addr: IpAddr) -> Option<(Prefix, Touch)> {
+        let source = self.source_of(addr);
+        match &self.sources.get(&source)?.standing {
+            Standing::Watched(window) => window.latest().map(|touch| (source, touch)),
+            Standing::Accused { .. } => None,
         }
     }
 

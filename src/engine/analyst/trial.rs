@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use tracing::debug;
 
-use super::super::enforcer::{Answer, Failure, Job};
+use super::super::enforcer::{Answer, Failure, Job, Work};
 use super::super::worker::Order;
 use super::Analyst;
 use crate::control::selftest_view::{LONGEST, SelftestState, is_documentation};
@@ -105,7 +105,10 @@ impl Analyst {
         };
         if let Some(source) = tested.filter(switched) {
             self.ledger.lift(&source);
-            self.submit(vec![Change::Remove { target: source }], Vec::new(), None);
+            self.submit(Work {
+                changes: vec![Change::Remove { target: source }],
+                ..Work::default()
+            });
             self.release(source);
         }
     }
@@ -120,7 +123,7 @@ impl Analyst {
     /// What is told of a ban elsewhere is one line here that nobody sees who does not look for it.
     pub(super) fn enact_trial(&mut self, ban: &Ban, now: Instant) {
         debug!("self-test: {} is found out and banned", ban.source);
-        self.assert(ban, None, now, None);
+        self.assert(ban, Work::default(), now);
     }
 
     /// The tester is told instead of everybody else. It is not tried again: the test has failed by then.
@@ -166,7 +169,11 @@ impl Analyst {
         let _ = self.jobs.send(Job::Sweep);
         let changes = trial.sources.map(|target| Change::Remove { target });
         let reply = Reply::SelftestEnded {};
-        self.submit(changes.into(), Vec::new(), to.map(|to| Answer { to, reply }));
+        self.submit(Work {
+            changes: changes.into(),
+            done: to.map(|to| Answer { to, reply }),
+            ..Work::default()
+        });
     }
 }
 
