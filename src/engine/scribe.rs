@@ -285,3 +285,103 @@ const MOST_AT_ONCE: usize = 4096;
 const LONG: u64 = 32 << 20;
 /// Beyond that only what was decided goes into it: a disk that takes no snapshot is not to be filled by a flood.
 const MOST_ACTIVITY_BYTES: u64 = 2 * LONG;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::thread;
+
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::control::wire::Reply;
+
+    /// A scribe that ran over `tasks`, what it asked the keeper for, and how the state is.
+    fn ran(directory: &Path, tasks: Vec<Task>, counted: Vec<Record>) -> (Receiver<Errand>, Arc<Health>, u64) {
+        let (sender, receiver) = unbounded();
+        let (activity_sender, activity) = bounded(counted.len().max(1));
+        let (keeper, errands) = bounded(16);
+        let (health, stats) = (
+            Arc::new(Health::default()),
+            Arc::new(Stats::new(1, Instant::now())),
+        );
+        for record in counted {
+            activity_sender.try_send(record).unwrap();
+        }
+        drop(activity_sender);
+        tasks.into_iter().for_each(|task| sender.send(task).unwrap());
+        sender.send(Task::Stop).unwrap();
+        let desk = Desk {
+            place: Place::new(directory, None),
+            tasks: receiver,
+            activity,
+            keeper,
+            health: Arc::clone(&health),
+            herald: Herald::default(),
+            stats: Arc::clone(&stats),
+        };
+        let scribe = Scribe::begin(desk, 5);
+        thread::spawn(move || scribe.run()).join().unwrap();
+        let unwritten = stats.activity_unwritten.get();
+        (errands, health, unwritten)
+    }
+
+    fn lift(source: &str) -> Record {
+        Record::Lift {
+            source: source.parse().unwrap(),
+            at: Instant::now(),
+        }
+    }
+
+    fn write(source: &str, to: Sender<Reply>) -> Task {
+        Task::Write(Entry {
+            records: vec![lift(source)],
+            answer: Some(Answer {
+                to,
+                reply: Reply::refused(source),
+            }),
+            ..Entry::default()
+        })
+    }
+
+    fn size(directory: &Path, generation: u64) -> u64 {
+        let name = format!("state.toml.journal-{generation}");
+        fs::metadata(directory.join(name)).map_or(0, |facts| facts.len())
+    }
+
+    #[test]
+    fn everything_is_written_and_answered_and_a_turn_begins_another_file() {
+        let home = tempfile::tempdir().unwrap();
+        let (to, replies) = unbounded();
+        let (turn, turned) = bounded(1);
+        let tasks = vec![
+            write("192.0.2.1", to.clone()),
+            Task::Turn(turn),
+            write("192.0.2.2", to),
+        ];
+        let (errands, health, unwritten) = ran(home.path(), tasks, vec![lift("192.0.2.3")]);
+        assert_eq!(replies.iter().count(), 2);
+        assert_eq!(turned.recv().unwrap().unwrap().generation, 6);
+        let bare = tempfile::tempdir().unwrap();
+        ran(bare.path(), Vec::new(), Vec::new());
+        let header = size(bare.path(), 5);
+        assert!(header > 0 && size(home.path(), 5) > header && size(home.path(), 6) > header);
+        assert!(errands.is_empty() && unwritten == 0);
+        assert_eq!(health.degraded(), [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_reported_all_the_same_and_a_snapshot_asked_for() {
+        let home = tempfile::tempdir().unwrap();
+        let (to, replies) = unbounded();
+        let nowhere = home.path().join("gone");
+        let (errands, health, unwritten) =
+            ran(&nowhere, vec![write("192.0.2.1", to)], vec![lift("192.0.2.3")]);
+        assert_eq!(replies.iter().count(), 1);
+        assert!(matches!(errands.try_recv(), Ok(Errand::Soon)));
+        assert_eq!(unwritten, 1);
+        let said = health.degraded();
+        assert!(said.len() == 1 && said[0].contains("journal"), "{said:?}");
+    }
+}

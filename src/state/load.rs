@@ -1,4 +1,5 @@
-//! The newest generation that can be read. What cannot is set aside, never deleted, and said in a sentence.
+//! The newest generation that can be read, and the journals since. What cannot be read is set aside, never deleted, and
+//! said in a sentence.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,9 +7,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
+use super::aside::Aside;
+use super::fold::Fold;
 use super::journal::journals;
+use super::journal::read::{Reader, Told};
+use super::journal::record::{Beginning, JOURNAL_VERSION};
 use super::snapshot::PREVIOUS;
-use super::{Place, State, Unreadable, decode};
+use super::{MOST_JOURNAL_BYTES, Moment, Place, State, Unreadable, decode};
 
 /// What a start finds.
 #[derive(Debug, Default)]
@@ -32,64 +37,275 @@ pub struct Loaded {
 }
 
 /// Loads the state at `place`; at most `most_sources` windows of it. The current generation, else the previous
-/// one, else none: there is always an answer, and it never looks healthy when it is not.
+/// one, else none, and the journals since: there is always an answer, and it never looks healthy when it is not.
 pub fn load(place: &Place, most_sources: usize) -> Loaded {
-    let mut loaded = Loaded {
-        next_generation: journals(place).unwrap_or_default().last().map_or(0, |last| *last) + 1,
-        ..Loaded::default()
-    };
-    for suffix in ["", PREVIOUS] {
-        let name = place.named(suffix);
-        match attempt(place, &name, most_sources) {
-            Ok(None) => continue,
-            Ok(Some(state)) => {
-                loaded.took(place, &name, &state, !suffix.is_empty());
-                loaded.generation = Some(state.generation.unwrap_or(0));
-                loaded.next_generation = loaded.next_generation.max(state.generation.unwrap_or(0) + 1);
-                loaded.state = Some(state);
-                return loaded;
-            }
-            Err(Refused::Foreign) => loaded.notes.push(set_python_aside(place, &name)),
-            Err(Refused::Because(why)) => {
-                let shown = place.directory.join(&name);
-                let aside = set_aside(place, &name);
-                loaded
-                    .troubles
-                    .push(format!("{} cannot be used: {why}; {aside}", shown.display()));
-            }
+    Search::of(place, most_sources, false).run()
+}
+
+/// The same for a look: nothing is renamed, nothing is written.
+pub fn peek(place: &Place, most_sources: usize) -> Loaded {
+    Search::of(place, most_sources, true).run()
+}
+
+/// One look through a state directory.
+struct Search<'a> {
+    place: &'a Place,
+    most_sources: usize,
+    loaded: Loaded,
+    aside: Aside<'a>,
+    /// Troubles that end in what became of a file.
+    open: Vec<(usize, usize)>,
+}
+
+impl<'a> Search<'a> {
+    fn of(place: &'a Place, most_sources: usize, only_looks: bool) -> Search<'a> {
+        Search {
+            place,
+            most_sources,
+            loaded: Loaded::default(),
+            aside: Aside::of(place, only_looks),
+            open: Vec::new(),
         }
     }
-    if !loaded.troubles.is_empty() {
-        loaded.troubles.push(
-            "no saved state was usable: ladder positions, half-done scans and would-be bans are lost; bans \
-             that the kernel holds stay"
-                .into(),
-        );
+
+    fn run(mut self) -> Loaded {
+        let found = journals(self.place).unwrap_or_else(|error| {
+            self.trouble(format!(
+                "{} cannot be listed: {error}",
+                self.place.directory.display()
+            ));
+            Vec::new()
+        });
+        let state = self.snapshot();
+        let nothing_good = state.is_none() && !self.loaded.troubles.is_empty();
+        let generation = state.as_ref().map_or(0, |state| state.generation.unwrap_or(0));
+        self.loaded.generation = state.as_ref().map(|_| generation);
+        self.loaded.next_generation = found.last().copied().unwrap_or(0).max(generation) + 1;
+        let wanted: Vec<u64> = found.into_iter().filter(|found| *found >= generation).collect();
+        if generation > 0 && wanted.first() != Some(&generation) {
+            self.trouble(format!(
+                "{} is missing: what it held since the state was saved is lost",
+                self.shown(&self.place.journal(generation))
+            ));
+        }
+        self.fold(state, &wanted);
+        if nothing_good {
+            self.trouble(self.lost());
+        }
+        self.done()
     }
-    loaded
-}
 
-/// The same for a look: nothing is renamed or written.
-pub fn peek(place: &Place, most_sources: usize) -> Loaded {
-    load(place, most_sources)
-}
+    /// The newest snapshot that can be read.
+    fn snapshot(&mut self) -> Option<State> {
+        for suffix in ["", PREVIOUS] {
+            let name = self.place.named(suffix);
+            match attempt(self.place, &name, self.most_sources) {
+                Ok(None) => continue,
+                Ok(Some(state)) => {
+                    self.took(&name, &state, !suffix.is_empty());
+                    return Some(state);
+                }
+                Err(Refused::Foreign) if self.aside.only_looks() => {
+                    let note = format!("{} is of the Python system", self.shown(&name));
+                    self.loaded.notes.push(note);
+                }
+                Err(Refused::Foreign) => self.loaded.notes.push(set_python_aside(self.place, &name)),
+                Err(Refused::Because(why)) => {
+                    let number = self.aside.put(&name);
+                    self.unusable(&name, &why, number);
+                }
+            }
+        }
+        None
+    }
 
-impl Loaded {
-    fn took(&mut self, place: &Place, name: &str, state: &State, previous: bool) {
-        let saved_at = state.saved.wall;
+    fn took(&mut self, name: &str, state: &State, previous: bool) {
+        let (saved_at, shown) = (state.saved.wall, self.shown(name));
         if previous {
-            self.troubles.push(format!(
-                "the state is the previous generation, {}, saved at {saved_at}",
-                place.directory.join(name).display()
+            self.trouble(format!(
+                "the state is the previous generation, {shown}, saved at {saved_at}"
             ));
         }
         if state.skipped > 0 {
-            self.troubles.push(format!(
-                "{} records of {} make no sense or are too many, and were left out",
-                state.skipped,
-                place.directory.join(name).display()
+            self.trouble(format!(
+                "{} records of {shown} make no sense or are too many, and were left out",
+                state.skipped
             ));
         }
+    }
+
+    /// Goes through the journals and makes them one with the snapshot.
+    fn fold(&mut self, state: Option<State>, wanted: &[u64]) {
+        let mut fold = Fold::onto(state.as_ref().map(|state| &state.saved), self.most_sources);
+        let since = state.as_ref().filter(|state| state.generation.unwrap_or(0) == 0);
+        for generation in wanted {
+            self.journal(&mut fold, *generation, since.map(|state| &state.saved));
+        }
+        if fold.skipped > 0 {
+            self.trouble(format!(
+                "{} records of the journals are too many, and were left out",
+                fold.skipped
+            ));
+        }
+        self.loaded.state = match self.loaded.records {
+            0 => state,
+            _ => Some(fold.finish(state)),
+        };
+    }
+
+    /// Takes in one of them. `since` is when a snapshot was saved that names no journal: an older version wrote it, and
+    /// what was begun before it is older than it.
+    fn journal(&mut self, fold: &mut Fold, generation: u64, since: Option<&Moment>) {
+        let name = self.place.journal(generation);
+        let opened =
+            open(self.place, &name).and_then(|file| Ok(file.map(|file| Reader::of(file, generation))));
+        let (reader, beginning) = match opened {
+            Ok(None) => return,
+            Ok(Some(Ok(opened))) => opened,
+            Ok(Some(Err(error))) => return self.left(&name, &error.to_string()),
+            Err(Refused::Because(why)) => return self.left(&name, &why),
+            Err(Refused::Foreign) => return,
+        };
+        let moment = match beginning {
+            Beginning::Version(version) => {
+                let number = self.aside.put(&name);
+                let why = format!("it has format version {version}, this verdictd reads {JOURNAL_VERSION}");
+                return self.unusable(&name, &why, number);
+            }
+            Beginning::Moment(moment) => Some(moment),
+            Beginning::Damaged => None,
+        };
+        if let Some((begun, saved)) = moment.as_ref().zip(since)
+            && is_before(begun, saved)
+        {
+            let note = format!("{} is older than the state, and not used", self.shown(&name));
+            return self.loaded.notes.push(note);
+        }
+        fold.begin(moment.as_ref());
+        let (told, senseless, failed) = records(reader, fold);
+        self.loaded.journals += usize::from(told.records > 0);
+        self.loaded.records += told.records;
+        self.loaded.bytes += told.bytes - told.torn;
+        match failed {
+            Some(error) => self.left(&name, &format!("{error} after {} records", told.records)),
+            None => self.read(&name, told, senseless),
+        }
+    }
+
+    /// Says what a journal turned out to be.
+    fn read(&mut self, name: &str, told: Told, senseless: u64) {
+        let shown = self.shown(name);
+        if senseless > 0 {
+            self.trouble(format!(
+                "{senseless} records of {shown} make no sense, and were left out"
+            ));
+        }
+        if told.records == 0 && !told.is_headed {
+            match is_unfinished(told) {
+                true => self
+                    .loaded
+                    .notes
+                    .push(format!("{shown} was begun and holds nothing")),
+                false => {
+                    let number = self.aside.put(name);
+                    self.unusable(name, "nothing in it is a record", number);
+                }
+            }
+            return;
+        }
+        let why = if told.gave_up {
+            format!(
+                "only its first {} bytes were read",
+                told.bytes.min(MOST_JOURNAL_BYTES)
+            )
+        } else if told.torn > MOST_TORN {
+            format!("its last {} bytes are damaged", told.torn)
+        } else if told.holes > 0 {
+            format!("{} bytes in {} places of it are damaged", told.lost, told.holes)
+        } else if !told.is_headed {
+            "its beginning is damaged".into()
+        } else {
+            if told.torn > 0 {
+                self.loaded.notes.push(format!(
+                    "{shown} ends in {} bytes of a write that was cut short, as a crash leaves them",
+                    told.torn
+                ));
+            }
+            return;
+        };
+        let number = self.aside.put_copy(name);
+        self.pending(format!("{shown}: {why}, the rest of it was used"), number);
+    }
+
+    /// Something that is not a file of ours: nobody touches it.
+    fn left(&mut self, name: &str, why: &str) {
+        let shown = self.shown(name);
+        self.trouble(format!("{shown} cannot be used: {why}; it is left where it is"));
+    }
+
+    fn unusable(&mut self, name: &str, why: &str, number: usize) {
+        self.pending(format!("{} cannot be used: {why}", self.shown(name)), number);
+    }
+
+    /// A trouble that goes on with what became of the file.
+    fn pending(&mut self, words: String, number: usize) {
+        self.open.push((self.loaded.troubles.len(), number));
+        self.trouble(words);
+    }
+
+    fn trouble(&mut self, words: String) {
+        self.loaded.troubles.push(words);
+    }
+
+    fn lost(&self) -> String {
+        match self.loaded.records {
+            0 => "no saved state was usable: ladder positions, half-done scans and would-be bans are lost; bans that \
+                  the kernel holds stay"
+                .into(),
+            records => format!(
+                "no saved state was usable, only {records} records of its journals: what was before is lost, but bans \
+                 that the kernel holds stay"
+            ),
+        }
+    }
+
+    fn done(mut self) -> Loaded {
+        let became = self.aside.done();
+        for (trouble, number) in self.open {
+            let words = &mut self.loaded.troubles[trouble];
+            *words = format!("{words}; {}", became[number]);
+        }
+        self.loaded
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.place.directory.join(name).display().to_string()
+    }
+}
+
+/// Takes in what the file holds; how many records of it make no sense, and why it could not be read to its end.
+fn records(mut reader: Reader<File>, fold: &mut Fold) -> (Told, u64, Option<io::Error>) {
+    let mut senseless = 0;
+    let failed = loop {
+        match reader.next() {
+            Ok(Some(Some(entry))) => fold.take(entry),
+            Ok(Some(None)) => senseless += 1,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    (reader.told(), senseless, failed)
+}
+
+/// Whether a file without a beginning is no more than what a crash leaves of one that was just begun.
+fn is_unfinished(told: Told) -> bool {
+    told.bytes < super::journal::record::HEADER as u64
+}
+
+fn is_before(one: &Moment, other: &Moment) -> bool {
+    match (&one.boot, &other.boot) {
+        (Some(one), Some(other)) if one.id == other.id => one.up < other.up,
+        _ => one.wall < other.wall,
     }
 }
 
@@ -175,22 +391,13 @@ fn set_python_aside(place: &Place, name: &str) -> String {
     }
 }
 
-/// Renames a file to `.bad`, and the bad ones before it one further; [`BAD_KEPT`] are kept.
+/// Renames one file to `.bad`, and says so.
 fn set_aside(place: &Place, name: &str) -> String {
-    let bad = |nth: usize| match nth {
-        0 => place.directory.join(place.named(".bad")),
-        nth => place.directory.join(place.named(&format!(".bad.{nth}"))),
-    };
-    for nth in (1..BAD_KEPT).rev() {
-        // What is not there needs no place; what cannot be moved is told by the last rename.
-        let _ = std::fs::rename(bad(nth - 1), bad(nth));
-    }
-    match std::fs::rename(place.directory.join(name), bad(0)) {
-        Ok(()) => format!("kept as {}", bad(0).display()),
-        Err(error) => format!("and cannot be set aside: {error}"),
-    }
+    let mut aside = Aside::of(place, false);
+    aside.put(name);
+    aside.done().concat()
 }
 
-/// How many unreadable files are kept.
-const BAD_KEPT: usize = 3;
+/// A write that was cut short is no longer than what is added at once; more is damage.
+const MOST_TORN: u64 = 1 << 20;
 const PYTHON_LOOKED_AT: u64 = 1 << 20;

@@ -36,12 +36,15 @@
 //! will empty it after each [`Snapshot::commit`]. The same holds for the import of the Python system's file
 //! (`import.rs`), which is set aside untouched until then.
 
+mod aside;
 mod decode;
 mod encode;
+mod fold;
 mod journal;
 mod load;
 mod moment;
 mod snapshot;
+mod timeline;
 mod wake;
 
 use std::path::{Path, PathBuf};

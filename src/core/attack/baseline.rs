@@ -17,6 +17,18 @@ pub struct Baseline {
     pub ports: Vec<PortBaseline>,
 }
 
+impl Baseline {
+    /// So much time went by in which nobody looked: what is known is older, not smaller.
+    pub fn age(&mut self, passed: Duration) {
+        let into = (u64::from(self.into_day) % DAY).saturating_add(passed.as_secs());
+        self.into_day = (into % DAY) as u32; // below 86,400
+        shift(&mut self.observed, into / DAY);
+        self.ports
+            .iter_mut()
+            .for_each(|port| shift(&mut port.counted, into / DAY));
+    }
+}
+
 /// What counted on one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortBaseline {

@@ -4,6 +4,7 @@
 //! A snapshot of generation N begins the journal N first, and is then written from memory: it and the journals from N
 //! on hold everything, whatever was true at the moment it was written. The records are idempotent for this.
 
+pub(super) mod read;
 pub(super) mod record;
 
 use std::fs::File;
