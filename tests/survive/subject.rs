@@ -114,9 +114,10 @@ pub(crate) fn files(folder: PathBuf, journals: u64) -> Vec<PathBuf> {
     let newest = generation(&folder);
     let journals =
         (newest.saturating_sub(1)..newest + journals).map(|nth| format!("state.toml.journal-{nth}"));
-    let names = ["", "state.toml", "state.toml.new", "state.toml.1"];
+    let names = ["state.toml", "state.toml.new", "state.toml.1"];
     let names = names.into_iter().map(str::to_owned).chain(journals);
-    names.map(|name| folder.join(name)).collect()
+    let files: Vec<_> = names.map(|name| folder.join(name)).collect();
+    [vec![folder], files].concat()
 }
 
 /// Of the newest journal there; 0: there is none.
