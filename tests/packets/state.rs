@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
@@ -244,7 +245,8 @@ fn a_ban_that_was_told_outlives_a_kill_and_so_do_its_step_and_what_was_half_done
     assert!(engine.wait_free(ATTACKER, secs(10)));
     assert!(within(secs(10), || engine.log().contains("Unban")));
     Gun::new(&lab.attacker, ATTACKER6, HOST6).syns(5001..=5005);
-    assert!(within(secs(10), || engine.json("stats")["kinds"]["syn"].as_u64()
+    assert!(within(secs(10), || engine.json("stats")["kinds"]["SYN_SCAN"]
+        .as_u64()
         >= Some(13)));
     let home = engine.kill9();
     wipe(&lab);
@@ -274,13 +276,15 @@ fn a_completed_handshake_outlives_a_kill() {
         secs(10),
         || engine.json("stats")["handshakes"]["completed"].as_u64() >= Some(6)
     ));
-    std::thread::sleep(ms(300));
+    // From conntrack's announcement over worker and journal to the file.
+    thread::sleep(secs(1));
     let home = engine.kill9();
     wipe(&lab);
     let engine = Engine::start_in(&lab.host, home, &[]);
     // With what it completed there would be thirteen ports.
     probe(&lab, 5001..=5007);
-    assert!(within(secs(10), || engine.json("stats")["kinds"]["syn"].as_u64()
+    assert!(within(secs(10), || engine.json("stats")["kinds"]["SYN_SCAN"]
+        .as_u64()
         >= Some(7)));
     assert!(engine.bans().is_empty(), "{:?}", engine.bans());
 }
@@ -367,7 +371,7 @@ fn an_unwritable_directory_is_said_once_and_protection_goes_on() {
     let engine = Engine::start(&lab.host, &config);
     engine.must(&["snapshot"]);
     let good = fs::read(&file).expect("it was saved");
-    disk.mount("remount,ro");
+    let cover = disk.cover();
     probe(&lab, 5001..=5012);
     engine.wait_ban(ATTACKER);
     for _ in 0..3 {
@@ -386,9 +390,9 @@ fn an_unwritable_directory_is_said_once_and_protection_goes_on() {
         "{}",
         engine.log()
     );
+    drop(cover);
     assert_eq!(fs::read(&file).expect("it is there"), good);
 
-    disk.mount("remount,rw");
     let filler = disk.0.state().join("filler");
     assert!(
         fs::write(&filler, vec![1; 2 << 20]).is_err(),
@@ -421,6 +425,22 @@ impl Disk {
             .arg(state)
             .status();
         assert!(done.expect("mount runs").success(), "mount -o {options}");
+    }
+}
+
+impl Disk {
+    /// Nothing can be made there until it is dropped.
+    fn cover(&self) -> Cover {
+        self.mount("ro");
+        Cover(self.0.state())
+    }
+}
+
+struct Cover(PathBuf);
+
+impl Drop for Cover {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
