@@ -226,7 +226,7 @@ impl Keeper {
     /// One snapshot; a failure is told once an hour and shown until it is over.
     fn save(&mut self) -> Reply {
         let begun = Instant::now();
-        match self.write(begun) {
+        match self.write() {
             Ok((saved, missing)) => {
                 let view = view(&saved, begun.elapsed(), &missing);
                 debug!(?saved, duration = ?begun.elapsed(), "snapshot");
@@ -246,10 +246,11 @@ impl Keeper {
     }
 
     /// Sources first and bans last: who is banned meanwhile is then in the file as banned.
-    fn write(&mut self, now: Instant) -> Result<(Saved, Vec<String>), Failure> {
+    fn write(&mut self) -> Result<(Saved, Vec<String>), Failure> {
         // First: what is decided from now on is in another journal, and may be in the snapshot as well.
         let turned = self.turn()?;
-        let (moment, seed) = (clock::moment(), self.seed);
+        // One after the other and the moment first: what comes between them, be it a slow disk, would be granted on top.
+        let (moment, now, seed) = (clock::moment(), Instant::now(), self.seed);
         let mut snapshot = Snapshot::begin(&self.place, &moment, now, seed, turned.generation)?;
         let mut missing = Vec::new();
         for (index, worker) in self.workers.iter().enumerate() {

@@ -16,10 +16,10 @@ use crate::common::command::run;
 use crate::common::engine::{Engine, Home};
 use crate::common::lab::{HOST, Lab};
 use crate::common::wire::Gun;
-use crate::common::{ms, secs};
+use crate::common::{ms, secs, within};
 use crate::mounts::Mounts;
 use crate::promises::{Fate, Promises, monotonic};
-use crate::subject::{CONFIG, verify_bans, wipe};
+use crate::subject::{CONFIG, quick, verify_bans, wipe};
 
 /// Where the engine's wall clock is, in seconds from the true one.
 struct Clock {
@@ -95,7 +95,12 @@ impl Bans<'_> {
         let source = format!("10.88.{}.7", self.number);
         let from = monotonic() + secs(20 * 60);
         Gun::new(&self.lab.attacker, &source, HOST).syns(5001..=5012);
-        engine.wait_ban(&source);
+        let line = format!("NOTICE [port_scanning] Ban {source}\n");
+        assert!(
+            within(secs(10), || engine.home().log().contains(&line)),
+            "{}",
+            engine.log()
+        );
         self.promises
             .must(&source, Fate::Until(from, monotonic() + secs(20 * 60)));
     }
@@ -129,7 +134,7 @@ fn a_stepped_clock_neither_frees_nor_prolongs() {
         number: 0,
     };
     let start = |home| Engine::start_by(&lab.host, home, |command| clock.rules(command));
-    let mut home = Home::new(CONFIG);
+    let mut home = Home::below(&quick(), CONFIG);
     for (name, offset) in steps() {
         // While it runs: by the log, whose lines have the time, the step is seen.
         let engine = start(home);
@@ -235,7 +240,7 @@ fn after_a_reboot_a_stepped_clock_neither_frees_nor_prolongs() {
         promises: Promises::default(),
         number: 0,
     };
-    let mut home = Home::new(CONFIG);
+    let mut home = Home::below(&quick(), CONFIG);
     let mut number = 0;
     for (name, offset) in [("by a right clock", 0)].into_iter().chain(steps()) {
         for (before, after) in [(0, offset), (offset, offset), (offset, 0)] {

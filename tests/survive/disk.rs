@@ -17,7 +17,7 @@ use crate::common::{ms, secs, within};
 use crate::mounts::Mounts;
 use crate::points::Injection;
 use crate::promises::{Fate, Promises, monotonic};
-use crate::subject::{CONFIG, enforced, files, verify, wipe};
+use crate::subject::{CONFIG, enforced, files, quick, verify, wipe};
 
 /// A host with its engine, whose state is on a disk of 8 MB, and a receiver of alerts.
 struct Ground {
@@ -49,7 +49,7 @@ impl Ground {
 
     /// A home with a disk under its state.
     fn home(&self) -> Home {
-        let home = Home::new(&self.config);
+        let home = Home::below(&quick(), &self.config);
         let image = image(&home);
         self.mounts.must("truncate", &["-s", "8M", &image]);
         self.mounts.must("mkfs.ext4", &["-q", &image]);
@@ -319,7 +319,7 @@ fn a_name_that_is_not_given_costs_no_ban() {
 #[test]
 fn while_the_disk_hangs_scans_are_banned_and_status_answers() {
     let lab = Lab::new();
-    let home = Home::new(CONFIG);
+    let home = Home::below(&quick(), CONFIG);
     let injection = Injection {
         calls: "fsync,fdatasync".into(),
         what: "delay_enter=3000000:when=10+".into(),

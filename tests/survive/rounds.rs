@@ -8,7 +8,7 @@ use crate::common::wire::Gun;
 use crate::common::{count, ms, secs, within};
 use crate::points::{CALLS, Injection, draw, seed_of};
 use crate::promises::{Fate, Promises, monotonic};
-use crate::subject::{CONFIG, Subject, files, verify, wipe};
+use crate::subject::{CONFIG, Subject, files, quick, verify, wipe};
 
 /// One state directory, the engines that follow each other on it, and what they promised.
 struct Story {
@@ -25,7 +25,7 @@ impl Story {
     fn new() -> Story {
         Story {
             lab: Lab::new(),
-            home: Some(Home::new(CONFIG)),
+            home: Some(Home::below(&quick(), CONFIG)),
             promises: Promises::default(),
             scanners: Vec::new(),
             rounds: 0,

@@ -109,8 +109,8 @@ impl Writer {
         words.iter().for_each(|word| say(&format!("try {word}")));
         self.journal.append(&records, &clock::moment(), now).unwrap();
         self.journal.sync().unwrap();
-        words.iter().for_each(|word| say(&format!("done {word}")));
         self.mark();
+        words.iter().for_each(|word| say(&format!("done {word}")));
     }
 
     fn decision(&mut self, now: Instant) -> (Record, String) {
@@ -206,7 +206,6 @@ impl Writer {
 
     fn synced(&mut self) {
         self.journal.sync().unwrap();
-        say("synced");
         self.mark();
     }
 
@@ -223,6 +222,7 @@ impl Writer {
         // What was appended to the old journal is as safe as before once the snapshot is: until then it is not forgotten.
         let generation = self.journal.generation() + 1;
         self.journal = Journal::begin(&self.place, generation, &clock::moment(), Instant::now()).unwrap();
+        say("turned");
         self.snapshot();
     }
 
