@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, error, info};
 
+use super::alarm::Alarm;
 use super::analyst::Command;
 use super::clock;
 use super::herald::Herald;
@@ -50,8 +51,10 @@ struct Words {
     failures: u64,
     /// Since when the journal has been waiting for the disk.
     writing: Option<Instant>,
-    /// When trouble with the disk was last logged; none: there is none.
-    logged: Option<Instant>,
+    /// For trouble with the disk.
+    alarm: Alarm,
+    /// Whether it was logged, and not yet that it is over.
+    logged: bool,
 }
 
 /// The journal's thread waits for the disk while this lives.
@@ -128,8 +131,8 @@ impl Health {
     /// Once an hour while it lasts, for snapshot and journal together: it is one disk.
     fn log(&self, text: &str) {
         let (now, mut words) = (Instant::now(), self.words());
-        if words.logged.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
-            words.logged = Some(now);
+        if words.alarm.rings(1, now) {
+            words.logged = true;
             error!("{text}; protection goes on, and it is tried again");
         }
     }
@@ -142,7 +145,11 @@ impl Health {
     /// Whether there was trouble to log, which is over.
     fn is_over(&self) -> bool {
         let mut words = self.words();
-        words.journal.is_none() && words.logged.take().is_some()
+        if words.journal.is_some() {
+            return false;
+        }
+        words.alarm.rings(0, Instant::now());
+        std::mem::take(&mut words.logged)
     }
 
     fn words(&self) -> std::sync::MutexGuard<'_, Words> {
@@ -178,7 +185,7 @@ impl Keeper {
     /// Saves until told to stop. The first snapshot is written at once: it holds the seed.
     pub fn run(mut self) {
         let mut next = Instant::now();
-        let mut heralded = None;
+        let mut heralded = Alarm::default();
         loop {
             self.tell(&mut heralded);
             match self.errands.recv_deadline(next) {
@@ -212,13 +219,9 @@ impl Keeper {
     }
 
     /// Other systems hear of trouble when there is more of it, and once an hour while it lasts.
-    fn tell(&self, heralded: &mut Option<(usize, Instant)>) {
-        let (reasons, now) = (self.health.degraded(), Instant::now());
-        let (known, at) = heralded.unwrap_or((0, now));
-        let lasts = !reasons.is_empty() && now.duration_since(at) >= TELL_EVERY;
-        let news = reasons.len() > known || lasts;
-        *heralded = Some((reasons.len(), if news { now } else { at }));
-        if news {
+    fn tell(&self, alarm: &mut Alarm) {
+        let reasons = self.health.degraded();
+        if alarm.rings(reasons.len(), Instant::now()) {
             self.herald.tell(|now| event::state_degraded(now, &reasons));
         }
     }
@@ -363,5 +366,3 @@ const SETTLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 /// How long a sync may take before somebody hears of it: far longer than a disk that works hard.
 const HANGS: Duration = Duration::from_secs(5);
-/// How often a failure that lasts is told.
-const TELL_EVERY: Duration = Duration::from_secs(3600);

@@ -257,11 +257,22 @@ impl Ground {
     }
 
     fn run(&mut self, mut command: Command, after: Option<(u64, Duration)>, what: &str) -> bool {
+        self.clear();
         let ended = Listened::start(&mut command).hear(&mut self.world, after);
         self.kills += usize::from(!ended);
         self.check(what, false);
         self.rounds += 1;
         !ended
+    }
+
+    /// Writers that are killed before they forget leave journals, and the next one forgets them all: not to chase the last
+    /// of ever more calls, one is left alone now and then.
+    fn clear(&mut self) {
+        let names = fs::read_dir(self.folder.path()).unwrap();
+        if names.count() > 12 {
+            let mut command = writer(self.folder.path(), self.rounds + 7, 1);
+            assert!(Listened::start(&mut command).hear(&mut self.world, None));
+        }
     }
 
     fn check(&self, what: &str, power: bool) {
@@ -356,7 +367,7 @@ fn killed_at_every_call_that_writes_nothing_is_lost_and_nothing_made_longer_seco
 #[test]
 fn killed_at_any_moment_nothing_is_lost_and_a_torn_tail_is_normal() {
     let mut ground = Ground::new();
-    for round in 0..count(400, 5000) {
+    for round in 0..count(250, 5000) {
         let mut seed = seed_of(round);
         let after = (
             1 + draw(&mut seed, 150),
