@@ -47,9 +47,11 @@ impl Story {
             command = injection.around(&command);
         }
         let mut subject = Subject::start(&self.lab.host, self.home(), &mut command);
-        let end = monotonic() + patience;
+        let mut end = monotonic() + patience;
         let mut seed = seed_of(self.rounds);
-        if subject.ready() {
+        // Now and then it is killed while it starts.
+        if (injection.is_some() || draw(&mut seed, 4) != 0) && subject.ready() {
+            end = monotonic() + patience;
             let mut words = 0;
             while subject.alive() && monotonic() < end && words < WORDS {
                 self.word(&mut subject, &mut seed);
