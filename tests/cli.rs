@@ -49,6 +49,9 @@ impl Handler for Canned {
             Request::Unban { target } if target == "203.0.113.9" => Reply::Unbanned(self.bans.clone()),
             Request::Unban { target } => Reply::refused(format!("{target} is not banned")),
             Request::Snapshot {} => Reply::Snapshot(Box::new(self.snapshot.clone())),
+            Request::State {} | Request::StateReset {} | Request::StateImport(_) => {
+                Reply::refused("tried with a real engine")
+            }
             Request::AuditNote { .. } => Reply::Noted { written: false },
             Request::Webhooks {} | Request::WebhookRetry { .. } => Reply::refused("webhooks are not running"),
             Request::SelftestBegin { .. } | Request::SelftestLook { .. } | Request::SelftestEnd {} => {

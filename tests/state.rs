@@ -636,16 +636,46 @@ fn a_full_disk_leaves_the_last_good_file() {
 }
 
 #[test]
-fn the_file_of_the_python_system_is_kept_for_its_import() {
+fn the_file_of_the_python_system_is_imported_once_and_kept() {
     let home = Home::new();
-    let python = "unblock_tasks = [\n]\n\n[ip_activity.\"10.77.0.2\"]\nblock_count = 10\n";
-    home.write("state.toml", python);
+    let python = "unblock_tasks = [\n]\n\n[ip_activity.\"10.77.0.2\"]\nlast_seen = 2026-11-21T19:39:10\nblock_count = 10\n";
+    for kept in ["state.toml.python", "state.toml.python.1"] {
+        home.write("state.toml", python);
+        let loaded = state::load(&home.place(), 1000);
+        assert!(loaded.troubles.is_empty(), "{loaded:?}");
+        let ladder = loaded.state.expect("it is a state").ladder;
+        assert_eq!((ladder.len(), ladder[0].real.expect("offences").0), (1, 10));
+        assert!(
+            loaded.notes[0].contains("is of the Python system, kept as"),
+            "{:?}",
+            loaded.notes
+        );
+        assert_eq!(loaded.imported.expect("a report").ladder, 1);
+        assert_eq!(fs::read_to_string(home.path(kept)).unwrap(), python);
+    }
+    assert_eq!(home.files(), ["state.toml.python", "state.toml.python.1"]);
+    assert!(state::load(&home.place(), 1000).state.is_none(), "once");
+}
+
+#[test]
+fn what_looks_like_the_python_systems_and_is_none_is_kept_too() {
+    let home = Home::new();
+    home.write("state.toml", "unblock_tasks = [\n");
     let loaded = state::load(&home.place(), 1000);
-    assert!(loaded.state.is_none() && loaded.troubles.is_empty(), "{loaded:?}");
-    assert!(loaded.notes[0].contains("Python system"), "{loaded:?}");
+    assert!(loaded.state.is_none() && loaded.imported.is_none());
+    assert!(
+        loaded.troubles[0].contains("cannot be imported: line "),
+        "{loaded:?}"
+    );
     assert_eq!(home.files(), ["state.toml.python"]);
-    assert_eq!(
-        fs::read_to_string(home.path("state.toml.python")).unwrap(),
-        python
+    home.save(1);
+    home.save(2);
+    home.write("state.toml", "[ip_activity]\n");
+    let loaded = state::load(&home.place(), 1000);
+    assert_eq!(loaded.state.expect("the one before").seed, Some(1));
+    assert!(
+        loaded.notes[0].contains("it is not imported"),
+        "{:?}",
+        loaded.notes
     );
 }

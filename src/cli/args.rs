@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use super::audit::AuditVerb;
 use super::control::{MonitorArgs, PlaceArgs, StopArgs};
 use super::harden::HardenArgs;
+use super::state::StateVerb;
 use super::status::StatusArgs;
 use super::verify::VerifyArgs;
 use super::webhook::WebhookVerb;
@@ -73,6 +74,9 @@ pub(super) enum Verb {
     /// Set up, try out and watch the sending of events
     #[command(subcommand, arg_required_else_help = true)]
     Webhook(WebhookVerb),
+    /// Show, export, forget or import what is remembered: bans, ladder positions, half-done scans
+    #[command(subcommand, arg_required_else_help = true)]
+    State(StateVerb),
     /// Save the state now, and say where and how much of it
     Snapshot {
         /// Print JSON

@@ -19,6 +19,7 @@ mod reload;
 mod selftest;
 mod snapshot;
 mod span;
+mod state;
 mod stats;
 mod status;
 mod verify;
@@ -97,6 +98,7 @@ fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, 
         Verb::Reload => reload::run(&client, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
+        Verb::State(verb) => state::run(&client, verb, screen, ask),
         Verb::Audit(verb) => audit::run(&client, verb, screen),
         Verb::Harden(args) => harden::run(&client, args, screen, ask),
         Verb::Verify(args) => verify::run(&client, args, screen),

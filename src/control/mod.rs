@@ -10,6 +10,7 @@ pub mod pidfile;
 pub mod selftest_view;
 pub mod server;
 mod socket;
+pub mod state_view;
 pub mod views;
 pub mod webhook_view;
 pub mod wire;

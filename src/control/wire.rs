@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::health_view::{AS_EXPECTED, HealthView, QueueHealth, WorkerHealth};
 pub use super::selftest_view::{SelftestPlan, SelftestState};
+pub use super::state_view::*;
 pub use super::views::*;
 pub use super::webhook_view::*;
 use crate::notify::text::plain;
@@ -97,6 +98,12 @@ pub enum Request {
     },
     /// It is over.
     SelftestEnd {},
+    /// What is kept, where, and what the last start found.
+    State {},
+    /// Forget everything: bans, ladder positions, half-done scans, what is usual.
+    StateReset {},
+    /// Take over what another system knew, a part at a time.
+    StateImport(ImportPart),
 }
 
 /// Which part of the program found something out.
@@ -185,7 +192,12 @@ impl Request {
             | Request::Webhooks {}
             | Request::SelftestBegin { .. }
             | Request::SelftestLook { .. }
-            | Request::SelftestEnd {} => Ok(()),
+            | Request::SelftestEnd {}
+            | Request::State {}
+            | Request::StateReset {} => Ok(()),
+            Request::StateImport(part) => part
+                .sources()
+                .try_for_each(|source| check_text("source", source, MAX_TARGET_CHARS)),
             Request::WebhookRetry { endpoint } => endpoint
                 .as_deref()
                 .map_or(Ok(()), |name| check_text("endpoint", name, MAX_NAME_CHARS)),
@@ -269,6 +281,12 @@ pub enum Reply {
     SelftestState(Box<SelftestState>),
     /// To [`Request::SelftestEnd`], once the kernel has forgotten it.
     SelftestEnded {},
+    /// To [`Request::State`].
+    State(Box<StateView>),
+    /// To [`Request::StateReset`], once the kernel has forgotten it too.
+    StateReset(ForgottenView),
+    /// To [`Request::StateImport`], once the kernel has its bans.
+    StateImported(Box<ImportOutcome>),
     /// To [`Request::AuditNote`]: whether there is an audit log, and it is on the disk there.
     Noted {
         /// On the disk.

@@ -230,6 +230,46 @@ impl Ledger {
         bans.into_iter().for_each(|ban| self.put(ban));
     }
 
+    /// Takes over a ban that was earned under another system. It counts toward no limit and climbs no ladder; one of the
+    /// same target is replaced.
+    pub fn take_over(&mut self, ban: Ban) {
+        self.put(ban);
+    }
+
+    /// Raises a source to the `offences` that another system counted, the last of them at `last`; `false`: it stands
+    /// as high already.
+    pub fn raise(&mut self, source: Prefix, offences: u32, last: Instant, now: Instant) -> bool {
+        let mut record = self.records.get(&source).copied().unwrap_or_default();
+        if record.real.offences >= offences {
+            return false;
+        }
+        record.real = Count {
+            offences,
+            last: record.real.last.max(Some(last)),
+        };
+        let rank = match self.bans.get(&source) {
+            Some(_) => HIGHEST,
+            None => record.worth(),
+        };
+        self.records.insert(source, record, rank, now);
+        true
+    }
+
+    /// Forgets every ladder position. Live bans stay.
+    pub fn forget_standings(&mut self) {
+        self.records = BoundedMap::new(self.records.capacity());
+    }
+
+    /// How many ladder positions are remembered.
+    pub fn standing_count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is room for one more ban.
+    pub fn has_room(&self) -> bool {
+        self.bans.len() < self.records.capacity()
+    }
+
     /// Who is banned, in no order: what [`Ledger::get`] can be asked for a few at a time.
     pub fn targets(&self) -> Vec<Prefix> {
         self.bans.iter().map(|(target, _)| *target).collect()
@@ -584,6 +624,27 @@ mod tests {
             bench.ledger.lift(&ban.source);
             trial(&mut bench, true).unwrap();
         }
+    }
+
+    #[test]
+    fn what_another_system_counted_raises_and_never_lowers() {
+        let mut bench = Bench::new();
+        let source = "203.0.113.1".parse().unwrap();
+        assert!(bench.ledger.raise(source, 2, bench.now, bench.now));
+        assert!(!bench.ledger.raise(source, 2, bench.now, bench.now));
+        assert!(!bench.ledger.raise(source, 1, bench.now, bench.now));
+        let ban = bench.offend("203.0.113.1").unwrap();
+        assert_eq!((ban.step, ban.offences), (3, 3), "the third offence");
+        assert!(bench.ledger.raise(source, 9, bench.now, bench.now));
+        bench.ledger.take_over(Ban {
+            until: Some(bench.now + Duration::from_secs(30 * DAY)),
+            ..ban
+        });
+        assert_eq!((bench.ledger.active(), bench.ledger.total()), (1, 1));
+        bench.ledger.forget_standings();
+        assert_eq!((bench.ledger.standing_count(), bench.ledger.active()), (0, 1));
+        bench.ledger.lift(&source).unwrap();
+        assert_eq!(bench.earned("203.0.113.1"), (1, 600));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The slow path's one decision maker: owner of the ledger. Offences, operators' commands, refusals of the kernel
 //! and deadlines come in one at a time; orders to workers and jobs for the enforcer go out.
 
+mod import;
+mod reset;
 mod trial;
 
 use std::fmt;
@@ -25,7 +27,7 @@ use super::unmade::Unmade;
 use super::worker::{Handle, Order};
 use crate::audit::log::Audit;
 use crate::audit::record::What;
-use crate::control::wire::{AttackView, BanView, Reply};
+use crate::control::wire::{AttackView, BanView, ImportOutcome, ImportPart, Reply};
 use crate::core::attack::{Attacks, Attempt, Baseline};
 use crate::core::ledger::{Ledger, Refusal, Standing};
 use crate::core::policy::Policy;
@@ -97,6 +99,15 @@ pub enum Command {
     Targets { to: Sender<Vec<Prefix>> },
     /// The bans of these, as far as they are still live.
     Bans { of: Box<[Prefix]>, to: Sender<Vec<Ban>> },
+    /// How many ladder positions there are, and ports of which is known what is usual.
+    Tally { to: Sender<(u64, u64)> },
+    /// Take over what another system knew; see [`Analyst::import`].
+    Import {
+        part: Box<ImportPart>,
+        to: Sender<Reply>,
+    },
+    /// Forget everything; the reply comes when the kernel has forgotten it too.
+    Reset { to: Sender<Reply> },
     /// Of a self-test.
     Selftest(Question),
     /// Leave.
@@ -133,6 +144,7 @@ pub struct Analyst {
     audit: Audit,
     failures_told: Throttle,
     trial: Option<Trial>,
+    imported: ImportOutcome,
 }
 
 impl Analyst {
@@ -162,6 +174,7 @@ impl Analyst {
             audit: Audit::default(),
             failures_told: Throttle::new(FAILURE_LINES, FAILURE_PAUSE),
             trial: None,
+            imported: ImportOutcome::default(),
         }
     }
 
@@ -413,6 +426,9 @@ impl Analyst {
                 let live = of.iter().filter_map(|target| self.ledger.get(target).cloned());
                 drop(to.send(live.collect()));
             }
+            Command::Tally { to } => drop(to.send(self.tally(now))),
+            Command::Import { part, to } => self.import(&part, to, now),
+            Command::Reset { to } => self.reset(to, now),
             Command::Selftest(question) => self.answer_tester(question, now),
             Command::Stop => {}
         }

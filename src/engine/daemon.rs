@@ -365,6 +365,7 @@ impl Engine {
             reports,
         };
         let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
+        let kept_at = place.clone();
         let keeper = Keeper {
             place,
             every: config.engine.snapshot_every,
@@ -426,6 +427,7 @@ impl Engine {
             expected,
             netlink: Mutex::new(asking),
             keeper: errands.clone(),
+            place: kept_at,
             health,
             audit: audit.clone(),
             confinement: Arc::clone(confinement),

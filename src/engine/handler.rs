@@ -34,6 +34,7 @@ use crate::kernel::conntrack;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::queue::queue_counters;
 use crate::kernel::ruleset::{self, Backend, Layout};
+use crate::state::Place;
 use crate::stats::Stats;
 use crate::webhook::Webhooks;
 
@@ -59,6 +60,8 @@ pub struct EngineHandler {
     pub netlink: Mutex<Netlink>,
     /// The snapshot thread.
     pub keeper: Sender<Errand>,
+    /// Where it saves to.
+    pub place: Place,
     /// What is wrong with the state.
     pub health: Arc<Health>,
     /// Where orders are written down.
@@ -158,6 +161,9 @@ impl EngineHandler {
             Request::SelftestBegin { source, witness } => self.begin_selftest(source, witness, peer),
             Request::SelftestLook { source } => self.look_at_selftest(source, peer),
             Request::SelftestEnd {} => self.end_selftest(peer),
+            Request::State {} => self.state(),
+            Request::StateReset {} => self.reset_state(peer),
+            Request::StateImport(part) => self.import_state(part, peer),
         }
     }
 
@@ -210,7 +216,7 @@ impl EngineHandler {
         })
     }
 
-    fn snapshot(&self) -> Reply {
+    pub(super) fn snapshot(&self) -> Reply {
         let (to, reply) = bounded(1);
         if self
             .keeper

@@ -13,6 +13,7 @@ use super::analyst::Command;
 use super::clock;
 use super::herald::Herald;
 use super::scribe::{Task, Turned};
+use super::state_facts::Facts;
 use super::worker::{Handle, Order};
 use crate::control::wire::{Reply, SnapshotView};
 use crate::core::judge::Exported;
@@ -36,6 +37,8 @@ pub enum Errand {
 #[derive(Debug, Default)]
 pub struct Health {
     words: Mutex<Words>,
+    /// What the start found and what was saved since.
+    pub facts: Facts,
 }
 
 #[derive(Debug, Default)]
@@ -188,6 +191,7 @@ impl Keeper {
         let mut heralded = Alarm::default();
         loop {
             self.tell(&mut heralded);
+            self.health.facts.next(next);
             match self.errands.recv_deadline(next) {
                 Ok(Errand::Snapshot { to }) => {
                     let reply = self.save();
@@ -232,6 +236,7 @@ impl Keeper {
         match self.write() {
             Ok((saved, missing)) => {
                 let view = view(&saved, begun.elapsed(), &missing);
+                self.health.facts.saved(&view);
                 debug!(?saved, duration = ?begun.elapsed(), "snapshot");
                 if self.health.is_over() {
                     info!("the state is saved again, to {}", saved.path.display());

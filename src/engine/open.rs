@@ -100,6 +100,8 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     };
     let policy = Arc::new(policy.clone());
     let restored = kept.join(&live, &policy, &protection, Instant::now());
+    let health = Health::new(kept.troubles);
+    health.facts.began(restored.start.clone());
     let (restored, judges) = restored.judges(&policy, &protection, seed, config.engine.workers);
     let (layout, feeds) = feeds(config, &manner, loaded.as_ref(), seed)?;
     let mut spec = spec(
@@ -123,7 +125,7 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
         restored,
         judges,
         generations: kept.generations,
-        health: Arc::new(Health::new(kept.troubles)),
+        health: Arc::new(health),
         loaded,
         manner,
         eyes: eyes(),

@@ -114,8 +114,9 @@ fn parts(request: &Request) -> (String, Value) {
 }
 
 /// They change nothing, and some are asked every minute. What is not listed is an order.
-const QUESTIONS: [&str; 8] = [
+const QUESTIONS: [&str; 9] = [
     "status",
+    "state",
     "stats",
     "list",
     "webhooks",

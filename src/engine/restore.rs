@@ -14,6 +14,8 @@ use super::analyst::is_leftover;
 use super::clock;
 use super::enforcer::MAX_PREFIX_SETS;
 use super::protect::Protection;
+use super::{imports, state_facts};
+use crate::control::wire::StateStart;
 use crate::core::attack::Attacks;
 use crate::core::judge::{Judge, Memory};
 use crate::core::ledger::Ledger;
@@ -34,6 +36,8 @@ pub struct Kept {
     pub troubles: Vec<String>,
     /// Of snapshot and journals.
     pub generations: Generations,
+    /// What loading it told; `state show` tells that.
+    start: StateStart,
 }
 
 /// Numbers of snapshots, and of the journals that go on from them.
@@ -56,6 +60,8 @@ pub struct Restored {
     pub ended: Vec<(Ban, Ended)>,
     /// Nothing counted yet, and what is usual.
     pub attacks: Attacks,
+    /// All of that in numbers.
+    pub start: StateStart,
     sources: Vec<Memory>,
 }
 
@@ -68,13 +74,26 @@ impl Kept {
             .iter()
             .chain(&loaded.troubles)
             .for_each(|line| warn!("{line}"));
+        let mut state = loaded.state;
+        if let (Some(state), Some(report)) = (&mut state, &loaded.imported) {
+            state.saved = clock::moment(); // ages and remainders are as of now
+            let entries = report.entries.iter();
+            entries.for_each(|entry| info!(line = entry.line, "{}: {}", entry.outcome.words(), entry.text));
+        }
+        let start = StateStart {
+            imported: loaded.imported,
+            troubles: loaded.troubles.clone(),
+            notes: loaded.notes,
+            ..StateStart::default()
+        };
         Kept {
             generations: Generations {
                 loaded: loaded.generation,
                 next: loaded.next_generation,
             },
-            state: loaded.state,
+            state,
             troubles: loaded.troubles,
+            start,
         }
     }
 
@@ -92,10 +111,16 @@ impl Kept {
         protection: &Protection,
         now: Instant,
     ) -> Restored {
-        let awake = self
+        let mut awake = self
             .state
             .take()
             .map_or_else(Awake::default, |state| state::wake(state, &clock::moment(), now));
+        let mut start = std::mem::take(&mut self.start);
+        if start.imported.is_some() {
+            start.protected = imports::settle(&mut awake, policy, protection);
+            let spared = start.protected.iter();
+            spared.for_each(|spared| warn!("{}: its ban is not imported: {}", spared.source, spared.reason));
+        }
         let told = (awake.standings.len(), awake.sources.len());
         let mut joined = Joined::of(
             awake.bans,
@@ -124,13 +149,18 @@ impl Kept {
         }
         let mut attacks = Attacks::new();
         attacks.restore(&awake.usual, awake.away, now);
-        Restored {
+        let mut restored = Restored {
             ledger,
             attacks,
             changes: joined.changes,
             ended: joined.ended,
             sources: awake.sources,
-        }
+            start: StateStart::default(),
+        };
+        start.protected.extend(state_facts::spared(&restored, protection));
+        state_facts::restored(&mut start, &restored, told.0, told.1, &awake.usual);
+        restored.start = start;
+        restored
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::herald::Herald;
 use crate::audit::gate::Gate;
 use crate::core::attack::Attempt;
-use crate::core::judge::{Exported, Guard, Judge, SourceView};
+use crate::core::judge::{Exported, Guard, Judge, Memory, SourceView};
 use crate::core::policy::Policy;
 use crate::core::prefix::Prefix;
 use crate::core::probe;
@@ -55,6 +55,10 @@ pub enum Order {
     Look(IpAddr, Sender<u32>),
     /// It is over, and they were never here.
     Tested,
+    /// What another system saw of a source.
+    Learn(Box<Memory>),
+    /// Nobody was ever here.
+    EraseAll,
     /// Send a beat and answer: who does both is alive.
     Pulse(Sender<()>),
     /// Leave.
@@ -265,6 +269,8 @@ impl Worker {
                     let _ = to.send(u32::try_from(ports).unwrap_or(u32::MAX));
                 }
                 Order::Tested => self.tested.drain(..).for_each(|source| self.judge.erase(source)),
+                Order::Learn(memory) => self.judge.learn(&memory),
+                Order::EraseAll => self.judge.erase_all(),
                 Order::Pulse(to) => {
                     if self.feed.fails_open() {
                         self.heart.beat();

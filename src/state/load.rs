@@ -3,17 +3,19 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
 use super::aside::Aside;
 use super::fold::Fold;
+use super::import::Report;
 use super::journal::journals;
 use super::journal::read::{Reader, Told};
 use super::journal::record::{Beginning, JOURNAL_VERSION};
 use super::snapshot::PREVIOUS;
-use super::{MOST_JOURNAL_BYTES, Moment, Place, State, Unreadable, decode};
+use super::{MOST_JOURNAL_BYTES, Moment, Place, State, Unreadable, decode, python};
 
 /// What a start finds.
 #[derive(Debug, Default)]
@@ -34,6 +36,10 @@ pub struct Loaded {
     pub troubles: Vec<String>,
     /// What is worth a line in the log, and no more.
     pub notes: Vec<String>,
+    /// What became of a file of the Python system, if the state is made of one.
+    pub imported: Option<Report>,
+    /// The snapshot that it is made from.
+    pub file: Option<PathBuf>,
 }
 
 /// Loads the state at `place`; at most `most_sources` windows of it. The current generation, else the previous
@@ -76,7 +82,7 @@ impl<'a> Search<'a> {
             ));
             Vec::new()
         });
-        let state = self.snapshot();
+        let state = self.snapshot().or_else(|| self.import_again(found.is_empty()));
         let nothing_good = state.is_none() && !self.loaded.troubles.is_empty();
         let generation = state.as_ref().map_or(0, |state| state.generation.unwrap_or(0));
         self.loaded.generation = state.as_ref().map(|_| generation);
@@ -97,30 +103,68 @@ impl<'a> Search<'a> {
 
     /// The newest snapshot that can be read.
     fn snapshot(&mut self) -> Option<State> {
+        let mut foreign: Option<(String, File)> = None;
         for suffix in ["", PREVIOUS] {
             let name = self.place.named(suffix);
-            match attempt(self.place, &name, self.most_sources) {
+            match self.attempt(&name) {
                 Ok(None) => continue,
                 Ok(Some(state)) => {
                     self.took(&name, &state, !suffix.is_empty());
+                    if let Some((name, _)) = foreign.filter(|_| !self.aside.only_looks()) {
+                        python::pass_over(self.place, &name, &mut self.loaded);
+                    }
                     return Some(state);
                 }
-                Err(Refused::Foreign) if self.aside.only_looks() => {
-                    let note = format!("{} is of the Python system", self.shown(&name));
-                    self.loaded.notes.push(note);
-                }
-                Err(Refused::Foreign) => self.loaded.notes.push(set_python_aside(self.place, &name)),
+                Err(Refused::Foreign(file)) => foreign = foreign.or(Some((name, file))),
                 Err(Refused::Because(why)) => {
                     let number = self.aside.put(&name);
                     self.unusable(&name, &why, number);
                 }
             }
         }
-        None
+        let (name, file) = foreign?;
+        if self.aside.only_looks() {
+            let note = format!(
+                "{} is of the Python system: the next start imports it",
+                self.shown(&name)
+            );
+            self.loaded.notes.push(note);
+            return None;
+        }
+        python::take_over(self.place, &name, file, self.most_sources, &mut self.loaded)
+    }
+
+    /// Where there is nothing but the Python system's file that is kept, its import never came to a snapshot.
+    fn import_again(&mut self, is_alone: bool) -> Option<State> {
+        let name = self.place.named(python::KEPT);
+        if !is_alone || self.aside.only_looks() || !self.loaded.troubles.is_empty() {
+            return None;
+        }
+        let Err(Refused::Foreign(file)) = self.attempt(&name) else {
+            return None;
+        };
+        python::take_over(self.place, &name, file, self.most_sources, &mut self.loaded)
+    }
+
+    /// `None`: there is no such file.
+    fn attempt(&self, name: &str) -> Result<Option<State>, Refused> {
+        let Some(mut file) = self.open(name)? else {
+            return Ok(None);
+        };
+        match decode(&mut file, self.most_sources) {
+            Ok(state) => Ok(Some(state)),
+            Err(Unreadable::NoDigest) if is_python(&mut file)? => Err(Refused::Foreign(file)),
+            Err(error) => Err(Refused::Because(error.to_string())),
+        }
+    }
+
+    fn open(&self, name: &str) -> Result<Option<File>, Refused> {
+        open(self.place, name, self.aside.only_looks())
     }
 
     fn took(&mut self, name: &str, state: &State, previous: bool) {
         let (saved_at, shown) = (state.saved.wall, self.shown(name));
+        self.loaded.file = Some(self.place.directory.join(name));
         if previous {
             self.trouble(format!(
                 "the state is the previous generation, {shown}, saved at {saved_at}"
@@ -157,14 +201,15 @@ impl<'a> Search<'a> {
     /// what was begun before it is older than it.
     fn journal(&mut self, fold: &mut Fold, generation: u64, since: Option<&Moment>) {
         let name = self.place.journal(generation);
-        let opened =
-            open(self.place, &name).and_then(|file| Ok(file.map(|file| Reader::of(file, generation))));
+        let opened = self
+            .open(&name)
+            .and_then(|file| Ok(file.map(|file| Reader::of(file, generation))));
         let (reader, beginning) = match opened {
             Ok(None) => return,
             Ok(Some(Ok(opened))) => opened,
             Ok(Some(Err(error))) => return self.left(&name, &error.to_string()),
             Err(Refused::Because(why)) => return self.left(&name, &why),
-            Err(Refused::Foreign) => return,
+            Err(Refused::Foreign(_)) => return,
         };
         let moment = match beginning {
             Beginning::Version(version) => {
@@ -311,7 +356,7 @@ fn is_before(one: &Moment, other: &Moment) -> bool {
 
 enum Refused {
     /// The Python system's format.
-    Foreign,
+    Foreign(File),
     Because(String),
 }
 
@@ -321,20 +366,9 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// `None`: there is no such file.
-fn attempt(place: &Place, name: &str, most_sources: usize) -> Result<Option<State>, Refused> {
-    let Some(mut file) = open(place, name)? else {
-        return Ok(None);
-    };
-    match decode(&mut file, most_sources) {
-        Ok(state) => Ok(Some(state)),
-        Err(Unreadable::NoDigest) if is_python(&mut file)? => Err(Refused::Foreign),
-        Err(error) => Err(Refused::Because(error.to_string())),
-    }
-}
-
-/// Opens a file that only we or root could have written, without following a link or waiting for a writer.
-fn open(place: &Place, name: &str) -> Result<Option<File>, Refused> {
+/// Opens a file that only we or root could have written, without following a link or waiting for a writer. Who only
+/// looks may look at anybody's.
+fn open(place: &Place, name: &str, only_looks: bool) -> Result<Option<File>, Refused> {
     let directory = match File::open(&place.directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         directory => directory?,
@@ -349,6 +383,9 @@ fn open(place: &Place, name: &str) -> Result<Option<File>, Refused> {
     if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
         return Err(Refused::Because("it is not a regular file".into()));
     }
+    if only_looks {
+        return Ok(Some(File::from(file)));
+    }
     let ours = [0, rustix::process::geteuid().as_raw()].contains(&facts.st_uid);
     if !ours || Mode::from_raw_mode(facts.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
         return Err(Refused::Because(format!(
@@ -360,7 +397,7 @@ fn open(place: &Place, name: &str) -> Result<Option<File>, Refused> {
     Ok(Some(File::from(file)))
 }
 
-fn is_python(file: &mut File) -> io::Result<bool> {
+pub(super) fn is_python(file: &mut File) -> io::Result<bool> {
     let mut start = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(PYTHON_LOOKED_AT).read_to_end(&mut start)?;
@@ -369,33 +406,6 @@ fn is_python(file: &mut File) -> io::Result<bool> {
     Ok(start
         .lines()
         .any(|line| marks.iter().any(|mark| line.starts_with(mark))))
-}
-
-/// The file of the Python system is kept for its import.
-fn set_python_aside(place: &Place, name: &str) -> String {
-    let from = place.directory.join(name);
-    let to = place.directory.join(format!("{name}.python"));
-    if to.exists() {
-        return format!("{}: {}", from.display(), set_aside(place, name));
-    }
-    match std::fs::rename(&from, &to) {
-        Ok(()) => format!(
-            "{} is of the Python system: kept as {}, this version does not import it",
-            from.display(),
-            to.display()
-        ),
-        Err(error) => format!(
-            "{} is of the Python system and cannot be renamed: {error}",
-            from.display()
-        ),
-    }
-}
-
-/// Renames one file to `.bad`, and says so.
-fn set_aside(place: &Place, name: &str) -> String {
-    let mut aside = Aside::of(place, false);
-    aside.put(name);
-    aside.done().concat()
 }
 
 /// A write that was cut short is no longer than what is added at once; more is damage.

@@ -33,17 +33,20 @@
 //!
 //! The journal that makes bans outlive `kill -9` and power loss between two snapshots is not built yet; its
 //! place is here, `journal.rs`: [`load`] will fold it into what the snapshot holds, and the snapshot thread
-//! will empty it after each [`Snapshot::commit`]. The same holds for the import of the Python system's file
-//! (`import.rs`), which is set aside untouched until then.
+//! will empty it after each [`Snapshot::commit`]. A file of the Python
+//! system in its place is imported once ([`import`]).
 
 mod aside;
 mod decode;
 mod encode;
 mod fold;
+pub mod import;
 mod journal;
 mod load;
 mod moment;
+mod python;
 mod snapshot;
+pub mod survey;
 mod timeline;
 mod wake;
 

@@ -29,7 +29,7 @@ enum Ground {
 use Ground::{Alone, Beside, Corporate, InTurn, Serves, Typed};
 
 /// Every command of the page: where it is run, how it ends, a word of what it says.
-const RUN: [(&str, Ground, i32, &str); 47] = [
+const RUN: [(&str, Ground, i32, &str); 52] = [
     ("verdictd --version", Alone, 0, "verdictd 0."),
     ("verdict-receiver --version", Alone, 0, " 0."),
     (
@@ -50,6 +50,16 @@ const RUN: [(&str, Ground, i32, &str); 47] = [
     ("verdictctl stats", Beside, 0, "verdicts"),
     ("verdictctl snapshot", Beside, 0, "/var/lib/verdictd/state.toml"),
     ("cat /var/lib/verdictd/state.toml", Beside, 0, "ladder = ["),
+    ("verdictctl state show", Beside, 0, "/var/lib/verdictd/state.toml"),
+    ("verdictctl state export", Beside, 0, "# sha256 "),
+    ("verdictctl state export --json", Beside, 0, "verdictd-state"),
+    (
+        "verdictctl state import firewall_state.toml",
+        Beside,
+        0,
+        "taken: ",
+    ),
+    ("verdictctl state reset", Typed("y\r"), 3, "nothing was forgotten"),
     ("verdictctl ban 203.0.113.9 --for 2h", Beside, 0, "203.0.113.9"),
     ("verdictctl unban 203.0.113.9", Beside, 0, "203.0.113.9"),
     (
@@ -315,17 +325,18 @@ fn the_audit_log_of_corporate_mode_is_verified() {
 
 /// What the page says of a state file of the Python system.
 #[test]
-fn a_state_of_the_python_system_is_kept_and_not_imported() {
+fn a_state_of_the_python_system_is_imported_and_kept() {
     let sandbox = Sandbox::new();
-    sandbox.must("printf 'unblock_tasks = [\\n]\\n' > /var/lib/verdictd/state.toml");
+    sandbox.must(
+        "printf 'unblock_tasks = [\\n{ ip = \"203.0.113.9\", unblock_time = 9999-01-01T00:00:00 },\\n]\\n' \
+         > /var/lib/verdictd/state.toml",
+    );
     let engine = sandbox.engine();
     sandbox.must("verdictctl snapshot");
     sandbox.must("test -f /var/lib/verdictd/state.toml.python");
-    assert!(
-        engine.said().contains("this version does not import it"),
-        "{}",
-        engine.said()
-    );
+    let said = engine.said();
+    assert!(said.contains("is of the Python system, kept as"), "{said}");
+    sandbox.must("verdictctl list | grep -q 203.0.113.9");
     for key in ["sources", "ladder", "usual", "bans"] {
         sandbox.must(&format!("grep -q '^{key} = \\[' /var/lib/verdictd/state.toml"));
     }

@@ -69,10 +69,12 @@ impl Sandbox {
         );
         let shipped = home("config/verdictd.toml");
         let theirs = home("tests/data/mission_firewall_config.toml");
+        let state = home("tests/data/mission_firewall_state.toml");
         sandbox.must(&format!(
-            "cp {} /etc/verdictd/verdictd.toml; cp {} firewall_config.toml",
+            "cp {} /etc/verdictd/verdictd.toml; cp {} firewall_config.toml; cp {} firewall_state.toml",
             shipped.display(),
-            theirs.display()
+            theirs.display(),
+            state.display()
         ));
         sandbox
     }

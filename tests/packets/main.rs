@@ -13,6 +13,7 @@ mod containers;
 mod continuity;
 mod flood;
 mod honest;
+mod import;
 mod include;
 mod lab;
 mod lockout;

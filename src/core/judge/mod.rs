@@ -267,6 +267,20 @@ impl Judge {
         self.sources.remove(&source);
     }
 
+    /// As if nobody had ever been here. Policy, guard and what the host answers stay.
+    pub fn erase_all(&mut self) {
+        self.sources = BoundedMap::reserved(self.sources.capacity());
+        self.bans = PrefixMap::default();
+        self.held.clear();
+    }
+
+    /// Takes in what another system saw of a source, unless it was seen here.
+    pub fn learn(&mut self, memory: &Memory) {
+        if self.sources.find(&memory.source).is_none() {
+            self.restore(memory);
+        }
+    }
+
     /// The offence could not be told (channel full): the next packet of the source carries it again.
     pub fn unsent(&mut self, source: Prefix) {
         if let Some(place) = self.sources.find(&source)
