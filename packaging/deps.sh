@@ -10,7 +10,7 @@ set -euo pipefail
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
 tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3 python3-aiosmtpd
-    python3-flask nodejs gdb)
+    python3-flask nodejs gdb strace faketime e2fsprogs)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;
@@ -36,6 +36,7 @@ there() {
         python3-aiosmtpd) /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null ;;
         python3-flask) /usr/bin/python3 -c 'import flask' 2>/dev/null ;;
         nodejs) found node ;;
+        e2fsprogs) found mkfs.ext4 ;;
         *) found "$1" ;;
     esac
 }

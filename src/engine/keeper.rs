@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, error, info};
 
+use super::alarm::Alarm;
 use super::analyst::Command;
 use super::clock;
 use super::herald::Herald;
@@ -53,8 +54,10 @@ struct Words {
     failures: u64,
     /// Since when the journal has been waiting for the disk.
     writing: Option<Instant>,
-    /// When trouble with the disk was last logged; none: there is none.
-    logged: Option<Instant>,
+    /// For trouble with the disk.
+    alarm: Alarm,
+    /// Whether it was logged, and not yet that it is over.
+    logged: bool,
 }
 
 /// The journal's thread waits for the disk while this lives.
@@ -131,8 +134,8 @@ impl Health {
     /// Once an hour while it lasts, for snapshot and journal together: it is one disk.
     fn log(&self, text: &str) {
         let (now, mut words) = (Instant::now(), self.words());
-        if words.logged.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
-            words.logged = Some(now);
+        if words.alarm.rings(1, now) {
+            words.logged = true;
             error!("{text}; protection goes on, and it is tried again");
         }
     }
@@ -145,7 +148,11 @@ impl Health {
     /// Whether there was trouble to log, which is over.
     fn is_over(&self) -> bool {
         let mut words = self.words();
-        words.journal.is_none() && words.logged.take().is_some()
+        if words.journal.is_some() {
+            return false;
+        }
+        words.alarm.rings(0, Instant::now());
+        std::mem::take(&mut words.logged)
     }
 
     fn words(&self) -> std::sync::MutexGuard<'_, Words> {
@@ -181,7 +188,7 @@ impl Keeper {
     /// Saves until told to stop. The first snapshot is written at once: it holds the seed.
     pub fn run(mut self) {
         let mut next = Instant::now();
-        let mut heralded = None;
+        let mut heralded = Alarm::default();
         loop {
             self.tell(&mut heralded);
             self.health.facts.next(next);
@@ -216,13 +223,9 @@ impl Keeper {
     }
 
     /// Other systems hear of trouble when there is more of it, and once an hour while it lasts.
-    fn tell(&self, heralded: &mut Option<(usize, Instant)>) {
-        let (reasons, now) = (self.health.degraded(), Instant::now());
-        let (known, at) = heralded.unwrap_or((0, now));
-        let lasts = !reasons.is_empty() && now.duration_since(at) >= TELL_EVERY;
-        let news = reasons.len() > known || lasts;
-        *heralded = Some((reasons.len(), if news { now } else { at }));
-        if news {
+    fn tell(&self, alarm: &mut Alarm) {
+        let reasons = self.health.degraded();
+        if alarm.rings(reasons.len(), Instant::now()) {
             self.herald.tell(|now| event::state_degraded(now, &reasons));
         }
     }
@@ -230,7 +233,7 @@ impl Keeper {
     /// One snapshot; a failure is told once an hour and shown until it is over.
     fn save(&mut self) -> Reply {
         let begun = Instant::now();
-        match self.write(begun) {
+        match self.write() {
             Ok((saved, missing)) => {
                 let view = view(&saved, begun.elapsed(), &missing);
                 self.health.facts.saved(&view);
@@ -251,10 +254,11 @@ impl Keeper {
     }
 
     /// Sources first and bans last: who is banned meanwhile is then in the file as banned.
-    fn write(&mut self, now: Instant) -> Result<(Saved, Vec<String>), Failure> {
+    fn write(&mut self) -> Result<(Saved, Vec<String>), Failure> {
         // First: what is decided from now on is in another journal, and may be in the snapshot as well.
         let turned = self.turn()?;
-        let (moment, seed) = (clock::moment(), self.seed);
+        // One after the other and the moment first: what comes between them, be it a slow disk, would be granted on top.
+        let (moment, now, seed) = (clock::moment(), Instant::now(), self.seed);
         let mut snapshot = Snapshot::begin(&self.place, &moment, now, seed, turned.generation)?;
         let mut missing = Vec::new();
         for (index, worker) in self.workers.iter().enumerate() {
@@ -367,5 +371,3 @@ const SETTLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 /// How long a sync may take before somebody hears of it: far longer than a disk that works hard.
 const HANGS: Duration = Duration::from_secs(5);
-/// How often a failure that lasts is told.
-const TELL_EVERY: Duration = Duration::from_secs(3600);

@@ -11,6 +11,7 @@
 //! ```
 //! Workers never wait for anybody: what they tell goes through a bounded channel with `try_send`.
 
+mod alarm;
 pub mod analyst;
 pub mod attack_lines;
 pub mod clock;

@@ -56,7 +56,7 @@ impl Spool {
             spool.damaged += segment.measure()?;
             spool.next = spool.next.max(segment.first).max(segment.last + 1);
             if segment.is_empty() {
-                std::fs::remove_file(&segment.path)?;
+                segment.remove()?;
             } else {
                 spool.segments.push_back(segment);
             }
@@ -129,11 +129,12 @@ impl Spool {
         self.make_room(0);
     }
 
-    /// Writes events that happened; returns how many of them were written. `written`: milliseconds since 1970.
+    /// Writes events that happened; returns how many of them were written or, where the disk does not take them, are held
+    /// in memory until they are delivered, the engine ends or that is full. `written`: milliseconds since 1970.
     pub(super) fn append(&mut self, events: Vec<Event>, written: u64) -> (usize, io::Result<()>) {
         let wanted = |event: &Event| self.places.values().any(|place| place.wants(event));
         let events: Vec<Event> = events.into_iter().filter(wanted).collect();
-        let (mut done, mut events) = (0, events.into_iter());
+        let (mut done, mut events, mut result) = (0, events.into_iter(), Ok(()));
         loop {
             let (mut lines, mut chunk) = (Vec::new(), Vec::new());
             for event in events.by_ref() {
@@ -150,10 +151,13 @@ impl Spool {
                 }
             }
             if chunk.is_empty() {
-                return (done, Ok(()));
+                return (done, result);
             }
             if let Err(error) = self.write(&lines, chunk.len() as u64) {
-                return (done, Err(error));
+                if !self.hold(&lines, chunk.len() as u64) {
+                    return (done, Err(error));
+                }
+                result = Err(error);
             }
             for place in self.places.values_mut() {
                 place.waiting += chunk.iter().filter(|event| place.wants(event)).count() as u64;
@@ -170,11 +174,34 @@ impl Spool {
             .as_ref()
             .is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
             && self.segments.len() > 1
+            && !self.segments[0].is_held()
         {
             self.drop_oldest();
             written = self.try_write(lines, count);
         }
         written
+    }
+
+    /// What the disk does not take waits in memory: that the disk is full is worth telling while it is. `false`: there is
+    /// no room for it either.
+    fn hold(&mut self, lines: &[u8], count: u64) -> bool {
+        let held = self.segments.iter().filter(|segment| segment.is_held());
+        if held.map(|segment| segment.bytes).sum::<u64>() + lines.len() as u64 > MOST_HELD {
+            return false;
+        }
+        if self.segments.back().is_some_and(Segment::is_empty) {
+            // It has the number that comes now.
+            self.segments.pop_back();
+        }
+        let last = self.next + count - 1;
+        let held = |segment: &mut Segment| segment.hold(lines, last);
+        if !self.segments.back_mut().is_some_and(held) {
+            let mut segment = Segment::held(self.next);
+            segment.hold(lines, last);
+            self.segments.push_back(segment);
+        }
+        self.next = last + 1;
+        true
     }
 
     fn try_write(&mut self, lines: &[u8], count: u64) -> io::Result<()> {
@@ -343,7 +370,7 @@ impl Spool {
 
     fn gone(&mut self, segment: &Segment) {
         // What cannot be removed is not read again before the next start.
-        let _ = std::fs::remove_file(&segment.path);
+        let _ = segment.remove();
         for place in self.places.values_mut() {
             place.pass(segment.last);
         }
@@ -357,7 +384,7 @@ impl Spool {
         let kept = usize::from(self.file.is_some());
         while self.segments.len() > kept && self.segments[0].last <= everybody {
             if let Some(segment) = self.segments.pop_front() {
-                let _ = std::fs::remove_file(&segment.path);
+                let _ = segment.remove();
             }
         }
     }
@@ -382,6 +409,8 @@ enum Ending {
 
 /// Bytes that are written at once.
 const CHUNK: usize = 64 << 10;
+/// Bytes that are held in memory: some five hundred events.
+const MOST_HELD: u64 = 256 << 10;
 /// Lines that are looked at in one go: others wait for the lock.
 const LOOKED_AT: usize = 4_096;
 

@@ -8,16 +8,22 @@ use super::Ending;
 use super::record::Record;
 use crate::webhook::own;
 
-/// A file of the spool.
+/// A file of the spool, or what is held in memory because there is no room for one.
 #[derive(Debug)]
 pub(super) struct Segment {
-    pub(super) path: PathBuf,
+    place: Place,
     /// The number that its first event has, or will have.
     pub(super) first: u64,
     /// The number that its last event has; below `first` while it has none.
     pub(super) last: u64,
     /// Bytes that are whole lines.
     pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Memory(Vec<u8>),
 }
 
 impl Segment {
@@ -28,12 +34,46 @@ impl Segment {
         let file = own::options().write(true).truncate(true).open(&path)?;
         File::open(folder)?.sync_all()?;
         let segment = Segment {
-            path,
+            place: Place::File(path),
             first,
             last: first - 1,
             bytes: 0,
         };
         Ok((segment, file))
+    }
+
+    /// One in memory.
+    pub(super) fn held(first: u64) -> Segment {
+        Segment {
+            place: Place::Memory(Vec::new()),
+            first,
+            last: first - 1,
+            bytes: 0,
+        }
+    }
+
+    /// Appends whole lines to one in memory; `false`: it is a file.
+    pub(super) fn hold(&mut self, lines: &[u8], last: u64) -> bool {
+        let Place::Memory(held) = &mut self.place else {
+            return false;
+        };
+        held.extend_from_slice(lines);
+        self.bytes += lines.len() as u64;
+        self.last = last;
+        true
+    }
+
+    /// Whether it is in memory.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.place, Place::Memory(_))
+    }
+
+    /// Its file goes.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match &self.place {
+            Place::File(path) => std::fs::remove_file(path),
+            Place::Memory(_) => Ok(()),
+        }
     }
 
     /// Those that lie below `folder`, oldest first. What else lies there is left alone.
@@ -54,7 +94,7 @@ impl Segment {
                 continue; // a link leads to what is not ours, and a pipe is waited for
             }
             found.push(Segment {
-                path: entry.path(),
+                place: Place::File(entry.path()),
                 first,
                 last: first - 1,
                 bytes: metadata.len(),
@@ -88,23 +128,17 @@ impl Segment {
     pub(super) fn read(
         &self,
         from: u64,
-        mut each: impl FnMut(Option<Record>, u64) -> bool,
+        each: impl FnMut(Option<Record>, u64) -> bool,
     ) -> io::Result<Ending> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(from))?;
-        let mut reader = BufReader::with_capacity(1 << 16, file);
-        let mut at = from;
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let length = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-            if length == 0 {
-                return Ok(Ending::Finished);
+        match &self.place {
+            Place::File(path) => {
+                let mut file = File::open(path)?;
+                file.seek(SeekFrom::Start(from))?;
+                lines(BufReader::with_capacity(1 << 16, file), from, each)
             }
-            at += length as u64;
-            let record = line.strip_suffix(b"\n").and_then(Record::parse);
-            if !each(record, at) {
-                return Ok(Ending::Stopped);
+            Place::Memory(held) => {
+                let rest = usize::try_from(from).ok().and_then(|from| held.get(from..));
+                lines(rest.unwrap_or_default(), from, each)
             }
         }
     }
@@ -119,6 +153,28 @@ impl Segment {
         self.bytes += lines.len() as u64;
         self.last = last;
         Ok(())
+    }
+}
+
+/// See [`Segment::read`].
+fn lines(
+    mut reader: impl BufRead,
+    from: u64,
+    mut each: impl FnMut(Option<Record>, u64) -> bool,
+) -> io::Result<Ending> {
+    let mut at = from;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        if length == 0 {
+            return Ok(Ending::Finished);
+        }
+        at += length as u64;
+        let record = line.strip_suffix(b"\n").and_then(Record::parse);
+        if !each(record, at) {
+            return Ok(Ending::Stopped);
+        }
     }
 }
 

@@ -315,3 +315,57 @@ fn links_that_somebody_planted_are_not_followed() {
     assert!(spool.append(blocked(0..1), 1).1.is_err());
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine\n");
 }
+
+/// As [`take_all`], where the place in the spool cannot be saved either.
+fn take_all_unsaved(spool: &mut Spool, name: &str) -> Vec<u64> {
+    let mut all = Vec::new();
+    loop {
+        let taken = spool.take(name, 7, 1 << 20);
+        if taken.records.is_empty() && !taken.more {
+            return all;
+        }
+        let _ = spool.ack(name, &taken.records);
+        all.extend(ids(&taken.records));
+    }
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_held_in_memory_and_delivered() {
+    let disk = SmallDisk::new(400);
+    let mut spool = open(&disk.0);
+    let filler = disk.0.path().join("filler");
+    std::fs::write(&filler, vec![1; 500 << 10]).unwrap_err();
+    for n in 0..30 {
+        let (done, result) = spool.append(blocked(n * 10..n * 10 + 10), 1);
+        assert!(done == 10 && result.is_err(), "{done} {result:?}");
+    }
+    assert_eq!(take_all_unsaved(&mut spool, "a"), (0..300).collect::<Vec<_>>());
+    spool.append(blocked(300..301), 1).1.unwrap_err();
+    std::fs::remove_file(&filler).unwrap();
+    spool.append(blocked(301..302), 1).1.unwrap();
+    assert_eq!(take_all(&mut spool, "a"), [300, 301]);
+    spool.append(blocked(302..303), 1).1.unwrap();
+    drop(spool);
+    assert_eq!(
+        take_all(&mut open(&disk.0), "a"),
+        [302],
+        "what is on the disk stays there"
+    );
+}
+
+/// What there is no room for in memory either is told, and it is the newest: what began it is known.
+#[test]
+fn what_is_held_in_memory_is_bounded() {
+    let disk = SmallDisk::new(400);
+    let mut spool = open(&disk.0);
+    std::fs::write(disk.0.path().join("filler"), vec![1; 500 << 10]).unwrap_err();
+    let append = |n| spool.append(blocked(n * 50..n * 50 + 50), 1).0;
+    let done: usize = (0..400).map(append).sum();
+    assert!(
+        done < 1_000 && spool.bytes() <= MOST_HELD,
+        "{done} {}",
+        spool.bytes()
+    );
+    let got = take_all_unsaved(&mut spool, "a");
+    assert_eq!((got.len(), got[0]), (done, 0));
+}
