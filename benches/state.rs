@@ -65,7 +65,7 @@ fn main() {
         restore(100_000, 7);
     }
     if wanted("1m") {
-        restore(1_000_000, 5);
+        restore(1_000_000, 3);
     }
     if wanted("sources") {
         sources(5);
@@ -199,9 +199,11 @@ fn ban(n: u32, now: Instant) -> Ban {
         step: 1 + n % 4,
         offences: 1 + n % 9,
         since: now - secs(u64::from(n % 86_400)),
-        until: (n % 50 > 0).then(|| now + secs(3_600 + u64::from(n % 600_000))),
+        until: (!n.is_multiple_of(50)).then(|| now + secs(3_600 + u64::from(n % 600_000))),
         enforced: true,
-        note: (n % 8 == 0).then(|| "asked for by \"ops\", ticket 4711".into()),
+        note: n
+            .is_multiple_of(8)
+            .then(|| "asked for by \"ops\", ticket 4711".into()),
     }
 }
 
@@ -227,7 +229,7 @@ fn memory(n: u32, now: Instant) -> Memory {
         source: source(n),
         first_seen: age(0),
         last_seen: age(n % 8),
-        completed: (n % 8 == 0).then(|| vec![443, 80]),
+        completed: n.is_multiple_of(8).then(|| vec![443, 80]),
         touches: touches.collect(),
     }
 }

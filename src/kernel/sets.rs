@@ -474,7 +474,8 @@ fn absent_is_empty<T: Default>(asked: Result<T, NetlinkError>) -> Result<T, Netl
     }
 }
 
-/// How many targets are read back one by one, 2 us each. Reading 100,000 back would double what they cost.
+/// How many targets of one call are read back: 100 take less than a millisecond (debug build), and a large restore is
+/// not to be held up.
 pub const READ_BACK: usize = 1_000;
 /// How often a transaction is tried again because an element expired within it.
 const EXPIRING: u32 = 3;

@@ -1,5 +1,5 @@
 //! One line of a state under construction. A million records are some ten million numbers and times: their digits are
-//! put down here, past `format!`, which takes five times as long.
+//! put down here, past the machinery of `format!` and of a general formatter of times.
 
 use std::fmt::Display;
 use std::io::Write;
