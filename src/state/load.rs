@@ -157,8 +157,7 @@ impl<'a> Search<'a> {
     /// what was begun before it is older than it.
     fn journal(&mut self, fold: &mut Fold, generation: u64, since: Option<&Moment>) {
         let name = self.place.journal(generation);
-        let opened =
-            open(self.place, &name).and_then(|file| Ok(file.map(|file| Reader::of(file, generation))));
+        let opened = open(self.place, &name).map(|file| file.map(|file| Reader::of(file, generation)));
         let (reader, beginning) = match opened {
             Ok(None) => return,
             Ok(Some(Ok(opened))) => opened,

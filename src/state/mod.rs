@@ -44,6 +44,7 @@ mod moment;
 mod snapshot;
 mod timeline;
 mod wake;
+mod window;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
