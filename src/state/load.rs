@@ -203,7 +203,7 @@ impl<'a> Search<'a> {
         let name = self.place.journal(generation);
         let opened = self
             .open(&name)
-            .and_then(|file| Ok(file.map(|file| Reader::of(file, generation))));
+            .map(|file| file.map(|file| Reader::of(file, generation)));
         let (reader, beginning) = match opened {
             Ok(None) => return,
             Ok(Some(Ok(opened))) => opened,

@@ -48,6 +48,7 @@ mod snapshot;
 pub mod survey;
 mod timeline;
 mod wake;
+mod window;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
