@@ -23,6 +23,7 @@ mod common;
 
 mod client;
 mod crowd;
+mod owned;
 mod probes;
 mod reloads;
 mod restarts;

@@ -49,7 +49,6 @@ pub(crate) enum Wipe {
 }
 
 impl Wipe {
-    #[allow(dead_code, reason = "for a table with an owner")]
     pub(crate) const ALL: [Wipe; 6] = [
         Wipe::Flush,
         Wipe::Table,
