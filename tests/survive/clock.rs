@@ -58,6 +58,21 @@ impl Clock {
     }
 }
 
+/// A killed program leaves what libfaketime shares with its children: a semaphore and a page, by its process number.
+impl Drop for Clock {
+    fn drop(&mut self) {
+        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let number = ["faketime_shm_", "sem.faketime_sem_"]
+                .iter()
+                .find_map(|start| name.strip_prefix(start)?.parse::<u32>().ok());
+            if number.is_some_and(|number| !PathBuf::from(format!("/proc/{number}")).exists()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
 fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().flatten();
     let found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
