@@ -166,7 +166,7 @@ impl Rig {
 /// A snapshot of what `sources` and `bans` are numbered; what it took.
 fn save(place: &Place, sources: u32, bans: u32) {
     let now = Instant::now();
-    let mut snapshot = Snapshot::begin(place, &clock::moment(), now, SEED).expect("room");
+    let mut snapshot = Snapshot::begin(place, &clock::moment(), now, SEED, 0).expect("room");
     for n in 0..sources {
         snapshot.source(&memory(n, now)).expect("room");
     }
@@ -250,7 +250,7 @@ fn sources(rounds: usize) {
             let _ = black_box(encoder.finish().expect("a sink"));
         });
         rows.time("encoded, written and synced", || {
-            let mut snapshot = Snapshot::begin(&place, &clock::moment(), now, SEED).expect("room");
+            let mut snapshot = Snapshot::begin(&place, &clock::moment(), now, SEED, 0).expect("room");
             memories
                 .iter()
                 .for_each(|memory| snapshot.source(memory).expect("room"));

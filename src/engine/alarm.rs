@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_disk_that_fails_every_other_second_is_told_once_an_hour() {
         let (mut alarm, start) = (Alarm::default(), Instant::now());
-        let rings = |second| alarm.rings(second as usize % 2, start + Duration::from_secs(second));
+        let mut rings = |second| alarm.rings(second as usize % 2, start + Duration::from_secs(second));
         assert_eq!((0..7200).filter(|second| rings(*second)).count(), 2);
     }
 }

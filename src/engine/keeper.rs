@@ -282,7 +282,9 @@ impl Keeper {
 
     fn turn(&self) -> Result<Turned, Failure> {
         let (to, turned) = bounded(1);
-        self.scribe.send(Task::Turn(to)).map_err(|_| Failure::Scribe)?;
+        self.scribe
+            .send(Task::Turn(self.generation, to))
+            .map_err(|_| Failure::Scribe)?;
         Ok(turned.recv_timeout(PATIENCE).map_err(|_| Failure::Scribe)??)
     }
 

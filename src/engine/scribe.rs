@@ -23,8 +23,9 @@ use crate::webhook::wire::Event;
 pub enum Task {
     /// Something was decided, and done where there was something to do.
     Write(Entry),
-    /// A snapshot begins: what comes from now on belongs into the next journal.
-    Turn(Sender<Result<Turned, SaveError>>),
+    /// A snapshot begins: what comes from now on belongs into a journal of that number, which is above that of every
+    /// snapshot there is.
+    Turn(Option<u64>, Sender<Result<Turned, SaveError>>),
     /// Write what came before, then leave.
     Stop,
 }
@@ -98,7 +99,7 @@ impl Scribe {
             herald: desk.herald,
             stats: desk.stats,
         };
-        if let Err(error) = scribe.turn() {
+        if let Err(error) = scribe.begin_journal() {
             scribe.fail(&error);
         }
         scribe
@@ -167,9 +168,9 @@ impl Scribe {
             self.report(entry);
         }
         match last {
-            Some(Task::Turn(to)) => {
+            Some(Task::Turn(saved, to)) => {
                 // The journal goes on as it was if there is no other. The keeper may have given up waiting.
-                let _ = to.send(self.turn());
+                let _ = to.send(self.turn(saved));
                 true
             }
             Some(Task::Stop) => false,
@@ -230,16 +231,27 @@ impl Scribe {
         }
     }
 
-    /// Another journal; the one before stays until a snapshot holds what is in it.
-    fn turn(&mut self) -> Result<Turned, SaveError> {
-        let journal = Journal::begin(&self.place, self.next, &clock::moment(), Instant::now())?;
-        let generation = journal.generation();
-        self.next = generation + 1;
-        self.journal = Some(journal);
+    /// Another journal than that of the snapshot `saved`; the one before stays until a snapshot holds what is in it. The
+    /// one that was begun for a snapshot which failed serves for the next, or a disk that takes none would be filled with
+    /// them.
+    fn turn(&mut self, saved: Option<u64>) -> Result<Turned, SaveError> {
+        let fresh = |journal: &Journal| !journal.is_broken() && Some(journal.generation()) > saved;
+        let generation = match self.journal.as_ref().filter(|journal| fresh(journal)) {
+            Some(journal) => journal.generation(),
+            None => self.begin_journal()?,
+        };
         Ok(Turned {
             generation,
             failures: self.health.failures(),
         })
+    }
+
+    fn begin_journal(&mut self) -> Result<u64, SaveError> {
+        let journal = Journal::begin(&self.place, self.next, &clock::moment(), Instant::now())?;
+        let generation = journal.generation();
+        self.next = generation + 1;
+        self.journal = Some(journal);
+        Ok(generation)
     }
 
     /// A snapshot is to hold what the journal does not.
@@ -350,15 +362,20 @@ mod tests {
     fn everything_is_written_and_answered_and_a_turn_begins_another_file() {
         let home = tempfile::tempdir().unwrap();
         let (to, replies) = unbounded();
-        let (turn, turned) = bounded(1);
+        let (turn, turned) = bounded(2);
         let tasks = vec![
             write("192.0.2.1", to.clone()),
-            Task::Turn(turn),
+            Task::Turn(Some(5), turn.clone()),
+            Task::Turn(Some(5), turn),
             write("192.0.2.2", to),
         ];
         let (errands, health, unwritten) = ran(home.path(), tasks, vec![lift("192.0.2.3")]);
         assert_eq!(replies.iter().count(), 2);
-        assert_eq!(turned.recv().unwrap().unwrap().generation, 6);
+        let generations = turned.iter().map(|turned| turned.unwrap().generation);
+        assert!(
+            generations.eq([6, 6]),
+            "one that no snapshot goes with is used again"
+        );
         let bare = tempfile::tempdir().unwrap();
         ran(bare.path(), Vec::new(), Vec::new());
         let header = size(bare.path(), 5);

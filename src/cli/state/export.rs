@@ -208,6 +208,7 @@ mod tests {
                 wall: datetime!(2026-03-01 12:00 UTC),
                 boot: None,
             },
+            generation: Some(3),
             seed: Some(7),
             sources: vec![SavedSource {
                 source,
