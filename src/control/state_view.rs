@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::prefix::Prefix;
 use crate::state::import::Report;
 use crate::state::survey::KeptFile;
 
@@ -178,6 +179,20 @@ pub struct ImportOutcome {
 }
 
 impl ImportOutcome {
+    /// These bans were not taken by the kernel.
+    pub fn refuse(&mut self, targets: &[(&Prefix, &String)]) {
+        for (target, error) in targets {
+            match self.banned {
+                0 => self.prolonged = self.prolonged.saturating_sub(1),
+                _ => self.banned -= 1,
+            }
+            self.refused.push(Spared {
+                source: target.to_string(),
+                reason: (*error).clone(),
+            });
+        }
+    }
+
     /// Adds what became of another part.
     pub fn add(&mut self, part: ImportOutcome) {
         self.banned += part.banned;

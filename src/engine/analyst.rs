@@ -292,7 +292,7 @@ impl Analyst {
                     );
                 }
                 self.herald.found(offence, &ban);
-                self.enact(&ban, Some(offence), now, None);
+                self.enact(&ban, Some(offence), now, Work::default());
             }
             // The worker cannot know of it and the kernel let the packet through: say it again to both.
             Err(Refusal::AlreadyBanned) => {
@@ -313,7 +313,7 @@ impl Analyst {
     }
 
     /// A new ban, told to people and to the kernel.
-    fn enact(&mut self, ban: &Ban, offence: Option<&Offence>, now: Instant, done: Option<Answer>) {
+    fn enact(&mut self, ban: &Ban, offence: Option<&Offence>, now: Instant, work: Work) {
         let port = offence
             .and_then(|offence| offence.ports.first())
             .map(|(_, port)| *port);
@@ -324,8 +324,7 @@ impl Analyst {
         let mut work = Work {
             records: self.records_of(ban),
             events: event.map(|event| (ban.source, event)).into_iter().collect(),
-            done,
-            ..Work::default()
+            ..work
         };
         let length = ban
             .remaining(now)
@@ -458,9 +457,15 @@ impl Analyst {
             let _ = to.send(Reply::refused(why));
             return;
         }
+        let replaced = self.ledger.get(&target).cloned();
         let ban = self.ledger.manual(target, length, note, &self.policy, now);
         let reply = Reply::Banned(Box::new(view(&ban, now)));
-        self.enact(&ban, None, now, Some(Answer { to, reply }));
+        let work = Work {
+            done: Some(Answer { to, reply }),
+            replaced: replaced.into_iter().collect(),
+            ..Work::default()
+        };
+        self.enact(&ban, None, now, work);
     }
 
     /// What is banned when an operator says `target`: the same unit that an offender there is banned as.
@@ -518,7 +523,7 @@ impl Analyst {
         self.protect(protection, now);
         for ban in self.ledger.switch(self.policy.enforce, &self.policy, now) {
             match ban.enforced {
-                true => self.enact(&ban, None, now, None),
+                true => self.enact(&ban, None, now, Work::default()),
                 false => {
                     self.tell(&ban.source, || Order::Ban {
                         source: ban.source,
@@ -620,10 +625,30 @@ impl Analyst {
         if failure.withdrawn
             && let Some(ban) = self.ledger.lift(&failure.target)
         {
-            // Should the kernel hold an older one, that ends as well: ledger and kernel are to agree.
             let work = self.lifted(&ban, Ended::Manual, now);
-            self.submit(work);
-            self.release(ban.source);
+            match failure
+                .replaced
+                .filter(|before| before.until.is_none_or(|until| until > now))
+            {
+                // It was in force, and was reported: it goes on.
+                Some(before) => {
+                    self.ledger.take_over(before.clone());
+                    let records = vec![Record::Ban(before.clone())];
+                    self.assert(
+                        &before,
+                        Work {
+                            records,
+                            ..Work::default()
+                        },
+                        now,
+                    );
+                }
+                // Should the kernel hold an older one, that ends as well: ledger and kernel are to agree.
+                None => {
+                    self.submit(work);
+                    self.release(ban.source);
+                }
+            }
             return;
         }
         self.unmade.refuse(failure.target, failure.untold, now);

@@ -584,6 +584,11 @@ impl Engine {
         }
         let _ = self.commands.send(Command::Stop);
         join(self.analyst);
+        // What was decided is done, written down and told before those leave to whom it is told.
+        let _ = self.jobs.send(Job::Stop);
+        let netlink = join(self.enforcer);
+        let _ = self.tasks.send(Task::Stop);
+        join(self.scribe);
         self.audit.note(|| What::Stop { why });
         self.audit.stop();
         join(self.recorder);
@@ -597,10 +602,6 @@ impl Engine {
             let left = webhooks.stop(Instant::now() + LAST_SENDING);
             debug!(?left, "webhooks");
         }
-        let _ = self.jobs.send(Job::Stop);
-        let netlink = join(self.enforcer);
-        let _ = self.tasks.send(Task::Stop);
-        join(self.scribe);
         let Some(mut netlink) = netlink else {
             return;
         };
@@ -611,7 +612,7 @@ impl Engine {
 }
 
 /// What a worker that hangs comes to: no thread can be waited for that may never end, so that the process ends as by a
-/// kill, which costs what came since the last snapshot.
+/// kill, which costs nothing that was reported.
 fn give_up(audit: &Audit, herald: &Herald, stats: &Arc<Stats>) -> Box<dyn Fn(String) + Send> {
     let (audit, herald, stats) = (audit.clone(), herald.clone(), Arc::clone(stats));
     Box::new(move |why| {

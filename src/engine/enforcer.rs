@@ -22,6 +22,7 @@ pub use self::upkeep::Repair;
 
 use self::mirror::Mirror;
 use self::rounds::Rounds;
+use self::upkeep::Scope;
 use super::notice::Notice;
 use super::scribe::{Entry, Task};
 use crate::control::wire::Reply;
@@ -30,7 +31,7 @@ use crate::core::verdict::Ban;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::ruleset::alive::{self, GIVEN};
 use crate::kernel::ruleset::{self, Family, Ruleset, RulesetError, Spec, Touch};
-use crate::kernel::sets::{BanSets, Change};
+use crate::kernel::sets::{BanSets, Change, SetError};
 use crate::state::Record;
 use crate::stats::Stats;
 use crate::webhook::wire::Event;
@@ -64,6 +65,8 @@ pub struct Work {
     pub events: Vec<(Prefix, Event)>,
     /// Who is told.
     pub done: Option<Answer>,
+    /// Bans that it replaces: should the kernel refuse what somebody asked for, they go on.
+    pub replaced: Vec<Ban>,
 }
 
 /// A reply that is held back until the kernel has done what it reports, and that is on the disk.
@@ -108,6 +111,8 @@ pub struct Failure {
     pub withdrawn: bool,
     /// What other systems did not hear, since it is not so.
     pub untold: Option<Event>,
+    /// The ban that was in force before, if it is withdrawn.
+    pub replaced: Option<Ban>,
 }
 
 /// What the table should be, for those who compare it with what is loaded.
@@ -163,8 +168,16 @@ impl Enforcer {
 
     /// Has the kernel make these changes, before anybody asks for others.
     pub fn begin(&mut self, changes: &[Change]) {
-        let refused = self.sets.apply(changes);
-        self.leave_to_analyst(refused);
+        let sets = self.expected().spec().ban_sets();
+        let fits =
+            |change: &&Change| !change.is_removal() && sets.contains(&family_and_length(&change.target()));
+        let (bans, others): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(fits);
+        let others: Vec<Change> = others.into_iter().copied().collect();
+        self.settle(&others);
+        // With what is left of each as it goes: a million take seconds.
+        let targets: Vec<Prefix> = bans.iter().map(|change| change.target()).collect();
+        let bans = self.mirror.of_these(&targets, Instant::now());
+        self.assert(&bans);
     }
 
     /// Does what is asked until told to stop; returns the netlink socket for whoever cleans up.
@@ -223,6 +236,7 @@ impl Enforcer {
                 error: error.clone(),
                 withdrawn: jobs.iter().any(|work| work.answers_for_ban_of(target)),
                 untold: untold.remove(target),
+                replaced: jobs.iter().rev().find_map(|work| work.replaced(target)),
             }));
         }
         for work in jobs {
@@ -237,16 +251,33 @@ impl Enforcer {
             return BTreeMap::new();
         }
         let crowded = self.make_room(changes);
-        let refused = self.sets.apply(changes).into_iter();
+        // Their time counts from here on, in the mirror as in the kernel.
+        let now = Instant::now();
+        let refused = self.apply(changes).into_iter();
         let told = refused.map(
             |(target, error)| match crowded.contains(&family_and_length(&target)) {
                 true => (target, NO_ROOM.to_owned()),
                 false => (target, error.to_string()),
             },
         );
-        let (refused, now): (BTreeMap<Prefix, String>, Instant) = (told.collect(), Instant::now());
+        let refused: BTreeMap<Prefix, String> = told.collect();
         changes.iter().for_each(|change| self.mirror.note(change, now));
         refused.keys().for_each(|target| self.mirror.refuse(target));
+        refused
+    }
+
+    /// In a table that somebody wiped a moment ago, it is done once that is repaired.
+    fn apply(&mut self, changes: &[Change]) -> Vec<(Prefix, SetError)> {
+        let mut refused = self.sets.apply(changes);
+        let is_lost = |error: &SetError| matches!(error, SetError::MissingSet { .. });
+        if self.managed && refused.iter().any(|(_, error)| is_lost(error)) {
+            self.put_right(Instant::now(), None, Vec::new(), Scope::All);
+            let lost = refused.extract_if(.., |(_, error)| is_lost(error));
+            let lost: BTreeSet<Prefix> = lost.map(|(target, _)| target).collect();
+            let again = changes.iter().filter(|change| lost.contains(&change.target()));
+            let again: Vec<Change> = again.copied().collect();
+            refused.extend(self.sets.apply(&again));
+        }
         refused
     }
 
@@ -256,6 +287,7 @@ impl Enforcer {
             error,
             withdrawn: false,
             untold: None,
+            replaced: None,
         }));
     }
 
@@ -328,9 +360,13 @@ impl Work {
         let failed = self
             .changes
             .iter()
-            .find_map(|change| refused.get_key_value(&change.target()));
-        if let (Some(answer), Some((target, error))) = (&mut self.done, failed) {
-            answer.reply = Reply::refused(format!("{target}: {error}"));
+            .filter_map(|change| refused.get_key_value(&change.target()));
+        let failed: Vec<(&Prefix, &String)> = failed.collect();
+        if let (Some(answer), Some((target, error))) = (&mut self.done, failed.first()) {
+            match &mut answer.reply {
+                Reply::StateImported(outcome) => outcome.refuse(&failed),
+                reply => *reply = Reply::refused(format!("{target}: {error}")),
+            }
             self.records
                 .retain(|record| !matches!(record, Record::Ban(ban) if refused.contains_key(&ban.source)));
         }
@@ -340,6 +376,10 @@ impl Work {
             events: self.events.into_iter().map(|(_, event)| event).collect(),
             answer: self.done,
         }
+    }
+
+    fn replaced(&self, target: &Prefix) -> Option<Ban> {
+        self.replaced.iter().find(|ban| ban.source == *target).cloned()
     }
 
     /// Adds what `other` is, but for its answer.

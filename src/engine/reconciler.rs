@@ -15,33 +15,39 @@ use crate::kernel::ruleset::TableWatch;
 pub fn follow(mut watch: TableWatch, jobs: Sender<Job>, stop: Arc<OwnedFd>) {
     loop {
         let patience = watch.is_open().then_some(&SETTLE);
-        if wait(&[watch.as_fd(), stop.as_fd()], patience) {
-            return;
-        }
-        let mut touches = watch.drain();
-        // Waited for, and it never came: what is known has to do.
-        if touches.is_empty() && patience.is_some() {
-            touches.extend(watch.give_up());
-        }
+        let touches = match wait([watch.as_fd(), stop.as_fd()], patience) {
+            Woken::ToStop => return,
+            Woken::ByNotices => watch.drain(),
+            // The end of a transaction was waited for, and never came.
+            Woken::ByTime => watch.give_up().into_iter().collect(),
+        };
+        let lost = touches.iter().any(|touch| touch.lost);
         for touch in touches {
             if jobs.send(Job::Touched(Box::new(touch))).is_err() {
                 return;
             }
         }
+        // More is lost while everybody's sets are loaded anew, and each loss is a look at all of ours.
+        if lost && matches!(wait([stop.as_fd(), stop.as_fd()], Some(&SETTLE)), Woken::ToStop) {
+            return;
+        }
     }
 }
 
-/// Sleeps until one of `fds` becomes readable or the time is over; whether it was the last one. EINTR and everything
-/// else lead back to the caller, which looks for itself.
-fn wait(fds: &[BorrowedFd<'_>], timeout: Option<&Timespec>) -> bool {
-    let mut ready: Vec<PollFd<'_>> = fds
-        .iter()
-        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
-        .collect();
-    let _ = poll(&mut ready, timeout);
-    ready
-        .last()
-        .is_some_and(|last| last.revents().contains(PollFlags::IN))
+enum Woken {
+    ByNotices,
+    ByTime,
+    ToStop,
+}
+
+/// Sleeps until one of them becomes readable or the time is over. EINTR leads back to the caller, which looks for itself.
+fn wait([notices, stop]: [BorrowedFd<'_>; 2], timeout: Option<&Timespec>) -> Woken {
+    let mut ready = [notices, stop].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    match poll(&mut ready, timeout) {
+        Ok(0) => Woken::ByTime,
+        Ok(_) if ready[1].revents().contains(PollFlags::IN) => Woken::ToStop,
+        _ => Woken::ByNotices,
+    }
 }
 
 /// How long the notices of one transaction may trickle in.

@@ -15,7 +15,7 @@ use super::enforcer::Answer;
 use super::herald::Herald;
 use super::keeper::{Errand, Health};
 use super::notice::Notice;
-use crate::state::{Journal, Place, Record, SaveError};
+use crate::state::{Journal, MOST_ACTIVITY_BYTES, Place, Record, SaveError};
 use crate::stats::Stats;
 use crate::webhook::wire::Event;
 
@@ -291,8 +291,6 @@ struct Batch {
 const MOST_AT_ONCE: usize = 4096;
 /// A journal that is asked to become a snapshot: some half a million records, read in less than a second.
 const LONG: u64 = 32 << 20;
-/// Beyond that only what was decided goes into it: a disk that takes no snapshot is not to be filled by a flood.
-const MOST_ACTIVITY_BYTES: u64 = 2 * LONG;
 
 #[cfg(test)]
 mod tests {

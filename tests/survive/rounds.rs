@@ -140,6 +140,7 @@ impl Story {
         let home = self.home.take().expect("no engine runs");
         let engine = Engine::start_in(&self.lab.host, home, &[]);
         self.scanners.dedup();
+        assert!(!self.scanners.is_empty(), "no scan was banned in any round");
         for source in self.scanners.iter().rev().take(20) {
             engine.must(&["unban", source]);
             assert!(engine.wait_free(source, secs(10)));

@@ -200,14 +200,25 @@ pub(crate) fn verify(engine: &Engine, ns: &Namespace, promises: &Promises, what:
 
 /// Fails unless list and kernel are as promised.
 pub(crate) fn verify_bans(engine: &Engine, ns: &Namespace, promises: &Promises, what: &str) {
+    verify_within(engine, ns, promises, what, MARGIN);
+}
+
+/// The same with another margin.
+pub(crate) fn verify_within(
+    engine: &Engine,
+    ns: &Namespace,
+    promises: &Promises,
+    what: &str,
+    margin: Margin,
+) {
     let from = monotonic();
-    let broken = promises.broken(&listed(engine), from, monotonic(), MARGIN);
+    let broken = promises.broken(&listed(engine), from, monotonic(), margin);
     assert!(broken.is_empty(), "{what}, listed:\n{broken}{}", engine.log());
     let mut broken = String::new();
     let agrees = || {
         let from = monotonic();
         let found = enforced(ns);
-        broken = promises.broken(&found, from, monotonic(), MARGIN);
+        broken = promises.broken(&found, from, monotonic(), margin);
         broken.is_empty()
     };
     assert!(

@@ -65,7 +65,13 @@ fn explain(folder: &FolderArgs, screen: &mut Screen<'_>) -> Result<(), CliError>
         "verdictctl: nothing was forgotten: start the engine and ask again"
     )?;
     let files = survey::files(&folder.place()).unwrap_or_default();
-    let read = |kind: Kind| matches!(kind, Kind::Snapshot | Kind::Previous | Kind::Journal);
+    // What is kept of the Python system is imported again where there is nothing else.
+    let read = |kind: Kind| {
+        matches!(
+            kind,
+            Kind::Snapshot | Kind::Previous | Kind::Journal | Kind::Python
+        )
+    };
     let paths: Vec<String> = (files.iter().filter(|file| read(file.kind)))
         .map(|file| plain(&file.path))
         .collect();

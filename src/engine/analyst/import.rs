@@ -80,6 +80,7 @@ impl Analyst {
                 enforced: ban.enforced,
             });
             work.records.push(Record::Ban(ban.clone()));
+            work.replaced.extend(self.ledger.get(&ban.source).cloned());
             self.ledger.take_over(ban);
         }
         outcome.windows += awake.sources.len() as u64;

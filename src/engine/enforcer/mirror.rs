@@ -109,14 +109,15 @@ impl Mirror {
         self.held.get(target).is_some_and(|held| held.is_live(now))
     }
 
-    /// How many bans are to be in the set of `target` at `now`, and how many of `targets` are among them.
+    /// How many bans are to be in the set of `target` for longer than a moment at `now`, and how many of `targets` are
+    /// among them. What the kernel refused is not there to be deleted.
     pub(super) fn share(&self, targets: &HashSet<Prefix>, of: &Prefix, now: Instant) -> (usize, usize) {
         let same = |target: &Prefix| (target.is_ipv4(), target.len()) == (of.is_ipv4(), of.len());
-        let live = self
+        let lasting = self
             .held
             .iter()
-            .filter(|(target, held)| same(target) && held.is_live(now));
-        live.fold((0, 0), |(all, of), (target, _)| {
+            .filter(|(target, held)| same(target) && !held.refused && held.is_lasting(now));
+        lasting.fold((0, 0), |(all, of), (target, _)| {
             (all + 1, of + usize::from(targets.contains(target)))
         })
     }
@@ -125,7 +126,7 @@ impl Mirror {
     pub(super) fn hottest(&self, count: usize, now: Instant) -> Vec<(Prefix, Option<Duration>)> {
         let newest = self.newest.iter().rev().filter_map(|(number, target)| {
             let held = self.held.get(target)?;
-            (held.number == *number && held.is_live(now)).then(|| (*target, held.left(now)))
+            (held.number == *number && !held.refused && held.is_live(now)).then(|| (*target, held.left(now)))
         });
         newest.take(count).collect()
     }
@@ -203,6 +204,13 @@ impl Mirror {
     }
 
     fn hold(&mut self, target: Prefix, until: Option<Instant>) {
+        if let Some(held) = self.held.get_mut(&target)
+            && held.ends_with(until)
+        {
+            // Asserted again: it was granted when it was.
+            (held.until, held.refused) = (until, false);
+            return;
+        }
         self.granted += 1;
         let number = self.granted;
         self.held.insert(
@@ -221,6 +229,15 @@ impl Mirror {
 }
 
 impl Held {
+    /// Whether it ends when another one would.
+    fn ends_with(&self, until: Option<Instant>) -> bool {
+        match (self.until, until) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.max(other).saturating_duration_since(one.min(other)) <= TOLERANCE,
+            _ => false,
+        }
+    }
+
     fn is_live(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until > now)
     }

@@ -7,7 +7,6 @@ use tracing::debug;
 use super::mirror::Drift;
 use super::upkeep::Scope;
 use super::{Enforcer, RETRY};
-use crate::kernel::ruleset;
 
 /// When to look at the table unasked.
 #[derive(Debug)]
@@ -18,6 +17,8 @@ pub(super) struct Rounds {
     suspected: Option<Drift>,
     /// The last time that all was as it should be.
     good: Instant,
+    /// When everything was last looked at because notices were lost.
+    looked: Option<Instant>,
 }
 
 impl Rounds {
@@ -27,7 +28,21 @@ impl Rounds {
             next: now + every,
             suspected: None,
             good: now,
+            looked: None,
         }
+    }
+
+    /// Whether everything may be looked at again at `now`, because notices were lost; else a look comes soon. One a second:
+    /// of a million bans it takes that long, and others wait for it.
+    pub(super) fn may_look_at_all(&mut self, now: Instant) -> bool {
+        let may = self
+            .looked
+            .is_none_or(|at| now.saturating_duration_since(at) >= AGAIN);
+        match may {
+            true => self.looked = Some(now),
+            false => self.soon(now),
+        }
+        may
     }
 
     /// The next look comes sooner than planned.
@@ -46,9 +61,14 @@ impl Enforcer {
     pub(super) fn make_rounds(&mut self) {
         let begun = Instant::now();
         self.mirror.forget_ended(begun);
-        let found = self.look_around(begun);
+        let Some(found) = self.look_around(begun) else {
+            self.rounds.next = begun + RETRY;
+            return;
+        };
         let suspected = self.rounds.suspected.take();
         let open = self.stats.upkeep.gap_since();
+        // A repair that does not come to its end may want the next look sooner than that.
+        self.rounds.next = begun + self.rounds.every;
         let well = match (found, suspected) {
             (None, _) if open.is_none() => true,
             (None, _) => self.put_right(begun, None, Vec::new(), Scope::All),
@@ -62,31 +82,27 @@ impl Enforcer {
                 self.put_right(open.unwrap_or(self.rounds.good), None, Vec::new(), scope)
             }
         };
-        let every = self.rounds.every;
-        self.rounds.next = begun + if well { every } else { every.min(RETRY) };
-        if well {
-            self.rounds.good = begun;
+        match well {
+            true => self.rounds.good = begun,
+            false => self.rounds.next = self.rounds.next.min(begun + RETRY),
         }
     }
 
-    /// What is wrong with the elements, also if nothing is, where something is wrong with the rules; none: all is well.
-    fn look_around(&mut self, begun: Instant) -> Option<Drift> {
-        let expected = self.expected();
-        let whole = match ruleset::read(self.sets.netlink()) {
-            Ok(Some(loaded)) => loaded.differences(&expected).is_empty(),
-            _ => false,
-        };
+    /// What is wrong with the elements, also if nothing is, where something is wrong with the rules; none inside: all is
+    /// well; none at all: the sets change faster than they can be read.
+    fn look_around(&mut self, begun: Instant) -> Option<Option<Drift>> {
+        let whole = self.reads_back();
         let drift = match self.sets.dump() {
             Ok(live) => self.mirror.drift(&live, begun, Instant::now()),
             Err(error) => {
-                // They change faster than they can be read, or there is no table.
                 debug!("the sets of bans cannot be read: {error}");
-                Drift::default()
+                return (!whole).then(|| Some(Drift::default()));
             }
         };
-        (!whole || drift != Drift::default()).then_some(drift)
+        Some((!whole || drift != Drift::default()).then_some(drift))
     }
 }
 
-/// How long a notice may be under way.
-const AGAIN: Duration = Duration::from_millis(200);
+/// How long a notice may be under way, also on a machine that hardly keeps up: what an operator deleted is not to be put
+/// back before it is heard who did it.
+const AGAIN: Duration = Duration::from_secs(1);

@@ -15,6 +15,9 @@ impl Enforcer {
     /// Somebody else changed the table.
     pub(super) fn touched(&mut self, touch: &Touch) {
         // Emptied with its table or set, a ban was not freed; nor if nobody knows what happened.
+        if touch.lost && !self.rounds.may_look_at_all(touch.at) {
+            return;
+        }
         let flushed = self.flushed(touch);
         let wiped = touch.removal || touch.lost || !flushed.is_empty();
         if !wiped {
@@ -31,7 +34,8 @@ impl Enforcer {
         }
     }
 
-    /// Sets that the transaction left empty, of those that should hold two bans or more.
+    /// Sets that the transaction emptied, of those that should hold two bans or more. Of many, nine in ten are all: some
+    /// may have ended, or come, in that very moment.
     fn flushed(&self, touch: &Touch) -> Vec<String> {
         let gone: HashSet<Prefix> = last_words(touch, false).collect();
         if gone.len() < 2 {
@@ -43,7 +47,8 @@ impl Enforcer {
         for target in &gone {
             if known.insert((target.is_ipv4(), target.len())) {
                 let (held, freed) = self.mirror.share(&gone, target, now);
-                if held >= 2 && freed == held {
+                let most = freed >= MANY && freed * 10 >= held * 9;
+                if held >= 2 && (freed == held || most) {
                     emptied.push(sets::set_name(target));
                 }
             }
@@ -104,6 +109,9 @@ fn last_words(touch: &Touch, added: bool) -> impl Iterator<Item = Prefix> {
     last.filter(move |(_, there)| *there == added)
         .map(|(target, _)| *target)
 }
+
+/// More than an operator deletes by name, of all there are.
+const MANY: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -157,7 +157,7 @@ impl Enforcer {
         self.stats.upkeep.open_gap(since);
     }
 
-    fn reads_back(&mut self) -> bool {
+    pub(super) fn reads_back(&mut self) -> bool {
         let expected = self.expected();
         match ruleset::read(self.sets.netlink()) {
             Ok(Some(loaded)) => loaded.differences(&expected).is_empty(),
@@ -242,7 +242,7 @@ impl Enforcer {
 
     /// Puts these bans back; whether the kernel took them all. If the table goes meanwhile, the rest waits for its
     /// repair, of which a notice is under way.
-    fn assert(&mut self, bans: &[Lasting]) -> bool {
+    pub(super) fn assert(&mut self, bans: &[Lasting]) -> bool {
         let expected = self.expected();
         let sets = expected.spec().ban_sets();
         let mut all = true;
@@ -314,7 +314,7 @@ impl Enforcer {
     }
 
     /// Has the kernel make `changes`, which are none of the ledger's.
-    fn settle(&mut self, changes: &[Change]) {
+    pub(super) fn settle(&mut self, changes: &[Change]) {
         let refused = self.sets.apply(changes);
         self.leave_to_analyst(refused);
     }

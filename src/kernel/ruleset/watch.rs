@@ -98,9 +98,10 @@ impl TableWatch {
         self.open.concerns_us()
     }
 
-    /// The transaction whose end did not come.
+    /// The transaction whose end did not come: nobody knows what else was in it.
     pub fn give_up(&mut self) -> Option<Touch> {
-        self.open.take()
+        let open = self.open.take()?;
+        Some(Touch { lost: true, ..open })
     }
 }
 

@@ -300,7 +300,7 @@ pub(super) const MOST_GENERATION: u64 = 999_999_999_999_999;
 /// The largest journal: five million bans.
 pub const MOST_JOURNAL_BYTES: u64 = 1 << 28;
 /// From where on half-done scans are left out of a journal, so that bans always fit.
-pub const MOST_ACTIVITY_BYTES: u64 = 1 << 27;
+pub const MOST_ACTIVITY_BYTES: u64 = 1 << 26;
 /// How long the clocks in the file count as what they are now.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// How far two clocks may differ over a second before one was stepped: NTP slews by half a millisecond a second.
