@@ -86,11 +86,6 @@ for step in "10m 600" "1h 3600" "365d 31536000" "2m 120" "1d 86400"; do
     agree $at "ban for ${step% *}" "${step#* }"
 done
 
-# Somebody's short element, there before the engine bans it: what it adds is a ban over a live one.
-host_nft add element inet verdictd banned4 '{ 203.0.113.10 timeout 60s }' || fail "no element"
-ban 203.0.113.10 1h
-agree 203.0.113.10 "ban for 1h over an element of 60s" 3600
-
 # One that nobody ends, there before the engine starts, and shortened by it.
 stop_engine
 host_nft add element inet verdictd banned4 '{ 203.0.113.11 }' || fail "no element"
