@@ -55,9 +55,6 @@ const EFFECTS: [Effect; 19] = [
     ("Where the state is", |c| {
         c.engine.state_file.as_deref() == Some(Path::new("firewall_state.toml"))
     }),
-    ("What a crash costs", |c| {
-        c.engine.snapshot_every == Duration::from_secs(1)
-    }),
     ("Plain http", |c| {
         c.webhooks.live().all(|endpoint| endpoint.allow_http)
     }),

@@ -69,11 +69,14 @@ fn a_set_that_is_gone_fails() {
 fn a_full_set_fails_and_is_named() {
     let ns = Namespace::new("self");
     let engine = Engine::start(&ns, &format!("{DETECTION}\n[engine]\nban_set_size = 16\n"));
+    // An engine that runs would take them out again.
+    let home = engine.stop();
     let elements: Vec<String> = (0..16).map(|n| format!("10.9.0.{n} timeout 1h")).collect();
     ns.nft(&format!(
         "add element inet verdictd banned4 {{ {} }}",
         elements.join(", ")
     ));
+    let engine = Engine::start_in(&ns, home, &[]);
     let failed = rig::failed(&ns, &engine);
     assert_eq!(failed["step"], "banned", "{failed}");
     assert!(failed["seen"].to_string().contains("full"), "{failed}");

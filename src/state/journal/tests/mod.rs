@@ -518,7 +518,8 @@ fn the_page_shows_the_bytes() {
         },
     ];
     records.iter().for_each(|record| paper.add(record, &clocks));
-    let page = include_str!("../../../../docs/state.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/state.md");
+    let page = std::fs::read_to_string(page).unwrap();
     for (nth, row) in paper.bytes.chunks(16).enumerate() {
         let hex: Vec<String> = row.iter().map(|byte| format!("{byte:02x}")).collect();
         let line = format!("    {:04x}  {}", nth * 16, hex.join(" "));
