@@ -597,7 +597,7 @@ impl Analyst {
 
     fn note(&mut self, report: Report, now: Instant) {
         match report {
-            Report::Refused(failure) => self.note_failure(failure, now),
+            Report::Refused(failure) => self.note_failure(*failure, now),
             Report::Repaired(repair) => self.note_repair(*repair),
             Report::Deleted { targets, by } => self.note_deleted(&targets, by, now),
             Report::Foreign { targets, by } => self.note_foreign(&targets, by),

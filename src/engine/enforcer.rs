@@ -81,7 +81,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Report {
     /// A change was refused.
-    Refused(Failure),
+    Refused(Box<Failure>),
     /// The table was damaged.
     Repaired(Box<Repair>),
     /// Somebody deleted the elements of these bans, which ends them.
@@ -231,13 +231,13 @@ impl Enforcer {
             .collect();
         // The analyst hears of it before whoever asked, who may ask for the next thing at once.
         for (target, error) in &refused {
-            self.report(Report::Refused(Failure {
+            self.report(Report::Refused(Box::new(Failure {
                 target: *target,
                 error: error.clone(),
                 withdrawn: jobs.iter().any(|work| work.answers_for_ban_of(target)),
                 untold: untold.remove(target),
                 replaced: jobs.iter().rev().find_map(|work| work.replaced(target)),
-            }));
+            })));
         }
         for work in jobs {
             // The scribe leaves only after us.
@@ -282,13 +282,13 @@ impl Enforcer {
     }
 
     fn report_refused(&self, target: Prefix, error: String) {
-        self.report(Report::Refused(Failure {
+        self.report(Report::Refused(Box::new(Failure {
             target,
             error,
             withdrawn: false,
             untold: None,
             replaced: None,
-        }));
+        })));
     }
 
     fn report(&self, report: Report) {

@@ -16,7 +16,7 @@ const PAGE: &str = "docs/differences.md";
 /// A heading of the page, and what its setting brings about.
 type Effect = (&'static str, fn(&Config) -> bool);
 
-const EFFECTS: [Effect; 19] = [
+const EFFECTS: [Effect; 18] = [
     ("Whether offenders are banned", |c| {
         c.policy.enforce && !c.policy.mode.filters_ports()
     }),

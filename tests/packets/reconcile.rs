@@ -454,3 +454,38 @@ fn an_owned_table_is_closed_to_everybody_else_and_outlives_its_engine() {
     drop(engine.stop());
     assert_eq!(crate::common::engine::table(&ns), "", "its owner can remove it");
 }
+
+/// Some may have ended, or come, or never been taken by the kernel, in the moment of a flush.
+#[test]
+fn what_leaves_hardly_anything_of_a_set_is_no_operators_word() {
+    let ns = Namespace::new("host");
+    let engine = engine_with(&ns, &format!("{DETECTION}{HEARS_ONLY}"), 100);
+    let delete = |some: std::ops::Range<u32>| {
+        load(&ns, engine.home(), "delete", some.map(|n| addr(n).to_string()));
+    };
+    delete(0..95);
+    assert!(within(LIMIT, || held(&ns).len() == 100), "{}", engine.log());
+    assert_eq!((engine.bans().len(), repairs(&engine, "deleted")), (100, 0));
+    delete(0..80);
+    assert!(within(LIMIT, || engine.bans().len() == 20), "{}", engine.log());
+    assert_eq!((held(&ns).len(), repairs(&engine, "deleted")), (20, 80));
+}
+
+/// Nobody is told that a ban is refused, or that an older one ended, because the table was wiped a moment before.
+#[test]
+fn what_is_asked_for_while_the_table_is_wiped_is_done() {
+    let ns = Namespace::new("host");
+    let engine = engine_with(&ns, &format!("{DETECTION}{HEARS_ONLY}"), 100);
+    for turn in 0..count(20, 200) {
+        let target = addr(turn as u32 % 100).to_string();
+        ns.nft("flush ruleset");
+        engine.must(&["ban", &target, "--for", "9h"]);
+        assert!(
+            engine.ban_of(&target).is_some(),
+            "{target} is free\n{}",
+            engine.log()
+        );
+    }
+    assert!(within(LIMIT, || held(&ns).len() == 100), "{}", engine.log());
+    assert_eq!(engine.bans().len(), 100);
+}
