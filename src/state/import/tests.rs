@@ -3,7 +3,14 @@ use jiff::tz::TimeZone;
 use super::*;
 
 /// What the Python system wrote of itself after two scans.
-const MISSION: &str = include_str!("../../../tests/data/mission_firewall_state.toml");
+/// The file that the Python system left.
+fn mission() -> String {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/mission_firewall_state.toml"
+    );
+    std::fs::read_to_string(path).unwrap()
+}
 
 fn clock(now: &str) -> Clock {
     Clock {
@@ -42,7 +49,7 @@ fn bans(import: &Import) -> Vec<(String, u32, u64)> {
 
 #[test]
 fn the_missions_file_is_two_bans_to_their_latest_times() {
-    let import = read(MISSION);
+    let import = read(&mission());
     let to = 6 * 86_400 + 9 * 3600 + 39 * 60 + 10;
     let expected = [("10.77.0.1".to_owned(), 7, to), ("10.77.0.2".to_owned(), 10, to)];
     assert_eq!(bans(&import), expected);
@@ -82,7 +89,7 @@ fn the_missions_file_is_two_bans_to_their_latest_times() {
 
 #[test]
 fn what_is_past_is_dropped_and_the_ladder_stays() {
-    let import = import(MISSION.as_bytes(), &clock("2026-11-29T00:00:00Z")).unwrap();
+    let import = import(mission().as_bytes(), &clock("2026-11-29T00:00:00Z")).unwrap();
     assert_eq!(
         (import.bans.len(), import.ladder.len(), import.report.past),
         (0, 2, 2)
@@ -91,7 +98,7 @@ fn what_is_past_is_dropped_and_the_ladder_stays() {
 
 #[test]
 fn a_ban_is_never_longer_than_the_file_says_whatever_the_clock_says() {
-    let long_ago = import(MISSION.as_bytes(), &clock("1970-01-01T00:00:00Z")).unwrap();
+    let long_ago = import(mission().as_bytes(), &clock("1970-01-01T00:00:00Z")).unwrap();
     let week = 7 * 86_400;
     for (source, _, left) in bans(&long_ago) {
         assert!((week - 1..=week).contains(&left), "{source} {left}");
@@ -197,7 +204,8 @@ fn hostile_files_are_refused_in_words() {
 
 #[test]
 fn every_cut_and_every_flipped_byte_is_answered() {
-    let bytes = MISSION.as_bytes();
+    let text = mission();
+    let bytes = text.as_bytes();
     let clock = clock("2026-11-22T10:00:00Z");
     for at in 0..bytes.len() {
         let _ = import(&bytes[..at], &clock);
