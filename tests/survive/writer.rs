@@ -46,11 +46,16 @@ fn one_that_is_going_to_be_killed() {
     say("end");
 }
 
-/// One write, so that a line is told whole or not at all.
 fn say(line: &str) {
+    say_all([line.to_owned()]);
+}
+
+/// One write, so that all of it is told or nothing: of two decisions about one target the first is no promise.
+fn say_all(lines: impl IntoIterator<Item = String>) {
     // The test harness leaves the cursor in the middle of a line.
+    let text: String = lines.into_iter().map(|line| format!("\n> {line}\n")).collect();
     let mut out = std::io::stdout().lock();
-    out.write_all(format!("\n> {line}\n").as_bytes()).unwrap();
+    out.write_all(text.as_bytes()).unwrap();
     out.flush().unwrap();
 }
 
@@ -106,11 +111,11 @@ impl Writer {
         let now = Instant::now();
         let many = 1 + draw(&mut self.seed, 4);
         let (records, words): (Vec<_>, Vec<_>) = (0..many).map(|_| self.decision(now)).unzip();
-        words.iter().for_each(|word| say(&format!("try {word}")));
+        say_all(words.iter().map(|word| format!("try {word}")));
         self.journal.append(&records, &clock::moment(), now).unwrap();
         self.journal.sync().unwrap();
         self.mark();
-        words.iter().for_each(|word| say(&format!("done {word}")));
+        say_all(words.iter().map(|word| format!("done {word}")));
     }
 
     fn decision(&mut self, now: Instant) -> (Record, String) {
