@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::monitor_view::MonitorView;
 use super::upkeep_view::{RepairsView, WipeView};
 use crate::core::attack::Attack;
 use crate::core::scan::ScanKind;
 use crate::core::verdict::{Ban, Reason};
+use crate::state::survey::second;
 use crate::stats::StatsReport;
 
 /// How the engine is and what it does.
@@ -473,10 +472,7 @@ pub struct SnapshotView {
 
 /// RFC 3339 in UTC, whole seconds: `2026-03-01T12:00:00Z`.
 pub fn timestamp(at: SystemTime) -> String {
-    let at = OffsetDateTime::from(at);
-    let at = at.replace_nanosecond(0).unwrap_or(at);
-    at.format(&Rfc3339)
-        .unwrap_or_else(|_| at.unix_timestamp().to_string())
+    second(at.into())
 }
 
 fn wall(at: Instant, now: Instant, clock: SystemTime) -> SystemTime {

@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
 use super::confine;
-use super::enforcer::{Enforcer, Expected, Job, hottest};
+use super::enforcer::{self, Enforcer, Expected, HOTTEST, Job, Mirror};
 use super::error::DaemonError;
 use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::handshakes::{self, Handshakes};
@@ -295,12 +295,13 @@ impl Engine {
         let managed = config.engine.manage_ruleset;
         let vitals: Arc<Vitals> = Arc::default();
         vitals.inherit(&mut listening, !managed);
+        let wanted = Mirror::of(restored.ledger.bans());
         let ruleset = put_in_place(
             sets.netlink(),
             Ruleset::build(&spec),
             loaded.as_ref(),
             &config.engine,
-            &hottest(restored.ledger.bans(), now),
+            &wanted.hottest(HOTTEST, now),
         )?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
         let (leash, stop) = pulse::leash();
@@ -320,14 +321,16 @@ impl Engine {
 
         let mut enforcer = Enforcer::new(
             sets,
+            wanted,
             Arc::clone(&expected),
-            managed,
-            job_receiver,
-            report_sender,
-            tasks.clone(),
-            Arc::clone(&stats),
-        )
-        .keeping(restored.ledger.bans(), config.engine.reconcile_every);
+            &config.engine,
+            enforcer::Desk {
+                jobs: job_receiver,
+                reports: report_sender,
+                scribe: tasks.clone(),
+                stats: Arc::clone(&stats),
+            },
+        );
         enforcer.begin(&restored.changes);
         // Reads what waits on disk, which may be much: the kernel holds rules and bans by now.
         if let Err(error) = reload_couriers(&webhooks, &config.webhooks) {

@@ -10,7 +10,6 @@ mod rounds;
 mod touched;
 mod upkeep;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,13 +17,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tracing::{error, warn};
 
+pub use self::mirror::Mirror;
 pub use self::upkeep::Repair;
 
-use self::mirror::Mirror;
 use self::rounds::Rounds;
 use self::upkeep::Scope;
 use super::notice::Notice;
 use super::scribe::{Entry, Task};
+use crate::config::EngineConfig;
 use crate::control::wire::Reply;
 use crate::core::prefix::Prefix;
 use crate::core::verdict::Ban;
@@ -121,7 +121,7 @@ pub type Expected = Arc<Mutex<Arc<Ruleset>>>;
 /// The enforcer before it runs; see [`Enforcer::run`].
 pub struct Enforcer {
     sets: BanSets,
-    mirror: Mirror,
+    wanted: Mirror,
     rounds: Rounds,
     expected: Expected,
     /// Whether the rules are ours to write; if not, only elements are.
@@ -132,37 +132,37 @@ pub struct Enforcer {
     stats: Arc<Stats>,
 }
 
+/// What the enforcer is wired to.
+pub struct Desk {
+    /// What is asked of it.
+    pub jobs: Receiver<Job>,
+    /// To the analyst.
+    pub reports: Sender<Report>,
+    /// To the journal.
+    pub scribe: Sender<Task>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+}
+
 impl Enforcer {
     /// An enforcer of the table that is `expected` and loaded already.
     pub fn new(
         sets: BanSets,
+        wanted: Mirror,
         expected: Expected,
-        managed: bool,
-        jobs: Receiver<Job>,
-        reports: Sender<Report>,
-        scribe: Sender<Task>,
-        stats: Arc<Stats>,
+        engine: &EngineConfig,
+        desk: Desk,
     ) -> Enforcer {
         Enforcer {
             sets,
-            mirror: Mirror::default(),
-            rounds: Rounds::new(LOOK_EVERY, Instant::now()),
+            wanted,
+            rounds: Rounds::new(engine.reconcile_every, Instant::now()),
             expected,
-            managed,
-            jobs,
-            reports,
-            scribe,
-            stats,
-        }
-    }
-
-    /// Looks after these bans too, which the kernel holds already, but for what it refused; and looks at the table
-    /// unasked as often as `every`.
-    pub fn keeping<'a>(self, bans: impl Iterator<Item = &'a Ban>, every: Duration) -> Enforcer {
-        Enforcer {
-            mirror: Mirror::of(bans),
-            rounds: Rounds::new(every, Instant::now()),
-            ..self
+            managed: engine.manage_ruleset,
+            jobs: desk.jobs,
+            reports: desk.reports,
+            scribe: desk.scribe,
+            stats: desk.stats,
         }
     }
 
@@ -176,7 +176,7 @@ impl Enforcer {
         self.settle(&others);
         // With what is left of each as it goes: a million take seconds.
         let targets: Vec<Prefix> = bans.iter().map(|change| change.target()).collect();
-        let bans = self.mirror.of_these(&targets, Instant::now());
+        let bans = self.wanted.of_these(&targets, Instant::now());
         self.assert(&bans);
     }
 
@@ -261,8 +261,8 @@ impl Enforcer {
             },
         );
         let refused: BTreeMap<Prefix, String> = told.collect();
-        changes.iter().for_each(|change| self.mirror.note(change, now));
-        refused.keys().for_each(|target| self.mirror.refuse(target));
+        changes.iter().for_each(|change| self.wanted.note(change, now));
+        refused.keys().for_each(|target| self.wanted.refuse(target));
         refused
     }
 
@@ -396,16 +396,6 @@ impl Work {
     }
 }
 
-/// Those of `bans` that are in force and were granted last, and how long each still lasts.
-pub fn hottest<'a>(bans: impl Iterator<Item = &'a Ban>, now: Instant) -> Vec<(Prefix, Option<Duration>)> {
-    let mut bans: Vec<&Ban> = bans.filter(|ban| ban.enforced).collect();
-    if bans.len() > HOTTEST {
-        bans.select_nth_unstable_by_key(HOTTEST, |ban| Reverse(ban.since));
-        bans.truncate(HOTTEST);
-    }
-    bans.iter().map(|ban| (ban.source, ban.remaining(now))).collect()
-}
-
 fn family_and_length(target: &Prefix) -> (Family, u8) {
     (Family::of(target), target.len())
 }
@@ -417,7 +407,5 @@ const NO_ROOM: &str = "the table has sets for 8 prefix lengths beside the usual,
 /// Bans that are in force again in the same moment as the rules, the last granted first: who was banned a moment ago is
 /// most likely to be at it still.
 pub const HOTTEST: usize = 1_000;
-/// How often the table is looked at unasked, unless the configuration says otherwise.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long after a refusal a ban is tried again.
 pub const RETRY: Duration = Duration::from_secs(5);

@@ -13,7 +13,6 @@ use super::super::imports;
 use super::super::worker::Order;
 use super::Analyst;
 use crate::control::wire::{ImportOutcome, ImportPart, Reply, Spared};
-use crate::core::shard::shard_of;
 use crate::core::source::Touch;
 use crate::core::verdict::Ban;
 use crate::kernel::sets::Change;
@@ -92,10 +91,7 @@ impl Analyst {
                     touch: *touch,
                 };
                 work.records.extend(memory.touches.iter().map(touched));
-                let shard = shard_of(source, self.seed, self.workers.len() as u32);
-                if let Some(worker) = self.workers.get(shard as usize) {
-                    worker.order(Order::Learn(Box::new(memory)));
-                }
+                self.tell(&source, || Order::Learn(Box::new(memory.clone())));
             }
         }
         work

@@ -10,7 +10,7 @@ use crate::kernel::sets::{Change, LiveBan};
 
 /// Every ban that is to be in force, and which were granted last.
 #[derive(Debug, Default)]
-pub(super) struct Mirror {
+pub struct Mirror {
     held: HashMap<Prefix, Held>,
     /// In the order in which they were granted, the last at the end; what was granted again or lifted since then is
     /// skipped by its number.
@@ -65,7 +65,7 @@ impl Drift {
 
 impl Mirror {
     /// Begins with the enforced ones of `bans`, of which the last granted are the hottest.
-    pub(super) fn of<'a>(bans: impl Iterator<Item = &'a Ban>) -> Mirror {
+    pub fn of<'a>(bans: impl Iterator<Item = &'a Ban>) -> Mirror {
         let mut bans: Vec<&Ban> = bans.filter(|ban| ban.enforced).collect();
         bans.sort_by_key(|ban| (ban.since, ban.source));
         let mut mirror = Mirror::default();
@@ -123,7 +123,7 @@ impl Mirror {
     }
 
     /// The `count` bans that were granted last, the last first, and how long each still lasts.
-    pub(super) fn hottest(&self, count: usize, now: Instant) -> Vec<(Prefix, Option<Duration>)> {
+    pub fn hottest(&self, count: usize, now: Instant) -> Vec<(Prefix, Option<Duration>)> {
         let newest = self.newest.iter().rev().filter_map(|(number, target)| {
             let held = self.held.get(target)?;
             (held.number == *number && !held.refused && held.is_live(now)).then(|| (*target, held.left(now)))

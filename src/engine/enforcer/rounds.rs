@@ -60,7 +60,7 @@ impl Enforcer {
     /// found again a moment later is put right.
     pub(super) fn make_rounds(&mut self) {
         let begun = Instant::now();
-        self.mirror.forget_ended(begun);
+        self.wanted.forget_ended(begun);
         let Some(found) = self.look_around(begun) else {
             self.rounds.next = begun + RETRY;
             return;
@@ -93,7 +93,7 @@ impl Enforcer {
     fn look_around(&mut self, begun: Instant) -> Option<Option<Drift>> {
         let whole = self.reads_back();
         let drift = match self.sets.dump() {
-            Ok(live) => self.mirror.drift(&live, begun, Instant::now()),
+            Ok(live) => self.wanted.drift(&live, begun, Instant::now()),
             Err(error) => {
                 debug!("the sets of bans cannot be read: {error}");
                 return (!whole).then(|| Some(Drift::default()));

@@ -46,7 +46,7 @@ impl Enforcer {
         let mut known = HashSet::new();
         for target in &gone {
             if known.insert((target.is_ipv4(), target.len())) {
-                let (held, freed) = self.mirror.share(&gone, target, now);
+                let (held, freed) = self.wanted.share(&gone, target, now);
                 let most = freed >= MANY && freed * 10 >= held * 9;
                 if held >= 2 && (freed == held || most) {
                     emptied.push(sets::set_name(target));
@@ -61,7 +61,7 @@ impl Enforcer {
     fn obey(&mut self, touch: &Touch) {
         let now = Instant::now();
         let deleted: Vec<Prefix> = last_words(touch, false)
-            .filter(|target| self.mirror.holds(target, now))
+            .filter(|target| self.wanted.holds(target, now))
             .collect();
         // A ban that was renewed since then stands.
         let freed: Vec<Prefix> = deleted
@@ -71,7 +71,7 @@ impl Enforcer {
         if freed.is_empty() {
             return;
         }
-        freed.iter().for_each(|target| self.mirror.forget(target));
+        freed.iter().for_each(|target| self.wanted.forget(target));
         self.stats.upkeep.deleted.add(freed.len() as u64);
         self.report(Report::Deleted {
             targets: freed,
@@ -87,7 +87,7 @@ impl Enforcer {
             let Ok(Some(found)) = self.sets.contains(&target) else {
                 continue;
             };
-            match self.mirror.judge(&found, begun, Instant::now()) {
+            match self.wanted.judge(&found, begun, Instant::now()) {
                 Judged::Right => {}
                 Judged::Foreign => foreign.push(target),
                 Judged::Mistimed => mistimed.push(target),

@@ -108,7 +108,7 @@ impl Enforcer {
             if !self.managed {
                 return Rules::Wrong(sets);
             }
-            let mut bans = self.mirror.hottest(HOTTEST, Instant::now());
+            let mut bans = self.wanted.hottest(HOTTEST, Instant::now());
             let at_once = match &look.found {
                 None => expected.before_queues(),
                 Some(_) => None,
@@ -141,7 +141,7 @@ impl Enforcer {
     /// Loads `ruleset`, with its hottest bans where there was no table; then all others.
     pub(super) fn load(&mut self, ruleset: &Ruleset) -> Result<(), RulesetError> {
         let begun = Instant::now();
-        let first = self.mirror.hottest(HOTTEST, begun);
+        let first = self.wanted.hottest(HOTTEST, begun);
         let applied = ruleset::apply_with(self.sets.netlink(), ruleset, &first)?;
         self.expect(ruleset.with_ban_sets(&applied.adopted));
         if applied.created {
@@ -167,7 +167,7 @@ impl Enforcer {
 
     /// Into a table that was made anew.
     fn put_bans_back(&mut self, done: &[(Prefix, Option<Duration>)]) -> (usize, bool) {
-        let others = self.mirror.others(done, Instant::now());
+        let others = self.wanted.others(done, Instant::now());
         (others.len(), self.assert(&others))
     }
 
@@ -189,7 +189,7 @@ impl Enforcer {
                 return (0, !wiped);
             }
         };
-        let drift = self.mirror.drift(&live, begun, Instant::now());
+        let drift = self.wanted.drift(&live, begun, Instant::now());
         drop(live);
         self.repair(drift, since, by, wiped, sets)
     }
@@ -216,7 +216,7 @@ impl Enforcer {
         if missing > 0 {
             self.damaged(since);
             self.hottest_first(&mut drift.missing);
-            let missing = self.mirror.of_these(&drift.missing, Instant::now());
+            let missing = self.wanted.of_these(&drift.missing, Instant::now());
             all_there &= self.assert(&missing);
         }
         if missing > 0 && !wiped {
@@ -234,7 +234,7 @@ impl Enforcer {
 
     fn hottest_first(&self, targets: &mut [Prefix]) {
         if targets.len() > HOTTEST {
-            let hottest = self.mirror.hottest(HOTTEST, Instant::now());
+            let hottest = self.wanted.hottest(HOTTEST, Instant::now());
             let hottest: HashSet<Prefix> = hottest.into_iter().map(|(target, _)| target).collect();
             targets.sort_by_key(|target| !hottest.contains(target));
         }
@@ -275,7 +275,7 @@ impl Enforcer {
         let now = Instant::now();
         let renewals = targets
             .iter()
-            .filter_map(|target| self.mirror.renewal(target, now));
+            .filter_map(|target| self.wanted.renewal(target, now));
         let changes: Vec<Change> = renewals.collect();
         if changes.is_empty() {
             return;
@@ -322,7 +322,7 @@ impl Enforcer {
     /// It tries again what the kernel refused.
     pub(super) fn leave_to_analyst(&mut self, refused: Vec<(Prefix, SetError)>) {
         for (target, error) in refused {
-            self.mirror.refuse(&target);
+            self.wanted.refuse(&target);
             self.report_refused(target, error.to_string());
         }
     }
