@@ -1,15 +1,12 @@
 //! Many bans, put where the engine finds them: a state file as it would have saved it itself.
 
-use std::fmt::Write;
-use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use verdictd::core::verdict::{Ban, BanReason};
+use verdictd::engine::clock;
+use verdictd::state::{Place, Snapshot};
 
 /// How many bans there are, those of the probes among them. A debug build takes ten times as long for each.
 pub(crate) const BANS: usize = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
@@ -24,43 +21,26 @@ pub(crate) const OLDEST: &str = "10.88.0.2";
 
 /// Leaves a state of `bans` in `directory`, saved at this moment.
 pub(crate) fn save(directory: &Path, bans: usize) {
-    let mut text = head();
-    text += "bans = [\n";
+    let (place, now) = (Place::new(directory, None), Instant::now());
+    // Generation 0: no journal goes with it.
+    let mut snapshot = Snapshot::begin(&place, &clock::moment(), now, 24_301, 0).unwrap();
     for (nth, source) in sources(bans).enumerate() {
-        // The newest was banned a minute ago, each before it a second earlier.
-        let age = 60 + nth;
-        writeln!(
-            text,
-            "  {{ source = \"{source}\", reason = \"port_scanning\", step = 3, offences = 3, age = {age}.0, until = {}, \
-             remaining_seconds = {LEFT}.0, enforced = true }},",
-            stamp(Duration::from_secs(LEFT)),
-        )
-        .unwrap();
+        let ban = Ban {
+            source: source.parse().unwrap(),
+            reason: BanReason::PortScanning,
+            step: 3,
+            offences: 3,
+            // The newest was banned a minute ago, each before it a second earlier.
+            since: now
+                .checked_sub(Duration::from_secs(60 + nth as u64))
+                .unwrap_or(now),
+            until: Some(now + Duration::from_secs(LEFT)),
+            enforced: true,
+            note: None,
+        };
+        snapshot.ban(&ban).unwrap();
     }
-    text += "]\n";
-    let digest = Sha256::digest(text.as_bytes());
-    text += "# sha256 ";
-    digest.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
-    text += "\n";
-    let path = directory.join("state.toml");
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-/// With the boot it was saved in, so that no time is taken to have gone by.
-fn head() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
-    format!(
-        "version = 1\nsaved_at = {}\nboot_id = \"{}\"\nboot_seconds = {up}.0\nseed = 24301\n",
-        stamp(Duration::ZERO),
-        boot.trim(),
-    )
-}
-
-fn stamp(ahead: Duration) -> String {
-    let at = OffsetDateTime::now_utc() + ahead;
-    at.replace_nanosecond(0).unwrap().format(&Rfc3339).unwrap()
+    snapshot.commit().unwrap();
 }
 
 /// Newest first: both families begin with the one that probes, the last one of all probes too.
