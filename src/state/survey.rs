@@ -23,8 +23,6 @@ pub struct KeptFile {
     pub bytes: u64,
     /// When it was written, RFC 3339 in UTC.
     pub modified: Option<String>,
-    /// How many records it holds, where that was counted (journals).
-    pub records: Option<u64>,
 }
 
 /// What a file of the state is.
@@ -92,7 +90,6 @@ pub fn files(place: &Place) -> io::Result<Vec<KeptFile>> {
             kind,
             bytes: facts.len(),
             modified: facts.modified().ok().map(|at| second(at.into())),
-            records: None,
         });
         if found.len() >= MOST_FILES {
             break;

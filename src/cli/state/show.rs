@@ -149,7 +149,6 @@ fn print_files(files: &[KeptFile], screen: &mut Screen<'_>) -> io::Result<()> {
         Column::Left("FILE"),
         Column::Left("WHAT"),
         Column::Right("BYTES"),
-        Column::Right("RECORDS"),
         Column::Left("WRITTEN"),
     ]);
     for file in files {
@@ -157,7 +156,6 @@ fn print_files(files: &[KeptFile], screen: &mut Screen<'_>) -> io::Result<()> {
             file.path.clone(),
             file.kind.words().into(),
             grouped(file.bytes),
-            file.records.map(grouped).unwrap_or_default(),
             file.modified.clone().unwrap_or_default(),
         ]);
     }
