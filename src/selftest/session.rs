@@ -1,7 +1,7 @@
 //! The conversation with the engine: a self-test begun there is ended there, whatever happens here.
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::proof::{Cause, Fault, Record};
 use super::range::Place;
@@ -13,6 +13,8 @@ pub(super) struct Session {
     client: Client,
     pub(super) place: Place,
     pub(super) plan: SelftestPlan,
+    /// When the engine last said that it is under way.
+    known: Instant,
     open: bool,
 }
 
@@ -34,6 +36,7 @@ impl Session {
                         client,
                         place,
                         plan: *plan,
+                        known: asked,
                         open: true,
                     });
                 }
@@ -58,12 +61,23 @@ impl Session {
         .of_the_test())
     }
 
-    /// How far the engine is. Asked before anything more is sent: an engine that was restarted knows of no self-test,
-    /// and would take what it sees for the real thing.
-    pub(super) fn look(&self) -> Result<SelftestState, Fault> {
-        let source = self.place.source.into();
+    /// Said before each packet is sent: an engine that was restarted knows of no self-test, and would take what it sees
+    /// for the real thing.
+    pub(super) fn is_under_way(&mut self) -> Result<(), Fault> {
+        if self.known.elapsed() < FRESH {
+            return Ok(());
+        }
+        self.look().map(drop)
+    }
+
+    /// How far the engine is.
+    pub(super) fn look(&mut self) -> Result<SelftestState, Fault> {
+        let (source, asked) = (self.place.source.into(), Instant::now());
         match self.client.ask(&Request::SelftestLook { source }) {
-            Ok(Reply::SelftestState(state)) => Ok(*state),
+            Ok(Reply::SelftestState(state)) => {
+                self.known = asked;
+                Ok(*state)
+            }
             Ok(Reply::Refused { message }) => Err(Fault::new(
                 "engine",
                 "the self-test to be under way",
@@ -137,3 +151,6 @@ fn other_answer() -> Fault {
         "verdictctl status: was the engine restarted after an upgrade?",
     )
 }
+
+/// An engine is not gone and another in its place within this time.
+const FRESH: Duration = Duration::from_millis(20);

@@ -85,13 +85,19 @@ impl<'a> Trial<'a> {
         self.plan.filters || !self.plan.holds
     }
 
+    /// One SYN, sent only while the engine knows what it is.
+    fn knock(&mut self, from: Ipv4Addr, port: u16) -> Result<Id, Fault> {
+        self.session.is_under_way()?;
+        self.knocker.knock(from, port)
+    }
+
     /// A port that answers the witness: what it does not answer the scanner later, it does not because of the ban.
     fn find_answer(&mut self) -> Result<Last, Fault> {
         for port in self.ports.candidates.clone() {
-            let mut knocked = self.knocker.knock(self.witness, port)?;
+            let mut knocked = self.knock(self.witness, port)?;
             let mut answer = self.knocker.wait(knocked, AGAIN)?;
             if answer.is_none() {
-                knocked = self.knocker.knock(self.witness, port)?;
+                knocked = self.knock(self.witness, port)?;
                 answer = self.knocker.wait(knocked, AGAIN)?;
             }
             if let Some((kind, took)) = answer {
@@ -155,7 +161,7 @@ impl<'a> Trial<'a> {
                 self.knocker
                     .hear(Instant::now() + Duration::from_millis(1), |_| false)?;
             }
-            self.knocker.knock(self.source, *port)?;
+            self.knock(self.source, *port)?;
         }
         Ok(())
     }
@@ -187,7 +193,7 @@ impl<'a> Trial<'a> {
     /// One port too many: the packet that crosses the line is dropped, the kernel holds the ban within a second, the
     /// next packet is dropped too, and nobody else's.
     fn cross_and_be_banned(&mut self, last: Last) -> Result<(), Fault> {
-        let crossing = self.knocker.knock(self.source, last.port)?;
+        let crossing = self.knock(self.source, last.port)?;
         let (ban, took) = self.wait_for_ban(crossing, last)?;
         let left = ban.remaining.unwrap_or_default();
         let seen = format!(
@@ -219,8 +225,7 @@ impl<'a> Trial<'a> {
                 return Err(self.not_banned(limit)?);
             }
             if now >= again {
-                self.session.look()?;
-                self.knocker.knock(self.source, last.port)?;
+                self.knock(self.source, last.port)?;
                 again = now + AGAIN;
             }
             self.knocker.hear(now + POLL, |_| false)?;
@@ -235,7 +240,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    fn not_banned(&self, limit: Duration) -> Result<Fault, Fault> {
+    fn not_banned(&mut self, limit: Duration) -> Result<Fault, Fault> {
         let state = self.session.look()?;
         let (seen, look_at) = match (&state.refused, state.banned) {
             (Some(words), _) => (
@@ -276,8 +281,7 @@ impl<'a> Trial<'a> {
 
     /// Neither the packet that crossed the line nor the next one is answered.
     fn is_dropped(&mut self, crossing: Id, last: Last) -> Result<(), Fault> {
-        self.session.look()?;
-        let next = self.knocker.knock(self.source, last.port)?;
+        let next = self.knock(self.source, last.port)?;
         self.knocker.hear(Instant::now() + SILENCE, |_| false)?;
         let silence = self.knocker.sent(crossing).elapsed();
         for (step, id, what) in [
@@ -361,8 +365,7 @@ impl<'a> Trial<'a> {
 
     fn ask_witness(&mut self, port: u16) -> Result<Option<(Kind, Duration)>, Fault> {
         for _ in 0..ROUNDS {
-            self.session.look()?;
-            let knocked = self.knocker.knock(self.witness, port)?;
+            let knocked = self.knock(self.witness, port)?;
             if let Some(answer) = self.knocker.wait(knocked, AGAIN)? {
                 return Ok(Some(answer));
             }
@@ -372,7 +375,7 @@ impl<'a> Trial<'a> {
 
     /// One port too many where nobody is banned: it is recorded, and nothing is dropped.
     fn cross_and_be_recorded(&mut self, last: Last) -> Result<(), Fault> {
-        let crossing = self.knocker.knock(self.source, last.port)?;
+        let crossing = self.knock(self.source, last.port)?;
         let (begun, limit) = (self.knocker.sent(crossing), self.limit(last));
         let mut again = begun + AGAIN;
         while self.session.look()?.banned != Some(false) {
@@ -390,7 +393,7 @@ impl<'a> Trial<'a> {
                 });
             }
             if now >= again {
-                self.knocker.knock(self.source, last.port)?;
+                self.knock(self.source, last.port)?;
                 again = now + AGAIN;
             }
             self.knocker.hear(now + POLL, |_| false)?;
@@ -418,8 +421,7 @@ impl<'a> Trial<'a> {
             return Ok(());
         }
         let crossed = self.knocker.wait(crossing, ANSWER_LIMIT)?;
-        self.session.look()?;
-        let next = self.knocker.knock(self.source, last.port)?;
+        let next = self.knock(self.source, last.port)?;
         let next = self.knocker.wait(next, ANSWER_LIMIT)?;
         match (crossed, next) {
             (Some(_), Some((kind, took))) => {
