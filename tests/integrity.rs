@@ -23,7 +23,6 @@ use verdictd::control::server::{Handler, Peer, Server};
 use verdictd::control::wire::{NoteKind, NoteResult, Reply, Request};
 use verdictd::integrity::{Manifest, What};
 
-#[allow(dead_code)] // the rig of other tests has more
 #[path = "common/command.rs"]
 mod command;
 

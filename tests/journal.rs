@@ -21,6 +21,9 @@ use verdictd::state::{
     self, Boot, Journal, Loaded, Moment, Place, Record, Snapshot, forget_journals_before, wake,
 };
 
+#[path = "common/folder.rs"]
+mod folder;
+
 const SAVED_AT: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -119,17 +122,11 @@ impl Home {
     }
 
     fn files(&self) -> Vec<String> {
-        let names = fs::read_dir(self.dir.path()).unwrap();
-        let mut names: Vec<String> = names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        folder::names(self.dir.path())
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.path(name), bytes).unwrap();
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        folder::write_private(&self.path(name), bytes);
     }
 
     fn damage(&self, name: &str, at: usize) {

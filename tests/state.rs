@@ -24,6 +24,9 @@ use verdictd::core::source::Touch;
 use verdictd::core::verdict::{Asked, Ban, BanReason, Proto};
 use verdictd::state::{self, Awake, Boot, Encoder, Loaded, Moment, Place, Snapshot, State, Unreadable, wake};
 
+#[path = "common/folder.rs"]
+mod folder;
+
 const SAVED_AT: OffsetDateTime = datetime!(2026-03-01 12:00:00.25 UTC);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -469,17 +472,11 @@ impl Home {
     }
 
     fn files(&self) -> Vec<String> {
-        let names = fs::read_dir(self.0.path()).unwrap();
-        let mut names: Vec<String> = names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        folder::names(self.0.path())
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.path(name), bytes).unwrap();
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        folder::write_private(&self.path(name), bytes);
     }
 }
 

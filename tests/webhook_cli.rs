@@ -24,6 +24,9 @@ use verdictd::control::server::{Handler, Peer, Server};
 use verdictd::control::wire::{Reply, Request, WebhookEndpointView, WebhookView};
 use verdictd::webhook::wire::EventType;
 
+#[path = "common/folder.rs"]
+mod folder;
+
 const KEY: &str = "hunter2-the-webhook-secret";
 
 /// What a run of the program left behind.
@@ -82,18 +85,12 @@ impl Place {
 
     /// Every name in the folder.
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        folder::names(self.folder.path())
     }
 
     fn secret_file(&self, name: &str) -> String {
         let path = self.path(name);
-        fs::write(&path, format!("{KEY}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        folder::write_private(&path, format!("{KEY}\n"));
         path.to_str().unwrap().to_owned()
     }
 

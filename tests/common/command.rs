@@ -105,13 +105,3 @@ fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
-
-/// `command` as nobody, with CAP_NET_ADMIN alone and these groups, as setpriv has them; its environment is not taken over.
-pub(crate) fn unprivileged(command: &Command, groups: &[&str]) -> Command {
-    const ONE: &str = "-all,+net_admin";
-    let mut bare = Command::new("setpriv");
-    bare.args(["--reuid", "65534", "--regid", "65534"]).args(groups);
-    bare.args(["--inh-caps", ONE, "--ambient-caps", ONE, "--bounding-set", ONE]);
-    bare.arg(command.get_program()).args(command.get_args());
-    bare
-}

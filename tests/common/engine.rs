@@ -151,6 +151,27 @@ impl Home {
         command
     }
 
+    /// Starts `command`, whose errors go to the log here; the lines that it prints.
+    pub(crate) fn launch(&self, ns: &Namespace, command: &mut Command) -> (Child, Receiver<String>) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path().join("log"))
+            .expect("a log file");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = ns.inside(|| command.spawn()).expect("the built engine starts");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            // Reads on when nobody listens, so that the engine never blocks on its own output.
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| drop(sender.send(line)));
+        });
+        (child, lines)
+    }
+
     /// `verdictctl` against the engine here.
     pub(crate) fn ctl(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_verdictctl"));
@@ -195,24 +216,9 @@ impl<'a> Engine<'a> {
 
     /// Starts one and does not wait for it.
     pub(crate) fn spawn(ns: &'a Namespace, home: Home, change: impl FnOnce(&mut Command)) -> Engine<'a> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(home.path().join("log"))
-            .expect("a log file");
         let mut command = home.command();
         change(&mut command);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut child = ns.inside(|| command.spawn()).expect("the built engine starts");
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            // Reads on when nobody listens, so that the engine never blocks on its own output.
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .for_each(|line| drop(sender.send(line)));
-        });
+        let (child, lines) = home.launch(ns, &mut command);
         Engine {
             ns,
             home,
@@ -402,4 +408,14 @@ pub(crate) fn is_beat(line: &str) -> bool {
     line.strip_prefix("elements = { ")
         .unwrap_or(line)
         .starts_with("0x7664")
+}
+
+/// `command` as nobody, with CAP_NET_ADMIN alone and these groups, as setpriv has them; its environment is not taken over.
+pub(crate) fn unprivileged(command: &Command, groups: &[&str]) -> Command {
+    const ONE: &str = "-all,+net_admin";
+    let mut bare = Command::new("setpriv");
+    bare.args(["--reuid", "65534", "--regid", "65534"]).args(groups);
+    bare.args(["--inh-caps", ONE, "--ambient-caps", ONE, "--bounding-set", ONE]);
+    bare.arg(command.get_program()).args(command.get_args());
+    bare
 }

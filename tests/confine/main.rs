@@ -17,8 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::command::unprivileged;
-use common::engine::{Engine, Home};
+use common::engine::{Engine, Home, unprivileged};
 use common::namespace::Namespace;
 
 /// Who starts the engine.

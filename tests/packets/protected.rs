@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::command::unprivileged;
-use crate::common::engine::{DETECTION, Engine, FIREWALL, Home};
+use crate::common::engine::{DETECTION, Engine, FIREWALL, Home, unprivileged};
 use crate::common::flow::{Stream, connect, connect_from, echoes};
 use crate::common::lab::{
     ATTACKER, ATTACKER6, ATTACKER6_NET, ATTACKER6_ON_LINK, ATTACKER6_TWIN, CLIENT, HOST, HOST6, Lab,

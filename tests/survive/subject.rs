@@ -1,11 +1,8 @@
 //! An engine that is going to be killed, and what is to be seen of one that was started after it.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -50,24 +47,7 @@ pub(crate) struct Subject {
 impl Subject {
     /// `command`, whose standard output is its own and whose errors go to the log of `home`.
     pub(crate) fn start(ns: &Namespace, home: &Home, command: &mut Command) -> Subject {
-        let log = home.config().with_file_name("log");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("a log file");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut child = ns
-            .inside(|| command.spawn())
-            .expect("strace and the built engine start");
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .for_each(|line| drop(sender.send(line)));
-        });
+        let (child, lines) = home.launch(ns, command);
         Subject { child, lines }
     }
 

@@ -9,8 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::super::print::plain;
-use super::{ALL, CliError, Client, ClientError, Exit, FolderArgs, Screen, unreadable};
+use super::{ALL, CliError, Client, ClientError, Exit, FolderArgs, Screen, unreadable, without_engine};
 use crate::control::wire::{Reply, Request};
 use crate::core::attack::Baseline;
 use crate::core::verdict::{Asked, Proto};
@@ -36,10 +35,7 @@ pub(super) fn run(
         None => from_file(&path, as_json, screen.out)?,
         Some(_) => at_rest(folder, as_json, screen.out)?,
     }
-    let Some(none) = none else { return Ok(Exit::Fine) };
-    let none = plain(&none.to_string());
-    writeln!(screen.err, "verdictctl: {none}; this is what lies in the folder")?;
-    Ok(Exit::NotRunning)
+    none.map_or(Ok(Exit::Fine), |none| without_engine(&none, screen))
 }
 
 /// What the engine has just saved.

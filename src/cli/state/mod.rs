@@ -8,9 +8,10 @@ mod show;
 
 use std::path::{Path, PathBuf};
 
+use super::print::{counted, plain};
 use super::{Ask, CliError, Client, ClientError, Exit, Screen};
 use crate::config;
-use crate::control::wire::{Reply, Request, StateView};
+use crate::control::wire::{Reply, Request, StateCounts, StateView};
 use crate::integrity::DEFAULT_CONFIG;
 use crate::state::Place;
 
@@ -87,6 +88,27 @@ fn ask_engine(client: &Client) -> Result<Result<StateView, ClientError>, CliErro
         Err(error @ ClientError::NotRunning { .. }) => Ok(Err(error)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The end of a verb that made do without an engine.
+fn without_engine(none: &ClientError, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
+    writeln!(
+        screen.err,
+        "verdictctl: {}; this is what lies in the folder",
+        plain(&none.to_string())
+    )?;
+    Ok(Exit::NotRunning)
+}
+
+/// How much of what a person would miss.
+fn records(counts: &StateCounts) -> String {
+    format!(
+        "{}, {}, {}, {}",
+        counted(counts.bans, "ban"),
+        counted(counts.would_be, "would-be ban"),
+        counted(counts.ladder, "ladder position"),
+        counted(counts.sources, "source")
+    )
 }
 
 /// A file of the state is not for everybody.

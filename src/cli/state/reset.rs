@@ -1,9 +1,9 @@
 //! `verdictctl state reset`.
 
 use super::super::print::{counted, plain};
-use super::{Ask, CliError, Client, Exit, FolderArgs, Screen, ask_engine};
+use super::{Ask, CliError, Client, Exit, FolderArgs, Screen, ask_engine, records};
 use crate::cli::AskError;
-use crate::control::wire::{Reply, Request, StateCounts};
+use crate::control::wire::{Reply, Request};
 use crate::state::survey::{self, Kind};
 
 pub(super) fn run(
@@ -22,7 +22,8 @@ pub(super) fn run(
         }
     };
     if !yes {
-        let question = format!("Forget {}?", what(&view.counts));
+        let usual = counted(view.counts.baseline_ports, "port");
+        let question = format!("Forget {} and what is usual on {usual}?", records(&view.counts));
         match ask.yes(&question, false) {
             Ok(true) => {}
             Ok(false) => return Err(AskError::Cancelled.into()),
@@ -44,17 +45,6 @@ pub(super) fn run(
         other => return Err(CliError::other(other)),
     }
     Ok(Exit::Fine)
-}
-
-fn what(counts: &StateCounts) -> String {
-    format!(
-        "{}, {}, {}, {} and what is usual on {}",
-        counted(counts.bans, "ban"),
-        counted(counts.would_be, "would-be ban"),
-        counted(counts.ladder, "ladder position"),
-        counted(counts.sources, "source"),
-        counted(counts.baseline_ports, "port")
-    )
 }
 
 /// Without an engine nobody takes bans out of the kernel.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::super::print::{Column, Paint, Table, counted, grouped, json, plain};
-use super::{ALL, CliError, Client, Exit, FolderArgs, Screen, ask_engine};
+use super::{ALL, CliError, Client, Exit, FolderArgs, Screen, ask_engine, records, without_engine};
 use crate::control::wire::{StateCounts, StateStart, StateView};
 use crate::state::import::Report;
 use crate::state::peek;
@@ -24,13 +24,7 @@ pub(super) fn run(
         true => json(screen.out, &view, false)?,
         false => print(&view, screen)?,
     }
-    let Some(none) = none else { return Ok(Exit::Fine) };
-    writeln!(
-        screen.err,
-        "verdictctl: {}; this is what lies in the folder",
-        plain(&none.to_string())
-    )?;
-    Ok(Exit::NotRunning)
+    none.map_or(Ok(Exit::Fine), |none| without_engine(&none, screen))
 }
 
 /// What a start would find.
@@ -100,14 +94,8 @@ fn print(view: &StateView, screen: &mut Screen<'_>) -> io::Result<()> {
 }
 
 fn holds(counts: &StateCounts) -> String {
-    format!(
-        "{}, {}, {}, {}, {} with a baseline",
-        counted(counts.bans, "ban"),
-        counted(counts.would_be, "would-be ban"),
-        counted(counts.ladder, "ladder position"),
-        counted(counts.sources, "source"),
-        counted(counts.baseline_ports, "port")
-    )
+    let usual = counted(counts.baseline_ports, "port");
+    format!("{}, {usual} with a baseline", records(counts))
 }
 
 fn print_start(start: &StateStart, out: &mut dyn Write) -> io::Result<()> {
