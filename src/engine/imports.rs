@@ -12,6 +12,7 @@ use crate::core::prefix::Prefix;
 use crate::core::source::Touch;
 use crate::core::verdict::{Asked, Ban, BanReason, Proto};
 use crate::state::Awake;
+use crate::state::import::{LONGEST, NOTE};
 
 use super::protect::Protection;
 
@@ -119,9 +120,6 @@ fn host(text: &str) -> Result<Prefix, String> {
         Err(_) => Err(format!("{text:?} is no IPv4 or IPv6 address")),
     }
 }
-
-const LONGEST: Duration = crate::state::import::LONGEST;
-const NOTE: &str = crate::state::import::NOTE;
 
 #[cfg(test)]
 mod tests {

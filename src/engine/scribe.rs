@@ -54,17 +54,11 @@ pub struct Turned {
 
 /// The scribe before it runs; see [`Scribe::run`].
 pub struct Scribe {
-    place: Place,
+    desk: Desk,
     /// None: it could not be begun.
     journal: Option<Journal>,
     /// The number of the next one.
     next: u64,
-    tasks: Receiver<Task>,
-    activity: Receiver<Record>,
-    keeper: Sender<Errand>,
-    health: Arc<Health>,
-    herald: Herald,
-    stats: Arc<Stats>,
 }
 
 /// What the scribe is wired to.
@@ -89,15 +83,9 @@ impl Scribe {
     /// Begins journal number `generation`; without one, nothing but the next snapshot is on the disk.
     pub fn begin(desk: Desk, generation: u64) -> Scribe {
         let mut scribe = Scribe {
-            place: desk.place,
+            desk,
             journal: None,
             next: generation,
-            tasks: desk.tasks,
-            activity: desk.activity,
-            keeper: desk.keeper,
-            health: desk.health,
-            herald: desk.herald,
-            stats: desk.stats,
         };
         if let Err(error) = scribe.begin_journal() {
             scribe.fail(&error);
@@ -107,10 +95,10 @@ impl Scribe {
 
     /// Writes until told to stop.
     pub fn run(mut self) {
-        let mut activity = self.activity.clone();
+        let mut activity = self.desk.activity.clone();
         loop {
             let batch = select_biased! {
-                recv(self.tasks) -> task => match task {
+                recv(self.desk.tasks) -> task => match task {
                     Ok(task) => self.gather(Some(task)),
                     Err(_) => return,
                 },
@@ -136,7 +124,7 @@ impl Scribe {
     /// Everything that queued up, up to a task of another kind.
     fn gather(&self, first: Option<Task>) -> Batch {
         let mut batch = Batch::default();
-        for task in first.into_iter().chain(self.tasks.try_iter()) {
+        for task in first.into_iter().chain(self.desk.tasks.try_iter()) {
             match task {
                 Task::Write(entry) => batch.entries.push(entry),
                 other => {
@@ -145,7 +133,9 @@ impl Scribe {
                 }
             }
         }
-        batch.counted.extend(self.activity.try_iter().take(MOST_AT_ONCE));
+        batch
+            .counted
+            .extend(self.desk.activity.try_iter().take(MOST_AT_ONCE));
         batch
     }
 
@@ -188,12 +178,12 @@ impl Scribe {
         let written = match self.journal.as_mut().filter(room) {
             Some(journal) => journal.append(&counted, &clock::moment(), Instant::now()),
             None => {
-                self.stats.activity_unwritten.add(counted.len() as u64);
+                self.desk.stats.activity_unwritten.add(counted.len() as u64);
                 return;
             }
         };
         if let Err(error) = written {
-            self.stats.activity_unwritten.add(counted.len() as u64);
+            self.desk.stats.activity_unwritten.add(counted.len() as u64);
             self.fail(&error);
         }
         self.ask_if_long();
@@ -203,7 +193,7 @@ impl Scribe {
     fn keep(&mut self, decided: &[Record]) {
         let kept = match &mut self.journal {
             Some(journal) => {
-                let _at_work = self.health.at_work();
+                let _at_work = self.desk.health.at_work();
                 journal
                     .append(decided, &clock::moment(), Instant::now())
                     .and_then(|()| journal.sync())
@@ -223,7 +213,7 @@ impl Scribe {
     fn report(&self, entry: Entry) {
         entry.notices.iter().for_each(Notice::print);
         for event in entry.events {
-            self.herald.hand_over(event);
+            self.desk.herald.hand_over(event);
         }
         if let Some(Answer { to, reply }) = entry.answer {
             // Whoever asked may have hung up.
@@ -242,12 +232,12 @@ impl Scribe {
         };
         Ok(Turned {
             generation,
-            failures: self.health.failures(),
+            failures: self.desk.health.failures(),
         })
     }
 
     fn begin_journal(&mut self) -> Result<u64, SaveError> {
-        let journal = Journal::begin(&self.place, self.next, &clock::moment(), Instant::now())?;
+        let journal = Journal::begin(&self.desk.place, self.next, &clock::moment(), Instant::now())?;
         let generation = journal.generation();
         self.next = generation + 1;
         self.journal = Some(journal);
@@ -256,7 +246,7 @@ impl Scribe {
 
     /// A snapshot is to hold what the journal does not.
     fn fail(&self, failure: &SaveError) {
-        self.health.journal_fails(format!(
+        self.desk.health.journal_fails(format!(
             "the journal is not written: {failure}; bans are enforced all the same, but those decided until the next \
              snapshot would not outlive a loss of power"
         ));
@@ -275,7 +265,7 @@ impl Scribe {
 
     /// A full channel holds the same errand already.
     fn ask(&self) {
-        let _ = self.keeper.try_send(Errand::Soon);
+        let _ = self.desk.keeper.try_send(Errand::Soon);
     }
 }
 
