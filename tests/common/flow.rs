@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketType};
 use super::namespace::Namespace;
 
 /// How long a client waits for a connection that may be dropped silently: over one SYN retransmission.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Opens a TCP connection from inside `ns`.
 pub(crate) fn connect(ns: &Namespace, address: &str, port: u16) -> io::Result<TcpStream> {
