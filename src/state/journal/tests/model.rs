@@ -173,7 +173,8 @@ fn play(steps: &[Step], clocks: &mut Clocks, paper: &mut Paper, model: &mut Mode
                 })
             }
             Step::Touch(who, what, stealth, late) => {
-                let (source, what, late) = (prefix(WHO[who]), WHAT[what], ms(late));
+                // A boot that has just begun has nothing to be late with.
+                let (source, what, late) = (prefix(WHO[who]), WHAT[what], ms(late).min(up));
                 model.touches.push((source, what, stealth, up - late));
                 let at = now - late;
                 Record::Touch {
