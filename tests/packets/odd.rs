@@ -296,11 +296,16 @@ fn floods_from_forged_sources_cut_nobody_off() {
         let queues = stats["queues"].as_array().expect("queues");
         assert!(queues.iter().all(|queue| lost(queue) == Some((0, 0))), "{stats}");
         assert!(sent > 80_000, "{sent} packets are no flood");
-        assert_eq!((refused, silent), (0, 0), "{stats}");
         // No datagram that reached the host went under, be it late.
         let datagrams = || ["asked", "answered"].map(|name| counter(&lab.host, "free", name));
         let all_answered = || matches!(datagrams(), [asked, answered] if asked == answered);
         assert!(within(secs(10), all_answered), "{:?} {stats}", datagrams());
+        // Nothing sends a datagram again that a busy machine lost on its way.
+        assert!(
+            refused == 0 && silent <= 2,
+            "{refused} {silent} {:?} {stats}",
+            datagrams()
+        );
     }
 }
 
