@@ -2,7 +2,7 @@
 //! anybody. What to make of owner and mode differs from file to file, and is said where each is opened.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -31,6 +31,28 @@ pub fn open_to_read(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(io::Error::other("it is not a regular file")),
     }
+}
+
+/// For a file that no other user reads, made if it is not there; whether to append or to truncate is left to say.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).custom_flags(libc::O_NOFOLLOW).mode(0o600);
+    options
+}
+
+/// Puts `bytes` in the place of what is at `path`, for no other user: all of them or none. `synced`: they are on the
+/// disk before the name is theirs.
+///
+/// # Errors
+/// If they cannot be written; what was there stays.
+pub fn replace(path: &Path, bytes: &[u8], synced: bool) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = private().write(true).truncate(true).open(&new)?;
+    file.write_all(bytes)?;
+    if synced {
+        file.sync_data()?;
+    }
+    std::fs::rename(new, path)
 }
 
 /// Makes `folder` and those above it with `mode`, as the umask lets it; one that is there stays as it is.

@@ -10,6 +10,7 @@ use tracing::error;
 
 use super::check::check;
 use super::monitor::{self, Monitor};
+use super::restore::{self, Restore};
 use super::selftest::{self, Selftest};
 use crate::config::{self, ConfigError};
 use crate::engine::daemon::{self, Options};
@@ -34,6 +35,9 @@ enum Verb {
     Run(Run),
     /// Check a configuration: exit 0, or 2 with every problem in it
     Check(ConfigFile),
+    /// Put rules and bans into the kernel without an engine, as at boot before the network is up; one that runs is left
+    /// alone
+    Restore(Restore),
     /// Print the nftables ruleset that this configuration would load
     Ruleset(ConfigFile),
     /// Watch the engine and start it again when it is gone, hangs or does not do its work, needs root
@@ -43,10 +47,10 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct ConfigFile {
+pub(super) struct ConfigFile {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
-    config: PathBuf,
+    pub(super) config: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +123,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Run(run) => self::run(run),
         Verb::Check(file) => check(&file.config),
+        Verb::Restore(args) => restore::run(args),
         Verb::Ruleset(file) => ruleset(&file.config),
         Verb::Monitor(args) => monitor::run(args),
         Verb::Selftest(args) => selftest::run(args),
@@ -207,9 +212,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
 }
 
 /// Exit code: refused or failed.
-const FAILED: u8 = 1;
+pub(super) const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
-const BAD_CONFIG: u8 = 2;
+pub(super) const BAD_CONFIG: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration, 3 engine not running (selftest), \
 5 a file was changed (monitor)";

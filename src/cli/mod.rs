@@ -16,6 +16,7 @@ mod list;
 mod monitor;
 mod print;
 mod reload;
+mod restore;
 mod selftest;
 mod snapshot;
 mod span;

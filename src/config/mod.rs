@@ -124,11 +124,23 @@ impl Default for EngineConfig {
 /// # Errors
 /// If there is no regular file of at most 1 MiB of UTF-8 text that can be read, or [`parse`] refuses it.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = file::read(path).map_err(|problem| ConfigError {
+    parse(&text(path)?, path)
+}
+
+/// The text of the file at `path`.
+///
+/// # Errors
+/// If there is no regular file of at most 1 MiB of UTF-8 text that can be read.
+pub fn text(path: &Path) -> Result<String, ConfigError> {
+    file::read(path).map_err(|problem| ConfigError {
         path: path.to_owned(),
         problems: vec![problem],
-    })?;
-    parse(&text, path)
+    })
+}
+
+/// SHA-256 of `text` in hex, as [`Config::sha256`] holds it.
+pub fn digest(text: &str) -> String {
+    Hash::of(text.as_bytes()).to_string()
 }
 
 /// Parses `text`; `path` is only named in errors.
@@ -143,10 +155,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let (problems, notes) = report.into_parts();
     let problems = syntax::merge(syntax, problems);
     if problems.is_empty() {
-        let sha256 = Hash::of(text.as_bytes()).to_string();
         return Ok(Config {
             notes,
-            sha256,
+            sha256: digest(text),
             ..config
         });
     }

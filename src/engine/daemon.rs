@@ -24,7 +24,8 @@ use super::handler::{EngineHandler, Running, Shared, on_loss};
 use super::handshakes::{self, Handshakes};
 use super::herald::Herald;
 use super::keeper::{Errand, Health, Keeper};
-use super::lockout::{self};
+use super::last_good::{Chosen, LastGood};
+use super::lockout::spare_sessions;
 use super::open::{Opened, open, put_in_place};
 use super::orders;
 use super::pulse::{self, Pulse, Vitals};
@@ -38,7 +39,7 @@ use super::worker::{Ears, Handle, Order, Tap, Worker};
 use crate::audit::log::{Audit, Paths};
 use crate::audit::record::What;
 use crate::audit::{self};
-use crate::config::{self, Config, duration_text};
+use crate::config::{Config, duration_text};
 use crate::control::pidfile::{self, PidFile};
 use crate::control::server::{Bound, Server};
 use crate::control::wire::Reply;
@@ -70,7 +71,8 @@ pub struct Options {
 
 /// Runs the engine in the foreground until SIGTERM or SIGINT.
 pub fn run(options: &Options) -> Result<(), DaemonError> {
-    let config = config::load(&options.config)?;
+    let good = LastGood::beside(&options.state_dir);
+    let Chosen { config, instead } = good.choose(&options.config, |config| spare_sessions(config, None))?;
     if !config.policy.enforce {
         let filter = match config.policy.mode.filters_ports() {
             true => "ports that are not allowed are refused, ",
@@ -84,7 +86,6 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     for note in &config.notes {
         warn!("{}: {note}", options.config.display());
     }
-    lockout::spare_sessions(&config, None)?;
     let _lock = lock(&options.state_dir)?;
     make_dir(&options.runtime_dir)?;
     let control = Server::bind(&options.runtime_dir.join("control.sock"))?;
@@ -93,8 +94,12 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let opened = open(&config, Kept::load(&place, config.policy.max_sources))?;
     // Files and capabilities bind a thread and what it starts: from here on threads are made.
     let confinement = confine::enter(options, &config, &place);
+    opened.health.config(instead.clone());
     let engine = Engine::start(options, &config, opened, control, place, &confinement)?;
     confine::seal(&confinement);
+    if instead.is_none() {
+        good.keep(&options.config, &config.sha256);
+    }
     // Whoever started us may have hung up; that is no reason to stop protecting.
     if let Err(error) = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush()) {
         warn!("cannot print that we are ready: {error}");
@@ -127,7 +132,7 @@ fn hold_pid_file(runtime_dir: &Path) -> Option<PidFile> {
 }
 
 /// Holds the state directory for this process; released by the kernel when it ends, however it ends.
-fn lock(state_dir: &Path) -> Result<File, DaemonError> {
+pub(super) fn lock(state_dir: &Path) -> Result<File, DaemonError> {
     make_dir(state_dir)?;
     let path = state_dir.join("lock");
     let directory = |source| DaemonError::Directory {
@@ -181,6 +186,8 @@ struct Engine {
     confinement: Arc<Confinement>,
     pulse: JoinHandle<()>,
     leash: Sender<()>,
+    health: Arc<Health>,
+    good: LastGood,
 }
 
 /// The webhooks, for who asks how they are; none if they could not be started.
@@ -430,7 +437,7 @@ impl Engine {
             netlink: Mutex::new(asking),
             keeper: errands.clone(),
             place: kept_at,
-            health,
+            health: Arc::clone(&health),
             audit: audit.clone(),
             confinement: Arc::clone(confinement),
             vitals,
@@ -481,6 +488,8 @@ impl Engine {
             confinement: Arc::clone(confinement),
             pulse,
             leash,
+            health,
+            good: LastGood::beside(&options.state_dir),
         })
     }
 
@@ -546,6 +555,8 @@ impl Engine {
                 self.reporter.look();
                 // Webhooks that cannot be changed are no reason to refuse: protection has been changed already.
                 let running = self.running.get();
+                self.health.config(None);
+                self.good.keep(&running.path, &running.config.sha256);
                 let _ = reload_couriers(&self.webhooks, &running.config.webhooks);
                 changes.extend(confine::kept_back(&self.confinement, &running.config.webhooks));
                 for change in &changes {

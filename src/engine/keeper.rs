@@ -33,7 +33,7 @@ pub enum Errand {
     Stop,
 }
 
-/// What is wrong with the state, for `status`.
+/// What is wrong with configuration and state, for `status`.
 #[derive(Debug, Default)]
 pub struct Health {
     words: Mutex<Words>,
@@ -45,6 +45,8 @@ pub struct Health {
 struct Words {
     /// Found at start; it stays true until the next one.
     starting: Vec<String>,
+    /// Why another configuration is in force than the file's, until a reload takes that.
+    config: Option<String>,
     /// Of the last snapshot.
     saving: Option<String>,
     missing: Option<String>,
@@ -82,6 +84,11 @@ impl Health {
         self.words().starting.push(words);
     }
 
+    /// Another configuration is in force than the file's, or (none) the file's is.
+    pub fn config(&self, instead: Option<String>) {
+        self.words().config = instead;
+    }
+
     /// Everything that is wrong, one sentence each.
     pub fn degraded(&self) -> Vec<String> {
         let words = self.words();
@@ -99,7 +106,12 @@ impl Health {
             .map(String::as_str)
             .collect();
         let disk = (!disk.is_empty()).then(|| disk.join("; "));
-        let standing = words.starting.iter().chain(&words.missing).cloned();
+        let standing = words
+            .config
+            .iter()
+            .chain(&words.starting)
+            .chain(&words.missing)
+            .cloned();
         standing.chain(disk).chain(hangs).collect()
     }
 

@@ -57,7 +57,60 @@ pub struct Opened {
 }
 
 /// Opens it all in the network namespace of the calling thread; `kept` is what the last engine saved.
-pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
+pub fn open(config: &Config, kept: Kept) -> Result<Opened, DaemonError> {
+    let Ground {
+        sets,
+        watch,
+        protection,
+        backend,
+        restored,
+        troubles,
+        generations,
+        loaded,
+        manner,
+        seed,
+        local_ports,
+    } = ground(config, kept)?;
+    let health = Health::new(troubles);
+    health.facts.began(restored.start.clone());
+    let policy = Arc::new(config.policy.clone());
+    let (restored, judges) = restored.judges(&policy, &protection, seed, config.engine.workers);
+    let (layout, feeds) = feeds(config, &manner, loaded.as_ref(), seed)?;
+    let spec = wanted(config, layout, backend, local_ports, &manner, &restored);
+    Ok(Opened {
+        sets,
+        watch,
+        protection,
+        feeds,
+        backend,
+        spec,
+        restored,
+        judges,
+        generations,
+        health: Arc::new(health),
+        loaded,
+        manner,
+        eyes: eyes(),
+    })
+}
+
+/// What is known before the first queue is bound.
+pub(super) struct Ground {
+    pub(super) sets: BanSets,
+    watch: Follower,
+    protection: Protection,
+    pub(super) backend: Option<Backend>,
+    pub(super) restored: Restored,
+    troubles: Vec<String>,
+    generations: Generations,
+    pub(super) loaded: Option<Loaded>,
+    pub(super) manner: Manner,
+    pub(super) seed: u32,
+    pub(super) local_ports: RangeInclusive<u16>,
+}
+
+/// Reads host, kernel and `kept`, makes sure that no engine answers, and says whether this configuration can be had.
+pub(super) fn ground(config: &Config, mut kept: Kept) -> Result<Ground, DaemonError> {
     let policy = &config.policy;
     let (watch, facts) = Follower::open()?;
     for note in &facts.notes {
@@ -95,37 +148,37 @@ pub fn open(config: &Config, mut kept: Kept) -> Result<Opened, DaemonError> {
     } else {
         Vec::new()
     };
-    let policy = Arc::new(policy.clone());
-    let restored = kept.join(&live, &policy, &protection, Instant::now());
-    let health = Health::new(kept.troubles);
-    health.facts.began(restored.start.clone());
-    let (restored, judges) = restored.judges(&policy, &protection, seed, config.engine.workers);
-    let (layout, feeds) = feeds(config, &manner, loaded.as_ref(), seed)?;
-    let mut spec = spec(
-        config,
-        layout,
-        backend.unwrap_or(Backend::Native),
-        facts.local_ports,
-    );
+    let restored = kept.join(&live, policy, &protection, Instant::now());
+    Ok(Ground {
+        sets,
+        watch,
+        protection,
+        backend,
+        restored,
+        troubles: kept.troubles,
+        generations: kept.generations,
+        loaded,
+        manner,
+        seed,
+        local_ports: facts.local_ports,
+    })
+}
+
+/// The table that is wanted, with room for what is remembered.
+pub(super) fn wanted(
+    config: &Config,
+    layout: Layout,
+    backend: Option<Backend>,
+    local_ports: RangeInclusive<u16>,
+    manner: &Manner,
+    restored: &Restored,
+) -> Spec {
+    let mut spec = spec(config, layout, backend.unwrap_or(Backend::Native), local_ports);
     manner.shape(&mut spec);
     if config.engine.manage_ruleset {
         restored.make_room(&mut spec);
     }
-    Ok(Opened {
-        sets,
-        watch,
-        protection,
-        feeds,
-        backend,
-        spec,
-        restored,
-        judges,
-        generations: kept.generations,
-        health: Arc::new(health),
-        loaded,
-        manner,
-        eyes: eyes(),
-    })
+    spec
 }
 
 /// What follows handshakes. Without it everything else works: completed ports count like any other, and attacks of
@@ -211,7 +264,6 @@ fn feeds(
     loaded: Option<&Loaded>,
     seed: u32,
 ) -> Result<(Layout, Vec<Feed>), DaemonError> {
-    let workers = config.engine.workers as u16;
     if let Some(kept) = loaded.and_then(|loaded| kept_layout(loaded, seed, config, manner)) {
         return match bind(config, manner, &kept) {
             Ok(feeds) => Ok((kept, feeds)),
@@ -219,6 +271,14 @@ fn feeds(
             Err(error) => Err(error.into()),
         };
     }
+    let layout = free_layout(config, manner, seed)?;
+    let feeds = bind(config, manner, &layout)?;
+    Ok((layout, feeds))
+}
+
+/// Numbers that nobody has, where the configuration leaves the choice.
+pub(super) fn free_layout(config: &Config, manner: &Manner, seed: u32) -> Result<Layout, FeedError> {
+    let workers = config.engine.workers as u16;
     let queue_base = match config.engine.queue_base {
         Some(fixed) => fixed,
         None if manner.observing => FIRST_NUMBER,
@@ -228,18 +288,16 @@ fn feeds(
         Some(fixed) => fixed,
         None => free_groups(FIRST_NUMBER, workers)?,
     };
-    let layout = Layout {
+    Ok(Layout {
         queue_base,
         log_base,
         workers,
         seed,
-    };
-    let feeds = bind(config, manner, &layout)?;
-    Ok((layout, feeds))
+    })
 }
 
 /// The numbers of a loaded table, if they are all that this configuration needs and asks for.
-fn kept_layout(loaded: &Loaded, seed: u32, config: &Config, manner: &Manner) -> Option<Layout> {
+pub(super) fn kept_layout(loaded: &Loaded, seed: u32, config: &Config, manner: &Manner) -> Option<Layout> {
     let queue_base = loaded.queue_base.or(manner.observing.then_some(FIRST_NUMBER))?;
     let layout = Layout {
         queue_base,

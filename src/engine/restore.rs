@@ -70,6 +70,18 @@ pub struct Restored {
 }
 
 impl Kept {
+    /// Loads what is at `place`, for a look: nothing is renamed, nothing is written, and an engine that starts later
+    /// finds it all as it was.
+    pub fn peek(place: &Place, most_sources: usize) -> Kept {
+        let loaded = state::peek(place, most_sources);
+        loaded.troubles.iter().for_each(|line| warn!("{line}"));
+        Kept {
+            state: loaded.state,
+            troubles: loaded.troubles,
+            ..Kept::default()
+        }
+    }
+
     /// Loads what is at `place`, and says what is not as it should be.
     pub fn load(place: &Place, most_sources: usize) -> Kept {
         let loaded = state::load(place, most_sources);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::own;
+use crate::files;
 use super::wire::Event;
 
 /// The dead letters of one endpoint.
@@ -78,7 +78,7 @@ impl DeadLetters {
         if length + lines.len() as u64 > self.most_bytes {
             self.halve()?;
         }
-        let mut file = own::options().append(true).open(&self.path)?;
+        let mut file = files::private().append(true).open(&self.path)?;
         let torn = length > 0 && !self.ends_whole();
         if torn {
             file.write_all(b"\n")?;
@@ -146,7 +146,7 @@ impl DeadLetters {
     }
 
     fn rewrite(&mut self, letters: &[Letter]) -> io::Result<()> {
-        own::replace(&self.path, &lines_of(letters)?, true)?;
+        files::replace(&self.path, &lines_of(letters)?, true)?;
         self.kept = letters.len() as u64;
         Ok(())
     }

@@ -18,7 +18,6 @@ mod handle;
 mod http;
 mod merge;
 mod outbox;
-mod own;
 mod pace;
 mod sample;
 pub mod secret;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::record::Record;
 use crate::webhook::config::Filter;
-use crate::webhook::own;
+use crate::files;
 use crate::webhook::wire::Event;
 
 /// A place in the spool. `acked` ≤ `taken`: between them lies what is being sent.
@@ -49,7 +49,7 @@ impl Place {
             dropped: 0,
         };
         let saved = match new {
-            true => own::replace(&path, text(acked, name).as_bytes(), true),
+            true => files::replace(&path, text(acked, name).as_bytes(), true),
             false => Ok(()),
         };
         (place, saved)
@@ -57,7 +57,7 @@ impl Place {
 
     /// Not synced: after a loss of power events are sent twice at worst.
     pub(super) fn save(&self, folder: &Path, name: &str) -> io::Result<()> {
-        own::replace(&path(folder, name), text(self.acked, name).as_bytes(), false)
+        files::replace(&path(folder, name), text(self.acked, name).as_bytes(), false)
     }
 
     pub(super) fn wants(&self, event: &Event) -> bool {

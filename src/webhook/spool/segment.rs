@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Ending;
 use super::record::Record;
-use crate::webhook::own;
+use crate::files;
 
 /// A file of the spool, or what is held in memory because there is no room for one.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Segment {
     pub(super) fn create(folder: &Path, first: u64) -> io::Result<(Segment, File)> {
         let path = folder.join(format!("{PREFIX}{first:020}"));
         // An empty one of this number may be left from a start that wrote nothing.
-        let file = own::options().write(true).truncate(true).open(&path)?;
+        let file = files::private().write(true).truncate(true).open(&path)?;
         File::open(folder)?.sync_all()?;
         let segment = Segment {
             place: Place::File(path),
