@@ -102,10 +102,10 @@ fn open(proto: &str, ports: &PortSet) -> String {
 }
 
 /// A listener that closes, and the names of the processes behind it as far as they can be seen.
-type Closing = (Listener, BTreeSet<String>);
+pub(super) type Closing = (Listener, BTreeSet<String>);
 
 /// The listeners of this host that `policy` closes.
-fn closing(policy: &Policy) -> Result<Vec<Closing>, String> {
+pub(super) fn closing(policy: &Policy) -> Result<Vec<Closing>, String> {
     let facts = host::gather().map_err(|error| chain(&error))?;
     let mut closed = sockets::held_listeners().map_err(|error| chain(&error))?;
     closed.retain(|(listener, _)| lockout::closes(policy, listener, &facts.local_ports));
@@ -145,14 +145,22 @@ fn closing_words(closing: &[Closing]) -> String {
         },
         if closing.len() == 1 { "is" } else { "are" }
     );
-    for (Listener { proto, port, addr }, names) in closing {
+    for line in closing_lines(closing) {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+/// Each of them in words.
+pub(super) fn closing_lines(closing: &[Closing]) -> Vec<String> {
+    let line = |(Listener { proto, port, addr }, names): &Closing| {
         let names = match names.is_empty() {
             true => String::new(),
             false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
         };
-        let _ = writeln!(text, "  {proto} {port} on {}{names}", place(*addr));
-    }
-    text
+        format!("{proto} {port} on {}{names}", place(*addr))
+    };
+    closing.iter().map(line).collect()
 }
 
 fn place(addr: IpAddr) -> String {

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::error;
 
 use super::check::check;
+use super::check_kernel::check_kernel;
 use super::monitor::{self, Monitor};
 use super::selftest::{self, Selftest};
 use crate::config::{self, ConfigError};
@@ -32,8 +33,9 @@ struct Arguments {
 enum Verb {
     /// Run the engine in the foreground
     Run(Run),
-    /// Check a configuration: exit 0, or 2 with every problem in it
-    Check(ConfigFile),
+    /// Check a configuration: exit 0, or 2 with every problem in it; with --kernel this machine: exit 1 if there is something to
+    /// act on
+    Check(Check),
     /// Print the nftables ruleset that this configuration would load
     Ruleset(ConfigFile),
     /// Watch the engine and start it again when it is gone, hangs or does not do its work, needs root
@@ -45,8 +47,30 @@ enum Verb {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Check this machine instead: kernel, conntrack, other firewalls, queues, containers, proxies; needs root, no running
+    /// engine, and changes nothing
+    #[arg(long)]
+    kernel: bool,
+    /// Print JSON
+    #[arg(long, requires = "kernel")]
+    json: bool,
+    /// Where the files of other programs are looked for
+    #[arg(
+        long,
+        hide = true,
+        requires = "kernel",
+        value_name = "DIR",
+        default_value = "/"
+    )]
+    root: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -118,7 +142,8 @@ pub fn main() -> ExitCode {
     secret::keep_from_others();
     match Arguments::parse().verb {
         Verb::Run(run) => self::run(run),
-        Verb::Check(file) => check(&file.config),
+        Verb::Check(args) if args.kernel => check_kernel(&args.file.config, &args.root, args.json),
+        Verb::Check(args) => check(&args.file.config),
         Verb::Ruleset(file) => ruleset(&file.config),
         Verb::Monitor(args) => monitor::run(args),
         Verb::Selftest(args) => selftest::run(args),
@@ -206,6 +231,8 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Where the package puts the configuration.
+pub(super) const DEFAULT_CONFIG: &str = "/etc/verdictd/verdictd.toml";
 /// Exit code: refused or failed.
 const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
