@@ -133,7 +133,7 @@ fn listeners(facts: &Facts) -> Option<Finding> {
     let what = match foreign.is_empty() {
         true => "nobody else listens to conntrack".to_owned(),
         false => format!(
-            "{} also listens to conntrack; the engine takes nothing away from it",
+            "others listen to conntrack too ({}); the engine takes nothing away from them",
             listed(foreign, 5)
         ),
     };

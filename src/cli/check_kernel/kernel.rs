@@ -10,23 +10,25 @@ use crate::kernel::ruleset::Backend;
 /// All of them.
 pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     let trial = &facts.trial;
-    let mut findings = Vec::new();
-    findings.extend(rights(facts));
-    findings.push(queue(trial));
-    findings.push(packet(trial));
-    findings.push(table(trial));
-    findings.push(part(
-        Code::Log,
-        &trial.log,
-        "copies to log groups work",
-        "nft_log nfnetlink_log",
-    ));
-    findings.push(part(
-        Code::Socket,
-        &trial.socket,
-        "rules can look for a socket of this host",
-        "nft_socket",
-    ));
+    let mut findings: Vec<Finding> = rights(facts).into_iter().collect();
+    // What nobody may try is not known, and `rights` has said so.
+    if !trial.forbidden {
+        findings.push(queue(trial));
+        findings.push(packet(trial));
+        findings.push(table(trial));
+        findings.push(part(
+            Code::Log,
+            &trial.log,
+            "copies to log groups work",
+            "nft_log nfnetlink_log",
+        ));
+        findings.push(part(
+            Code::Socket,
+            &trial.socket,
+            "rules can look for a socket of this host",
+            "nft_socket",
+        ));
+    }
     findings.push(owner(trial, config.engine.own_table));
     findings.push(queue_conntrack(trial));
     findings.push(timeouts(trial));
@@ -35,18 +37,27 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
 }
 
 fn rights(facts: &Facts) -> Option<Finding> {
-    let missing = match (facts.root, &facts.trial.not_apart) {
-        (true, None) => return None,
-        (false, _) => "not all can be seen without root".to_owned(),
-        (true, Some(why)) => {
-            format!("no network namespace could be made to try things in ({why}), so less was tried")
-        }
-    };
-    let remedy = match facts.root {
-        false => "run it again: sudo verdictd check --kernel",
-        true => "run it outside the container, or with CAP_SYS_ADMIN, to have everything tried",
-    };
-    Some(Finding::note(Code::Rights, missing, remedy))
+    let trial = &facts.trial;
+    if trial.forbidden {
+        return Some(Finding::act(
+            Code::Rights,
+            "nothing of what the engine needs could be tried, that takes CAP_NET_ADMIN",
+            AS_ROOT,
+        ));
+    }
+    match (facts.root, &trial.not_apart) {
+        (true, None) => None,
+        (true, Some(why)) => Some(Finding::note(
+            Code::Rights,
+            format!("no network namespace could be made to try things in ({why}), so less was tried"),
+            "run it outside the container, or with CAP_SYS_ADMIN, to have everything tried",
+        )),
+        (false, _) => Some(Finding::note(
+            Code::Rights,
+            "not all can be seen without root",
+            AS_ROOT,
+        )),
+    }
 }
 
 fn queue(trial: &Trial) -> Finding {
@@ -64,7 +75,7 @@ fn queue(trial: &Trial) -> Finding {
         Err(why) => Finding::act(
             Code::Queue,
             format!("no rule that hands packets to a queue can be made: {why}"),
-            "run this as root; if it is still so: modprobe nft_queue, else modprobe -a nft_compat xt_NFQUEUE, else boot your \
+            "modprobe nft_queue, else modprobe -a nft_compat xt_NFQUEUE, else boot your \
              distribution's own kernel",
         ),
     }
@@ -115,9 +126,7 @@ fn part(code: Code, tried: &Result<(), String>, fine: &str, modules: &str) -> Fi
         Err(why) => Finding::act(
             code,
             format!("a rule that the engine needs is refused: {why}"),
-            format!(
-                "run this as root; if it is still so: modprobe -a {modules}, else boot your distribution's own kernel"
-            ),
+            format!("modprobe -a {modules}, else boot your distribution's own kernel"),
         ),
     }
 }
@@ -201,6 +210,8 @@ fn udp_gso(release: &Release) -> Finding {
          an older one: look for the number in its changelog",
     )
 }
+
+const AS_ROOT: &str = "run it again: sudo verdictd check --kernel";
 
 #[cfg(test)]
 mod tests {
@@ -287,6 +298,12 @@ mod tests {
         );
         assert!(boxed.what.contains("EPERM"), "{boxed:?}");
         assert_eq!(rights(&sample::facts()), None);
+        let mut forbidden = sample::facts();
+        forbidden.trial.forbidden = true;
+        forbidden.trial.backend = Err("not permitted".into());
+        let found = judge(&forbidden, &sample::config(""));
+        assert!(found.iter().all(|one| one.code != Code::Queue), "{found:?}");
+        assert_eq!(sample::one(found, Code::Rights).level, Level::Act);
     }
 
     #[test]

@@ -342,7 +342,7 @@ fn other_bans(tables: &Tables) -> Option<Finding> {
         let commands: Vec<&str> = found.iter().map(|(_, command)| *command).collect();
         Finding::note(
             Code::Bans,
-            format!("{names} also bans here, by rules of its own: neither knows of the other's bans"),
+            format!("others ban here too, by rules of their own that the engine knows nothing of: {names}"),
             format!(
                 "let a host in again at both: verdictctl unban ADDR; {}",
                 commands.join("; ")
@@ -578,10 +578,7 @@ mod tests {
     fn who_bans_too_is_named_with_the_way_out() {
         let found = judged(vec![base(Hook::Input, 0, true, &["fail2ban", "CrowdSec"])]);
         let bans = sample::one(found, Code::Bans);
-        assert!(
-            bans.what.starts_with("fail2ban and CrowdSec also bans"),
-            "{bans:?}"
-        );
+        assert!(bans.what.ends_with(": fail2ban and CrowdSec"), "{bans:?}");
         assert!(
             bans.remedy.contains("fail2ban-client unban ADDR; cscli"),
             "{bans:?}"

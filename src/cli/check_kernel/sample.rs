@@ -21,6 +21,7 @@ pub(super) fn facts() -> Facts {
         }),
         trial: Trial {
             not_apart: None,
+            forbidden: false,
             backend: Ok(Backend::Native),
             packet: Some(Ok(())),
             table: Some(Ok(())),

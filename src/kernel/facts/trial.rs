@@ -18,6 +18,8 @@ use crate::kernel::ruleset::{
 pub struct Trial {
     /// Why it was not done in a network namespace of its own, if so: what is `None` was not tried then.
     pub not_apart: Option<String>,
+    /// Whether nothing could be tried for want of CAP_NET_ADMIN.
+    pub forbidden: bool,
     /// Which rule hands packets to a queue; `Err`: none does, or nobody may ask.
     pub backend: Result<Backend, String>,
     /// Whether a packet was queued, dropped by one verdict and accepted by another.
@@ -50,7 +52,11 @@ impl Trial {
 
     /// Tries in the calling thread's network namespace; with `table`, also what leaves traces in it.
     fn here(table: Option<&dyn Fn(Backend) -> Ruleset>) -> Trial {
-        let backend = netlink().and_then(|mut netlink| told(probe_backend(&mut netlink)));
+        let probed = Netlink::open(mnl::Bus::Netfilter)
+            .map_err(RulesetError::from)
+            .and_then(|mut netlink| probe_backend(&mut netlink));
+        let forbidden = matches!(probed, Err(RulesetError::NotPermitted));
+        let backend = told(probed);
         let apart = table.is_some();
         // Before anything waits in a queue there, and before a table of ours could meet the packet.
         let packet = apart.then(|| told(preflight::judge_one_packet()).map(|_| ()));
@@ -58,6 +64,7 @@ impl Trial {
         let refresh = matches!(loaded, Some(Ok(()))).then(refresh);
         Trial {
             not_apart: None,
+            forbidden,
             backend,
             packet,
             table: loaded,
