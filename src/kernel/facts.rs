@@ -12,6 +12,7 @@ pub mod tables;
 pub mod trial;
 
 use std::error::Error;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use self::boot::Boot;
@@ -21,9 +22,10 @@ use self::services::{Client, Service};
 use self::tables::Tables;
 use self::trial::Trial;
 use super::conntrack::Conntrack;
-use super::host::number;
+use super::host::{self, number};
 use super::netlink::Netlink;
 use super::ruleset::{self, Backend, Loaded, Ruleset};
+use crate::core::prefix::Prefix;
 
 /// Everything that was found out, at one moment, in the network namespace of the calling thread. An `Err` says in words
 /// why it is not known.
@@ -49,6 +51,10 @@ pub struct Facts {
     pub tables: Result<Tables, String>,
     /// What nft loads at boot.
     pub boot: Boot,
+    /// The networks on this host's own links, each with its interface.
+    pub networks: Vec<(Prefix, String)>,
+    /// Where this host's own connections start.
+    pub local_ports: RangeInclusive<u16>,
     /// Who listens.
     pub services: Result<Vec<Service>, String>,
     /// Who is connected.
@@ -75,6 +81,9 @@ impl Facts {
             ours: netlink().and_then(|mut netlink| told(ruleset::read(&mut netlink))),
             tables: netlink().and_then(|mut netlink| told(Tables::look(&mut netlink))),
             boot: Boot::read(root),
+            // Unknown ones are nobody's: a guest is taken for a stranger rather than the other way round.
+            networks: host::networks().unwrap_or_default(),
+            local_ports: host::local_ports(&mut Vec::new()),
             services,
             clients,
             trial: Trial::run(table),

@@ -250,7 +250,7 @@ fn nameservers(text: &str, path: &str, notes: &mut Vec<String>) -> Vec<IpAddr> {
     found
 }
 
-fn local_ports(notes: &mut Vec<String>) -> RangeInclusive<u16> {
+pub(super) fn local_ports(notes: &mut Vec<String>) -> RangeInclusive<u16> {
     let text = read(LOCAL_PORTS).unwrap_or_default();
     port_range(&text).unwrap_or_else(|| {
         notes.push(format!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::check::{closing, closing_lines};
+use super::super::check::{closed_among, closing_lines};
 use super::finding::{Code, Finding, listed};
 use crate::config::Config;
 use crate::core::policy::{Mode, Policy};
@@ -13,7 +13,6 @@ use crate::engine::lockout;
 use crate::kernel::facts::Facts;
 use crate::kernel::facts::services::{Client, Service};
 use crate::kernel::facts::tables::{Published, Tables};
-use crate::kernel::host;
 use crate::kernel::sessions::Session;
 
 /// All of them. Where the configuration filters no port yet, what a filter would do is told beforehand.
@@ -29,14 +28,24 @@ pub(super) fn judge(facts: &Facts, config: &Config, sessions: &[Session]) -> Vec
         findings.extend(published(tables, services, &filtering, filters));
     }
     match &facts.clients {
-        Ok(clients) => findings.extend(in_front(&strangers(clients, config, services), &config.policy)),
+        Ok(clients) => findings.extend(in_front(&strangers(clients, facts, config), &config.policy)),
         Err(why) => findings.push(Finding::note(
             Code::Proxy,
             format!("who is connected is not known: {why}"),
             "run this again as root",
         )),
     }
-    findings.push(listeners(services, &filtering, filters));
+    findings.push(match &facts.services {
+        Ok(services) => {
+            let closing = closed_among(services, &filtering, &facts.local_ports);
+            listeners(closing_lines(&closing), filters)
+        }
+        Err(why) => Finding::note(
+            Code::Listeners,
+            format!("which listeners a port filter closes is not known: {why}"),
+            "run this again as root",
+        ),
+    });
     findings.extend(ssh_port(services, &filtering, filters));
     let locked = lockout::locked_out(&filtering, sessions);
     findings.extend(
@@ -114,14 +123,13 @@ fn is_port_proxy(name: &str) -> bool {
 }
 
 /// Connections of other machines, without administrators (SSH) and guests on internal interfaces.
-fn strangers(clients: &[Client], config: &Config, services: &[Service]) -> Vec<IpAddr> {
+fn strangers(clients: &[Client], facts: &Facts, config: &Config) -> Vec<IpAddr> {
+    let services = facts.services.as_deref().unwrap_or_default().iter();
     let ssh: BTreeSet<u16> = services
-        .iter()
         .filter(|one| is_ssh(one))
         .map(|one| one.listener.port)
         .collect();
-    let networks = host::networks().unwrap_or_default();
-    let guest = |addr| lockout::is_guest(addr, &networks, &config.engine.internal_interfaces);
+    let guest = |addr| lockout::is_guest(addr, &facts.networks, &config.engine.internal_interfaces);
     let strange = clients
         .iter()
         .filter(|one| !ssh.contains(&one.port) && !guest(one.addr));
@@ -179,18 +187,7 @@ fn nearly_all(part: usize, total: usize) -> bool {
     part * 100 >= total * NEARLY_ALL_PERCENT
 }
 
-fn listeners(services: &[Service], policy: &Policy, filters: bool) -> Finding {
-    let known = match services.is_empty() {
-        true => Ok(Vec::new()),
-        false => closing(policy),
-    };
-    let closing = match known {
-        Ok(closing) => closing_lines(&closing),
-        Err(why) => {
-            let what = format!("which listeners a port filter closes is not known: {why}");
-            return Finding::note(Code::Listeners, what, "run this again as root");
-        }
-    };
+fn listeners(closing: Vec<String>, filters: bool) -> Finding {
     match (closing.is_empty(), filters) {
         (true, true) => Finding::fine(
             Code::Listeners,
@@ -442,10 +439,52 @@ mod tests {
     }
 
     #[test]
-    fn without_listeners_nothing_closes() {
-        let mut policy = sample::config("").policy;
-        policy.mode = Mode::Firewall;
-        assert_eq!(listeners(&[], &policy, true).level, Level::Fine);
-        assert_eq!(listeners(&[], &policy, false).level, Level::Fine);
+    fn what_a_filter_closes_is_told_before_it_does() {
+        let mut facts = sample::facts();
+        facts.services = Ok(vec![
+            service(80, "::", &["nginx"]),
+            service(3306, "::", &["mysqld"]),
+        ]);
+        let judge = |facts: &Facts, config: &str| {
+            sample::one(super::judge(facts, &sample::config(config), &[]), Code::Listeners)
+        };
+        let now = judge(&facts, FIREWALL);
+        assert_eq!(now.level, Level::Note);
+        assert_eq!(
+            now.what,
+            "this configuration closes tcp 3306 on every address (mysqld) to strangers"
+        );
+        let later = judge(&facts, "[allowed_ports]\ntcp = [80]\n");
+        assert!(
+            later
+                .what
+                .starts_with("nothing is closed now; firewall mode would close tcp 3306 on"),
+            "{later:?}"
+        );
+        facts.services = Ok(vec![service(80, "::", &["nginx"])]);
+        assert_eq!(judge(&facts, FIREWALL).level, Level::Fine);
+        facts.services = Err("no inet_diag".into());
+        assert!(judge(&facts, FIREWALL).what.ends_with("not known: no inet_diag"));
+        facts.clients = Err("no inet_diag".into());
+        let found = super::judge(&facts, &sample::config(""), &[]);
+        assert_eq!(sample::one(found, Code::Proxy).level, Level::Note);
+    }
+
+    #[test]
+    fn administrators_and_guests_are_no_strangers() {
+        let mut facts = sample::facts();
+        facts.services = Ok(vec![service(22, "::", &["sshd"]), service(80, "::", &["nginx"])]);
+        facts.networks = vec![("10.1.0.0/16".parse().unwrap(), "virbr0".into())];
+        let client = |addr: &str, port| Client {
+            addr: addr.parse().unwrap(),
+            port,
+        };
+        let clients = [
+            client("192.0.2.1", 22),
+            client("10.1.2.3", 80),
+            client("192.0.2.2", 80),
+        ];
+        let left = strangers(&clients, &facts, &sample::config(""));
+        assert_eq!(left, ["192.0.2.2".parse::<IpAddr>().unwrap()]);
     }
 }

@@ -152,6 +152,17 @@ fn boot(boot: &Boot, manages: bool, xt: bool) -> Vec<Finding> {
         ),
         (true, true) => Finding::fine(Code::BootTable, "what nft loads at boot does not hold table inet verdictd"),
     });
+    if boot.ours.is_empty() && !boot.xt.is_empty() {
+        findings.push(Finding::act_if(
+            boot.enabled,
+            Code::BootTable,
+            format!(
+                "a rule with a target of xtables stands in {}: nft refuses that file, and nothing of it is loaded",
+                places(&boot.xt)
+            ),
+            "try it: nft -c -f /etc/nftables.conf; save such rules with iptables-save instead, and cut them out there",
+        ));
+    }
     for why in &boot.unread {
         findings.push(Finding::note(
             Code::BootTable,
@@ -492,6 +503,12 @@ mod tests {
         assert_eq!(boot(&saved, false, false)[0].level, Level::Fine);
         assert_eq!(boot(&Boot::default(), false, false)[0].level, Level::Note);
         assert_eq!(boot(&Boot::default(), true, false)[0].level, Level::Fine);
+        let dump = Boot {
+            xt: place("/etc/nftables.conf"),
+            enabled: true,
+            ..Boot::default()
+        };
+        assert_eq!(boot(&dump, true, true)[1].level, Level::Act);
         let unread = Boot {
             unread: vec!["/etc/x: denied".into()],
             ..Boot::default()

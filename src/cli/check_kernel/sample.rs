@@ -46,6 +46,8 @@ pub(super) fn facts() -> Facts {
         ours: Ok(None),
         tables: Ok(Tables::default()),
         boot: Boot::default(),
+        networks: Vec::new(),
+        local_ports: 32_768..=60_999,
         services: Ok(Vec::new()),
         clients: Ok(Vec::new()),
     }

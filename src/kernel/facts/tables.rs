@@ -116,12 +116,13 @@ impl Tables {
 
 /// Family number, table, chain.
 type Key = (u8, String, String);
+/// Of a base chain its hook and priority, and whether its policy is drop.
+type Station = Option<(u32, i32, bool)>;
 type Rules = BTreeMap<Key, Effects>;
 
 #[derive(Default)]
 struct Found {
-    /// The hook and priority of base chains, and whether their policy is drop.
-    chains: BTreeMap<Key, Option<(u32, i32, bool)>>,
+    chains: BTreeMap<Key, Station>,
     rules: Rules,
 }
 
@@ -155,7 +156,7 @@ impl Found {
         tables.published = published.into_iter().collect();
         tables
             .bases
-            .sort_by(|a, b| (a.hook, a.priority, a.title()).cmp(&(b.hook, b.priority, b.title())));
+            .sort_by_key(|base| (base.hook, base.priority, base.title()));
         tables
     }
 
@@ -235,7 +236,7 @@ fn dump(message: i32, seq: u32) -> Builder {
     request
 }
 
-fn read_chain(payload: &[u8]) -> Option<(Key, Option<(u32, i32, bool)>)> {
+fn read_chain(payload: &[u8]) -> Option<(Key, Station)> {
     let (mut table, mut name, mut hook, mut drops) = (None, None, None, false);
     for (kind, value) in Attributes::after_nfgen(payload) {
         match kind {

@@ -295,31 +295,60 @@ mod tests {
         b.put_be32(NFTA_NAT_TYPE, NFT_NAT_DNAT);
     });
 
-    fn published(expressions: &[(&str, Fill)]) -> Vec<(Option<Proto>, Option<(u16, u16)>)> {
+    fn published(expressions: &[(&str, Fill)]) -> Vec<Published> {
         let (_, effects) = read(&rule(expressions)).unwrap();
-        let all = effects.published.iter();
-        all.map(|one| (one.proto, one.ports)).collect()
+        effects.published.into_iter().collect()
     }
 
     #[test]
     fn published_ports_are_read_in_every_dialect() {
         let tcp = Some(Proto::Tcp);
         let port = Some((8080, 8080));
-        assert_eq!(published(&[PROTOCOL, TCP, PORT, IS_8080, DNAT]), [(tcp, port)]);
-        assert_eq!(published(&[PROTOCOL, TCP, PORT, IS_8080, NAT]), [(tcp, port)]);
+        assert_eq!(
+            published(&[PROTOCOL, TCP, PORT, IS_8080, DNAT]),
+            [Published {
+                proto: tcp,
+                ports: port
+            }]
+        );
+        assert_eq!(
+            published(&[PROTOCOL, TCP, PORT, IS_8080, NAT]),
+            [Published {
+                proto: tcp,
+                ports: port
+            }]
+        );
         let xt: (&str, Fill) = ("match", |b| {
             let ports = [0_u16, 65535, 8000, 8010].map(u16::to_ne_bytes).concat();
             b.put_str(NFTA_MATCH_NAME, "udp").put(NFTA_MATCH_INFO, &ports);
         });
-        assert_eq!(published(&[xt, DNAT]), [(Some(Proto::Udp), Some((8000, 8010)))]);
+        assert_eq!(
+            published(&[xt, DNAT]),
+            [Published {
+                proto: Some(Proto::Udp),
+                ports: Some((8000, 8010))
+            }]
+        );
         let from: (&str, Fill) = ("cmp", |b| is(b, libc::NFT_CMP_GTE, &1_u16.to_be_bytes()));
         let to: (&str, Fill) = ("cmp", |b| is(b, libc::NFT_CMP_LTE, &9_u16.to_be_bytes()));
-        assert_eq!(published(&[PORT, from, to, NAT]), [(None, Some((1, 9)))]);
+        assert_eq!(
+            published(&[PORT, from, to, NAT]),
+            [Published {
+                proto: None,
+                ports: Some((1, 9))
+            }]
+        );
         // A comparison of something else is no port.
         let mark: (&str, Fill) = ("meta", |b| {
             b.put_be32(NFTA_META_KEY, libc::NFT_META_MARK as u32);
         });
-        assert_eq!(published(&[mark, IS_8080, NAT]), [(None, None)]);
+        assert_eq!(
+            published(&[mark, IS_8080, NAT]),
+            [Published {
+                proto: None,
+                ports: None
+            }]
+        );
         let snat: (&str, Fill) = ("nat", |b| {
             b.put_be32(NFTA_NAT_TYPE, 0);
         });
