@@ -8,6 +8,7 @@ mod args;
 mod audit;
 mod ban;
 mod check;
+mod check_kernel;
 mod control;
 mod detection;
 pub mod engine;
