@@ -123,3 +123,73 @@ families! {
     SCRAPE_SECONDS Gauge "scrape_duration_seconds" [] "How long asking for all this took";
     EXPORTER_INFO Gauge "exporter_build_info" ["version"] "1, labelled with the exporter's version";
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/metrics.md");
+
+    fn row(family: &Family) -> String {
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = match labels.is_empty() {
+            true => "–".to_owned(),
+            false => labels.join(" "),
+        };
+        let Family { name, kind, help, .. } = family;
+        format!("| `{name}` | {} | {labels} | {help} |", kind.word())
+    }
+
+    #[test]
+    fn the_page_lists_every_metric_as_it_is() {
+        let told: Vec<&str> = PAGE
+            .lines()
+            .filter(|line| line.starts_with("| `verdictd_"))
+            .collect();
+        assert_eq!(told, ALL.iter().map(row).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn names_follow_the_conventions_and_are_there_once() {
+        let names: BTreeSet<&str> = ALL.iter().map(|family| family.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for family in ALL {
+            let total = family.name.ends_with("_total");
+            assert_eq!(total, family.kind == Kind::Counter, "{}", family.name);
+            assert!(!family.help.ends_with('.'), "{}", family.help);
+        }
+    }
+
+    /// What a text names after the prefix: metrics, some with the endings of a histogram's series.
+    fn named(text: &str) -> BTreeSet<&str> {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        text.match_indices("verdictd_")
+            .map(|(at, _)| {
+                let rest = &text[at..];
+                &rest[..rest.find(|c| !word(c)).unwrap_or(rest.len())]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn dashboard_and_alerts_name_metrics_that_exist() {
+        let dashboard = include_str!("../../../packaging/grafana/verdictd.json");
+        let alerts = include_str!("../../../packaging/prometheus/verdictd.rules.yml");
+        for text in [dashboard, alerts, PAGE] {
+            let named = named(text);
+            assert!(named.len() > 10, "{named:?}");
+            for name in named {
+                let known = |family: &&Family| {
+                    let series = name.strip_prefix(family.name);
+                    let histogram = family.kind == Kind::Histogram;
+                    series.is_some_and(|end| {
+                        end.is_empty() || histogram && ["_bucket", "_sum", "_count"].contains(&end)
+                    })
+                };
+                assert!(ALL.iter().any(|family| known(&family)), "{name} does not exist");
+            }
+        }
+    }
+}

@@ -99,10 +99,14 @@ impl Number for u64 {
 
 impl Number for f64 {
     fn text(&self) -> String {
-        // Short where plain digits are long: bounds in microseconds. Go's ParseFloat takes both.
-        match *self != 0.0 && self.abs() < 1e-3 {
-            true => format!("{self:e}"),
-            false => self.to_string(),
+        // As Go writes them, so that a bound has one name wherever it comes from.
+        if *self == 0.0 || (1e-4..1e21).contains(&self.abs()) {
+            return self.to_string();
+        }
+        let text = format!("{self:e}");
+        match text.split_once("e-") {
+            Some((digits, exponent)) => format!("{digits}e-{exponent:0>2}"),
+            None => text,
         }
     }
 }
@@ -158,7 +162,7 @@ mod tests {
         assert_eq!(
             samples,
             [
-                "verdictd_verdict_seconds_bucket{le=\"2.5e-6\"} 1",
+                "verdictd_verdict_seconds_bucket{le=\"2.5e-06\"} 1",
                 "verdictd_verdict_seconds_bucket{le=\"0.001\"} 4",
                 "verdictd_verdict_seconds_bucket{le=\"10\"} 4",
                 "verdictd_verdict_seconds_bucket{le=\"+Inf\"} 5",

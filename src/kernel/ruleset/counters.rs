@@ -62,6 +62,7 @@ mod tests {
     /// A rule that looks `set` up, if there is one, and counted `packets`.
     fn rule(set: Option<&str>, packets: u64) -> LoadedRule {
         let mut builder = Builder::new();
+        builder.raw(0, 0, 0);
         let mut expression = |name: &str, data: &mut dyn FnMut(&mut Builder)| {
             let element = builder.open(NFTA_LIST_ELEM);
             builder.put_str(NFTA_EXPR_NAME, name);
@@ -79,7 +80,8 @@ mod tests {
             builder.put_be64(NFTA_COUNTER_PACKETS, packets);
         });
         LoadedRule {
-            expressions: builder.bytes().to_vec(),
+            // Behind the header of a message.
+            expressions: builder.bytes()[16..].to_vec(),
             userdata: Vec::new(),
         }
     }
