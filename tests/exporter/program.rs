@@ -118,7 +118,8 @@ fn what_it_cannot_or_must_not_do_is_refused_in_words() {
     }
     refused(&["--listen", "9590"], 2, "--listen");
     refused(&["--every", "15s"], 2, "--textfile");
-    refused(&["--textfile", "x.prom", "--every", "10ms"], 2, "10ms");
+    refused(&["--textfile", "x.prom", "--every", "10ms"], 2, "--every");
+    refused(&["--textfile", "x.prom", "--every", "0s"], 2, "between 1s and 1h");
     refused(&["--textfile", "x.prom", "--every", "2h"], 2, "between 1s and 1h");
     refused(&["--textfile", "x.txt"], 2, ".prom");
     refused(
