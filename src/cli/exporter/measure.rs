@@ -222,3 +222,135 @@ fn age(at: &str, now: SystemTime) -> Option<f64> {
     let at = SystemTime::from(OffsetDateTime::parse(at, &Rfc3339).ok()?);
     Some(now.duration_since(at).map_or(0.0, |age| age.as_secs_f64()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::metrics_view::{BucketView, DroppedView, TierView};
+    use crate::control::wire::{AuditView, LastSnapshot, QueueView, WebhookEndpointView};
+    use crate::stats::Stats;
+
+    fn monitor() -> MonitorView {
+        let mut monitor = MonitorView {
+            running: true,
+            last_check: Some("2026-03-01T12:00:00Z".into()),
+            ..MonitorView::default()
+        };
+        monitor.selftest.passed = Some(false);
+        monitor.selftest.last = Some("2999-01-01T00:00:00Z".into());
+        monitor.integrity.audit.push("line 7".into());
+        monitor
+    }
+
+    fn full() -> Look {
+        let stats = Stats::new(1, std::time::Instant::now());
+        let mut view = StatsView::of(&stats.snapshot(stats.started));
+        view.queues = vec![QueueView {
+            number: 4100,
+            waiting: Some(2),
+            kernel_dropped: Some(0),
+            user_dropped: None,
+        }];
+        view.dropped_packets = Some(DroppedView {
+            by_set: [("banned4".to_owned(), 7)].into(),
+            refused: Some(3),
+        });
+        view.degraded_by = [("table".to_owned(), 1)].into();
+        view.bans_by_step = vec![TierView {
+            family: "ipv6".into(),
+            step: 4,
+            bans: 9,
+        }];
+        Look {
+            stats: Some(view),
+            status: Some(StatusReport {
+                version: "9.9".into(),
+                audit: Some(AuditView::default()),
+                ..StatusReport::default()
+            }),
+            state: Some(StateView {
+                generation: Some(3),
+                saved_at: Some("2026-03-01T11:00:00Z".into()),
+                last_snapshot: Some(LastSnapshot {
+                    at: "2026-03-01T11:59:00Z".into(),
+                    bytes: 1,
+                    duration_ms: 250,
+                }),
+                ..StateView::default()
+            }),
+            webhooks: Some(WebhookView {
+                endpoints: vec![WebhookEndpointView {
+                    name: "SOC".into(),
+                    url: "https://soc.example.com/…".into(),
+                    attempts: 5,
+                    failed: 2,
+                    circuit: "open".into(),
+                    ..WebhookEndpointView::default()
+                }],
+                ..WebhookView::default()
+            }),
+            monitor: Some(monitor()),
+            took: Duration::from_millis(12),
+        }
+    }
+
+    fn told(look: &Look) -> String {
+        let noon = OffsetDateTime::parse("2026-03-01T12:00:30Z", &Rfc3339).unwrap();
+        page(look, noon.into()).text()
+    }
+
+    #[test]
+    fn every_metric_is_told_by_an_engine_that_has_everything() {
+        let text = told(&full());
+        for family in f::ALL {
+            let head = format!("# TYPE {} {}\n", family.name, family.kind.word());
+            assert!(text.contains(&head), "{} is never told", family.name);
+        }
+        for line in [
+            "verdictd_active_bans{family=\"ipv4\",tier=\"1\"} 0",
+            "verdictd_active_bans{family=\"ipv6\",tier=\"4\"} 9",
+            "verdictd_degraded{reason=\"table\"} 1",
+            "verdictd_degraded{reason=\"integrity\"} 1",
+            "verdictd_degraded{reason=\"selftest\"} 1",
+            "verdictd_dropped_packets_total{set=\"banned4\"} 7",
+            "verdictd_last_snapshot_age_seconds 90",
+            "verdictd_last_snapshot_duration_seconds 0.25",
+            "verdictd_monitor_last_look_age_seconds 30",
+            // The clock was set back.
+            "verdictd_selftest_age_seconds 0",
+            "verdictd_webhook_deliveries_total{endpoint=\"SOC\",result=\"ok\"} 3",
+            "verdictd_webhook_circuit_closed{endpoint=\"SOC\"} 0",
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("soc.example.com"));
+        assert!(!text.contains("kind=\"user\""), "nobody knows it");
+    }
+
+    #[test]
+    fn without_an_engine_its_numbers_are_missing_and_the_monitor_s_are_there() {
+        let look = Look {
+            monitor: Some(monitor()),
+            ..Look::default()
+        };
+        let text = told(&look);
+        assert!(text.contains("\nverdictd_up 0\n"), "{text}");
+        assert!(text.contains("\nverdictd_integrity_violations 1\n"));
+        for gone in ["verdictd_protected", "verdictd_verdicts", "verdictd_active_bans"] {
+            assert!(!text.contains(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_older_leaves_out_what_it_does_not_know() {
+        let mut look = full();
+        let stats = look.stats.as_mut().unwrap();
+        stats.verdict_seconds.buckets = Vec::<BucketView>::new();
+        stats.dropped_packets = None;
+        let text = told(&look);
+        assert!(!text.contains("verdictd_verdict_seconds"));
+        assert!(!text.contains("verdictd_dropped_packets_total"));
+    }
+}
