@@ -5,8 +5,10 @@
 
 pub mod client;
 pub mod health_view;
+pub mod metrics_view;
 pub mod monitor_view;
 pub mod pidfile;
+pub mod rights;
 pub mod selftest_view;
 pub mod server;
 mod socket;

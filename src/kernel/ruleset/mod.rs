@@ -7,6 +7,7 @@
 pub mod alive;
 mod apply;
 mod compare;
+mod counters;
 mod encode;
 mod expression;
 mod features;
@@ -26,6 +27,7 @@ mod watch;
 use thiserror::Error;
 
 pub use self::apply::{Applied, KeptSet, apply, apply_over, apply_with, delete, probe_backend, probe_owner};
+pub use self::counters::{ANY, Dropped};
 pub use self::features::{Feature, probe_feature};
 pub use self::mend::{First, Look, look, mend};
 pub use self::readback::{Loaded, read};
