@@ -102,7 +102,7 @@ fn open(proto: &str, ports: &PortSet) -> String {
 }
 
 /// A listener that closes, and the names of the processes behind it as far as they can be seen.
-type Closing = (Listener, BTreeSet<String>);
+pub(super) type Closing = (Listener, BTreeSet<String>);
 
 /// The listeners of this host that `policy` closes.
 fn closing(policy: &Policy) -> Result<Vec<Closing>, String> {
@@ -112,7 +112,7 @@ fn closing(policy: &Policy) -> Result<Vec<Closing>, String> {
     Ok(named(closed, &facts.local_ports))
 }
 
-fn named(closed: Vec<(Listener, u32)>, local_ports: &RangeInclusive<u16>) -> Vec<Closing> {
+pub(super) fn named(closed: Vec<(Listener, u32)>, local_ports: &RangeInclusive<u16>) -> Vec<Closing> {
     let holders = processes::holders(&closed.iter().map(|(_, inode)| *inode).collect());
     let mut named: Vec<Closing> = Vec::new();
     for (listener, inode) in closed {
@@ -145,14 +145,19 @@ fn closing_words(closing: &[Closing]) -> String {
         },
         if closing.len() == 1 { "is" } else { "are" }
     );
-    for (Listener { proto, port, addr }, names) in closing {
-        let names = match names.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
-        };
-        let _ = writeln!(text, "  {proto} {port} on {}{names}", place(*addr));
+    for closing in closing {
+        let _ = writeln!(text, "  {}", listener_words(closing));
     }
     text
+}
+
+/// `tcp 3306 on every address (mysqld)`.
+pub(super) fn listener_words((Listener { proto, port, addr }, names): &Closing) -> String {
+    let names = match names.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
+    };
+    format!("{proto} {port} on {}{names}", place(*addr))
 }
 
 fn place(addr: IpAddr) -> String {

@@ -45,5 +45,6 @@ mod selftest;
 mod state_answers;
 mod state_facts;
 pub mod storm;
+pub mod trial;
 pub mod unmade;
 pub mod worker;

@@ -82,6 +82,18 @@ pub(super) fn status(pid: u32) -> Option<Status> {
     read_status(&read(&of(pid).join("status"))?)
 }
 
+/// When process `pid` started, since boot; to 10 ms, and never later than it was.
+pub(super) fn started_at(pid: u32) -> Option<Duration> {
+    started(&read(&of(pid).join("stat"))?)
+}
+
+/// The value of `name` in the environment that process `pid` was started with.
+pub(super) fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = read(&of(pid).join("environ"))?;
+    let mut variables = environment.split('\0');
+    variables.find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
 /// What process `pid` calls itself in lists of processes, any of its words; it can say what it likes.
 pub(super) fn title(pid: u32) -> Option<String> {
     read(&of(pid).join("cmdline"))
