@@ -16,6 +16,9 @@ use crate::integrity::{DEFAULT_CONFIG, DEFAULT_MANIFEST, Manifest, ManifestError
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConfirmArgs {
+    /// You sit in front of this host, in a window that tells nothing of it
+    #[arg(long)]
+    here: bool,
     /// The seal of the configuration
     #[arg(long, hide = true, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
     manifest: PathBuf,
@@ -49,7 +52,7 @@ pub(super) fn confirm(
     if apply.state == ApplyState::Pending {
         let since = Duration::from_millis(apply.since_boot_ms);
         let config = config::load(&files.candidate()).ok();
-        let proof = session::proof(since, config.as_ref()).map_err(|why| {
+        let proof = session::proof(since, config.as_ref(), args.here).map_err(|why| {
             let left = apply.seconds_left.unwrap_or_default();
             CliError::Refused(format!("{why}; it goes back in {left} s"))
         })?;

@@ -87,6 +87,19 @@ pub(super) fn started_at(pid: u32) -> Option<Duration> {
     started(&read(&of(pid).join("stat"))?)
 }
 
+/// Whether process `pid` has a pseudo-terminal: of a window, a terminal multiplexer, or a connection.
+pub(super) fn has_pseudo_terminal(pid: u32) -> bool {
+    read(&of(pid).join("stat")).is_some_and(|stat| is_pseudo(&stat))
+}
+
+/// By field 7 of `/proc/PID/stat`: the majors of Unix98 ptys (admin-guide/devices.txt).
+fn is_pseudo(stat: &str) -> bool {
+    let after_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+    let device = after_name.split_ascii_whitespace().nth(7 - 3);
+    let device: Option<u32> = device.and_then(|device| device.parse().ok());
+    device.is_some_and(|device| (136..=143).contains(&(device >> 8 & 0xfff)))
+}
+
 /// The value of `name` in the environment that process `pid` was started with.
 pub(super) fn variable(pid: u32, name: &str) -> Option<String> {
     let environment = read(&of(pid).join("environ"))?;
@@ -197,6 +210,16 @@ mod tests {
             started(&format!("1 (x){}", " 99999999999999999999".repeat(30))),
             None
         );
+    }
+
+    #[test]
+    fn a_window_is_told_from_a_console() {
+        let stat = |device: u32| format!("7 (a) b) S 1 7 7 {device} 7 0");
+        assert!(is_pseudo(&stat(136 << 8)) && is_pseudo(&stat((143 << 8) + 5)));
+        for other in [0, (4 << 8) + 1, (5 << 8) + 1, 144 << 8, 229 << 8] {
+            assert!(!is_pseudo(&stat(other)), "{other}");
+        }
+        assert!(!is_pseudo("") && !is_pseudo("7 (x"));
     }
 
     #[test]

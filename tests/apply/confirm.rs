@@ -3,6 +3,9 @@
 use std::fs;
 use std::process::Command;
 
+use verdictd::control::client::Client;
+use verdictd::control::wire::{Reply, Request};
+
 use crate::common::engine::{DETECTION, Engine, FIREWALL};
 use crate::common::namespace::Namespace;
 use crate::common::secs;
@@ -115,4 +118,40 @@ fn a_candidate_that_was_written_to_is_not_confirmed() {
     assert_eq!(desk.state(), "pending");
     assert_eq!(desk.ctl("go-back", &[]).code(), 0);
     desk.must_be_back(&before, "told to");
+}
+
+/// `verdictctl confirm` is killed between the engine's yes and the file: nothing goes back, and it can be said again.
+#[test]
+fn a_confirm_that_was_broken_off_is_said_again() {
+    let ns = Namespace::new("trial");
+    let engine = Engine::start(&ns, DETECTION);
+    let desk = Desk::of(&ns, engine.home());
+    desk.apply(&["--yes", "--confirm", "5s"]);
+    let tried = desk.table();
+    let kept = Client::find(Some(engine.home().socket())).ask(&Request::Confirm {});
+    assert!(matches!(kept, Ok(Reply::Confirmed { saved: false })), "{kept:?}");
+    assert_eq!(desk.state(), "unsaved");
+    let told = desk.ctl("status", &[]);
+    assert!(
+        told.code() == 4 && told.stdout.contains("\"verdictctl confirm\" saves it"),
+        "{}",
+        told.text()
+    );
+    for verb in ["reload", "go-back"] {
+        let refused = desk.ctl(verb, &[]);
+        assert!(
+            refused.code() == 1 && refused.stderr.contains("verdictctl confirm"),
+            "{}",
+            refused.text()
+        );
+    }
+    assert!(
+        crate::common::within(secs(30), || desk.watchers().is_empty()),
+        "nothing to go back from"
+    );
+    assert_eq!((desk.table(), desk.state()), (tried, "unsaved".to_owned()));
+    let saved = desk.ctl("confirm", &[]);
+    assert_eq!(saved.code(), 0, "{}", saved.text());
+    assert_eq!(desk.read("verdictd.toml").as_deref(), Some(FIREWALL));
+    assert_eq!(desk.state(), "");
 }

@@ -5,7 +5,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::engine::{DETECTION, Engine, FIREWALL, Home};
+use crate::common::engine::{DETECTION, Engine, FIREWALL};
 use crate::common::namespace::Namespace;
 use crate::common::{count, ms, secs, within};
 use crate::rig::{Desk, LIMIT, SOON};
@@ -224,5 +224,18 @@ fn an_edit_in_its_place_comes_into_force_and_goes_back_with_the_file() {
         .read("verdictd.toml.unconfirmed")
         .as_deref()
         == Some(FIREWALL)));
-    let _: &Home = engine.home();
+}
+
+/// Who takes the rules out while a policy is on trial wants none back.
+#[test]
+fn rules_that_were_taken_out_do_not_come_back() {
+    let ns = Namespace::new("trial");
+    let engine = Engine::start(&ns, DETECTION);
+    let desk = Desk::of(&ns, engine.home());
+    desk.apply(SOON);
+    let _home = engine.kill9();
+    ns.nft("delete table inet verdictd");
+    assert!(within(LIMIT, || desk.watchers().is_empty()));
+    assert_eq!(desk.table(), "");
+    assert_eq!(desk.read("verdictd.toml").as_deref(), Some(DETECTION));
 }

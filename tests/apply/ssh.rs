@@ -6,8 +6,6 @@ use crate::common::ssh::{Files, Sshd};
 use crate::common::{secs, within};
 use crate::rig::Desk;
 
-const SHARED: &str = "ControlPath=/tmp/verdictd-test-%C";
-
 #[test]
 fn only_a_new_connection_confirms() {
     let lab = Lab::new();
@@ -76,7 +74,6 @@ fn only_a_new_connection_confirms() {
     );
     assert_eq!(desk.state(), "");
     types(&["-O", "exit", "-o", &path], "");
-    let _ = SHARED;
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) fn cut(old: &Config, new: &Config) -> Option<String> {
         Ok(WayIn::Ssh(way)) => way,
         // A terminal that outlived its connection: the next one comes to the same port.
         Ok(WayIn::Gone(told)) => return told_port(&told).and_then(|port| closed(old, new, port)),
-        Ok(WayIn::Local) | Err(_) => return None,
+        Ok(WayIn::Local | WayIn::Window(_)) | Err(_) => return None,
     };
     match way.is_of_this_host() || lockout::is_internal(way.peer.ip(), new) {
         true => None,
@@ -39,11 +39,15 @@ fn told_port(told: &str) -> Option<u16> {
     told.split_ascii_whitespace().nth(3)?.parse().ok()
 }
 
-/// Whether whoever types this came in after `since` (since boot), in words either way.
-pub(in crate::cli) fn proof(since: Duration, config: Option<&Config>) -> Result<String, String> {
+/// Whether whoever types this came in after `since` (since boot), in words either way. `here`: he says that he sits in
+/// front of it.
+pub(in crate::cli) fn proof(since: Duration, config: Option<&Config>, here: bool) -> Result<String, String> {
     let way = way_in()
         .map_err(|error| format!("through which connection this was typed cannot be told: {error}"))?;
     let inside = |way: &Way| config.is_some_and(|config| lockout::is_internal(way.peer.ip(), config));
+    if here && matches!(way, WayIn::Window(_)) {
+        return Ok("typed in a window of this host, as you say".into());
+    }
     judge(&way, since, &own_addresses(), inside)
 }
 
@@ -55,6 +59,19 @@ fn judge(
 ) -> Result<String, String> {
     let way = match way {
         WayIn::Local => return Ok("typed on this host itself, over no SSH connection".into()),
+        WayIn::Window(ways) => {
+            let older = ways
+                .iter()
+                .find(|way| way.since.is_none_or(|taken| taken <= since) && !way.is_of_this_host());
+            return match older {
+                None => Ok("typed on this host itself, and nobody came in by SSH before the switch".into()),
+                Some(older) => Err(format!(
+                    "this terminal may be looked into from anywhere, also by the connection from {} that is older than \
+                     the switch: {NEW}; or say --here if you sit in front of this host",
+                    older.peer.ip()
+                )),
+            };
+        }
         WayIn::Gone(told) => {
             return Err(format!(
                 "this terminal was started in an SSH connection that is no longer there ({told}), so it proves nothing: {NEW}"
@@ -121,6 +138,17 @@ mod tests {
                 .contains("port 2222")
         );
         assert!(judged(&WayIn::Local).is_ok());
+        let window = |seconds: &[u64]| {
+            let ways = seconds
+                .iter()
+                .map(|seconds| match ssh("198.51.100.7", Some(*seconds)) {
+                    WayIn::Ssh(way) => way,
+                    other => panic!("{other:?}"),
+                });
+            judged(&WayIn::Window(ways.collect()))
+        };
+        assert!(window(&[]).is_ok() && window(&[101]).is_ok());
+        assert!(window(&[101, 99]).unwrap_err().contains("--here"));
         for (way, why) in [
             (ssh("198.51.100.7", Some(99)), "older than the switch by 1s"),
             (ssh("198.51.100.7", Some(100)), "older than the switch"),

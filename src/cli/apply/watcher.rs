@@ -19,6 +19,8 @@ use super::files::Files;
 use crate::cli::{Client, ClientError, Exit};
 use crate::control::wire::{GoneBack, Reply, Request};
 use crate::engine::trial;
+use crate::kernel::netlink::Netlink;
+use crate::kernel::ruleset;
 use crate::monitor::places::Places;
 use crate::monitor::process::Process;
 
@@ -153,6 +155,10 @@ pub(in crate::cli) fn go_back(client: &Client, config: &Path, state_dir: &Path) 
             Ok(Reply::GoneBack(_)) => return aside(config, "the old policy is in force"),
             Ok(Reply::Refused { message }) => why = message,
             Ok(_) => why = "the engine answered something else, is it of another version?".into(),
+            // Somebody took the rules out: there is nothing to go back from.
+            Err(ClientError::NotRunning { .. }) if !is_loaded() => {
+                return aside(config, "neither engine nor rules are there");
+            }
             Err(ClientError::NotRunning { .. }) => match restore(&places) {
                 Ok(()) => return aside(config, "no engine runs; the old policy is in the kernel again"),
                 Err(error) => why = error,
@@ -188,6 +194,12 @@ fn aside(config: &Path, how: &str) -> Result<String, String> {
         Ok(None) => how.to_owned(),
         Err(error) => format!("{how}; what was tried cannot be put aside: {error}"),
     })
+}
+
+/// In doubt it is.
+fn is_loaded() -> bool {
+    let read = Netlink::open(mnl::Bus::Netfilter).map(|mut netlink| ruleset::read(&mut netlink));
+    !matches!(read, Ok(Ok(None)))
 }
 
 fn restore(places: &Places) -> Result<(), String> {
