@@ -153,7 +153,12 @@ pub(in crate::cli) fn go_back(client: &Client, config: &Path, state_dir: &Path) 
         match client.clone().within(PATIENCE).ask(&Request::GoBack {}) {
             Ok(Reply::GoneBack(GoneBack::Confirmed)) => return Ok("confirmed, the new policy stays".into()),
             Ok(Reply::GoneBack(_)) => return aside(config, "the old policy is in force"),
-            Ok(Reply::Refused { message }) => why = message,
+            Ok(Reply::Refused { message }) => {
+                why = message;
+                if round >= REFUSALS {
+                    kill(&places, &why);
+                }
+            }
             Ok(_) => why = "the engine answered something else, is it of another version?".into(),
             // Somebody took the rules out: there is nothing to go back from.
             Err(ClientError::NotRunning { .. }) if !is_loaded() => {
@@ -165,24 +170,28 @@ pub(in crate::cli) fn go_back(client: &Client, config: &Path, state_dir: &Path) 
             },
             Err(error) => {
                 why = error.to_string();
-                if round >= HANGS
-                    && let Some(engine) = Process::engine(&places)
-                {
-                    say(
-                        LOG_WARNING,
-                        &format!(
-                            "apply: the engine (pid {}) hangs and is killed: {why}",
-                            engine.pid()
-                        ),
-                    );
-                    let _ = engine.kill();
-                    continue;
+                if round >= HANGS {
+                    kill(&places, &why);
                 }
             }
         }
         thread::sleep(AGAIN);
     }
     Err(why)
+}
+
+/// Ends an engine that does not go back: the next one does, and without one `restore`.
+fn kill(places: &Places, why: &str) {
+    if let Some(engine) = Process::engine(places) {
+        let pid = engine.pid();
+        say(
+            LOG_WARNING,
+            &format!("apply: the engine (pid {pid}) does not go back and is killed: {why}"),
+        );
+        if let Err(error) = engine.kill() {
+            say(LOG_CRITICAL, &format!("apply: {error}"));
+        }
+    }
 }
 
 /// Keeps what was tried where it is found.
@@ -242,6 +251,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(500);
 /// An engine that did not answer twice hangs.
 const HANGS: u32 = 2;
+/// One that says no for five seconds will go on saying so.
+const REFUSALS: u32 = 10;
 /// A minute and more.
 const ROUNDS: u32 = 60;
 /// Of the facility "daemon" (RFC 5424): 3 × 8 + severity.
