@@ -1,10 +1,12 @@
 //! What is not even tried.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-use crate::common::engine::{DETECTION, Engine, FIREWALL, Home};
+use crate::common::engine::{DETECTION, Engine, FIREWALL, Home, unprivileged};
 use crate::common::namespace::Namespace;
-use crate::rig::Desk;
+use crate::common::within;
+use crate::rig::{Desk, LIMIT};
 
 #[test]
 fn what_is_refused_changes_nothing() {
@@ -76,33 +78,35 @@ fn without_an_engine_there_is_nothing_to_try_it_on() {
     }
 }
 
-/// The engine refuses what `verdictctl` could not know of: everything stays as it was, an edit too.
+/// The engine refuses what `verdictctl` could not know of: everything stays as it was, an edit too. Once it may read the
+/// file, an engine without privileges tries it like root's.
 #[test]
 fn what_the_engine_refuses_leaves_the_edit_in_its_place() {
     let ns = Namespace::new("trial");
-    let engine = Engine::start(&ns, DETECTION);
+    let engine = Engine::start_by(&ns, Home::for_anybody(DETECTION), |command| {
+        *command = unprivileged(command, &["--clear-groups"]);
+    });
     let desk = Desk::of(&ns, engine.home());
     let before = desk.table();
-    // Rules that are the operator's: from detection without bans to a filter needs another table.
-    let observing = DETECTION.replace("enforce = true", "enforce = false");
-    fs::write(desk.at("observing.toml"), &observing).expect("a file of ours");
-    let file = desk.at("observing.toml").display().to_string();
-    assert_eq!(desk.ctl("apply", &["--yes", "--no-confirm", &file]).code(), 0);
-    assert_ne!(desk.table(), before);
-    assert_eq!(desk.read("verdictd.toml").as_deref(), Some(observing.as_str()));
-    drop(engine);
-    let home = Home::new(&format!("{FIREWALL}\n[engine]\nmanage_ruleset = false\n"));
-    let desk = Desk::of(&ns, &home);
-    home.write_config(FIREWALL);
-    let engine = Engine::start_in(&ns, home, &[]);
-    engine
-        .home()
-        .write_config(&format!("{DETECTION}\n[engine]\nworkers = 77777\n"));
-    let refused = desk.ctl("apply", &["--yes"]);
-    assert_eq!(refused.code(), 2, "{}", refused.text());
-    assert!(
-        desk.read("verdictd.toml")
-            .is_some_and(|text| text.contains("77777")),
+    let allow = |mode| fs::set_permissions(desk.at("verdictd.toml"), fs::Permissions::from_mode(mode));
+    allow(0o600).expect("a file of ours");
+    engine.home().write_config(FIREWALL);
+    let refused = desk.ctl("apply", &["--yes", "--confirm", "1h"]);
+    assert_eq!(refused.code(), 1, "{}", refused.text());
+    assert!(refused.stderr.contains("permission denied"), "{}", refused.text());
+    assert_eq!(
+        desk.read("verdictd.toml").as_deref(),
+        Some(FIREWALL),
         "the edit is still there"
     );
+    assert_eq!(desk.read("verdictd.toml.candidate"), None);
+    assert_eq!((desk.table(), desk.state().as_str()), (before, ""));
+    assert!(within(LIMIT, || desk.watchers().is_empty()));
+
+    allow(0o644).expect("a file of ours");
+    let taken = desk.ctl("apply", &["--yes", "--confirm", "1h"]);
+    assert_eq!(taken.code(), 0, "{}", taken.text());
+    assert_eq!(desk.state(), "pending");
+    assert_eq!(desk.at_console("confirm", &[]).code(), 0);
+    assert_eq!(desk.status()["mode"], "firewall");
 }
