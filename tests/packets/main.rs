@@ -11,6 +11,7 @@ mod bad_input;
 mod bans;
 mod containers;
 mod continuity;
+mod early;
 mod flood;
 mod honest;
 mod import;
