@@ -29,7 +29,7 @@ fn what_is_confirmed_stays_over_a_restart_and_is_sealed_anew() {
     let tried = desk.table();
     let confirmed = desk.at_console("confirm", &[]);
     assert_eq!(confirmed.code(), 0, "{}", confirmed.text());
-    for words in ["over no SSH connection", "CONFIRMED", "sealed anew"] {
+    for words in ["typed on this host itself", "CONFIRMED", "sealed anew"] {
         assert!(confirmed.stdout.contains(words), "{words}: {}", confirmed.text());
     }
     assert_eq!(desk.state(), "");
