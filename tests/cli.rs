@@ -34,7 +34,9 @@ impl Handler for Canned {
         self.asked.lock().unwrap().push(request.clone());
         match request {
             Request::Status {} => Reply::Status(Box::new(self.status.clone())),
-            Request::Health {} => Reply::refused("not asked by any verb"),
+            Request::Health {} | Request::Try { .. } | Request::Confirm {} | Request::GoBack {} => {
+                Reply::refused("not asked by any verb")
+            }
             Request::Stats { .. } => Reply::Stats(Box::new(self.stats.clone())),
             Request::List {} => Reply::List(self.bans.clone()),
             Request::Reload {} => Reply::Reloaded(vec!["ports tolerated: 7 → 3".into()]),
@@ -96,6 +98,8 @@ fn protecting() -> Canned {
             pid: 4242,
             uptime_seconds: 11_520,
             config: Some("/etc/verdictd/verdictd.toml".into()),
+            config_sha256: "12ab".into(),
+            apply: None,
             mode: "firewall".into(),
             preset: "standard".into(),
             enforce: true,

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::apply::ApplyArgs;
 use super::audit::AuditVerb;
+use super::confirm::{ConfirmArgs, GoBackArgs};
 use super::control::{MonitorArgs, PlaceArgs, StopArgs};
 use super::exporter::ExporterArgs;
 use super::harden::HardenArgs;
@@ -58,6 +60,12 @@ pub(super) enum Verb {
     },
     /// Read the configuration again: all of it goes into force, or nothing changes
     Reload,
+    /// Try out a configuration: say what it changes, put it in force, and go back by itself unless it is confirmed
+    Apply(ApplyArgs),
+    /// Keep what `apply` put in force; from a new connection, which proves that you still get in
+    Confirm(ConfirmArgs),
+    /// Give up what `apply` put in force, and go back at once
+    GoBack(GoBackArgs),
     /// Lift the ban of an address or a prefix
     Unban {
         /// As `list` shows it

@@ -4,11 +4,13 @@
 //! Nothing is decided here. Text is for people and may change; `--json` and the exit codes are for scripts and
 //! may not.
 
+mod apply;
 mod args;
 mod audit;
 mod ban;
 mod check;
 mod check_kernel;
+mod confirm;
 mod control;
 mod detection;
 pub mod engine;
@@ -99,6 +101,9 @@ fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, 
             reason,
         } => ban::ban(&client, &target, length.as_deref(), reason, screen),
         Verb::Reload => reload::run(&client, screen),
+        Verb::Apply(wanted) => apply::run(&client, wanted, screen, ask),
+        Verb::Confirm(wanted) => confirm::confirm(&client, &wanted, screen),
+        Verb::GoBack(wanted) => confirm::go_back(&client, wanted, screen),
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
         Verb::State(verb) => state::run(&client, verb, screen, ask),

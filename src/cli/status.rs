@@ -7,7 +7,7 @@ use super::print::{Column, Headline, Paint, Style, Table, counted, grouped, json
 use super::{CliError, Client, Exit, Screen, span};
 use crate::control::monitor_view::MonitorView;
 use crate::control::upkeep_view::WipeView;
-use crate::control::wire::{AuditView, Reply, Request, StatusReport};
+use crate::control::wire::{ApplyState, ApplyView, AuditView, Reply, Request, StatusReport};
 use crate::monitor::places::Places;
 use crate::monitor::report;
 
@@ -157,6 +157,9 @@ fn facts(status: &StatusReport) -> Table {
             .unwrap_or_else(|| "built-in defaults".into()),
     );
     fact("mode", format!("{}, preset {}", status.mode, status.preset));
+    if let Some(apply) = &status.apply {
+        fact("apply", applied(apply));
+    }
     fact(
         "offenders",
         if status.enforce { "banned" } else { "recorded only" }.into(),
@@ -183,6 +186,24 @@ fn facts(status: &StatusReport) -> Table {
         None => facts.row(["monitor".into(), "not running".into()]),
     }
     facts
+}
+
+/// What became of the last `apply`.
+fn applied(apply: &ApplyView) -> String {
+    let ApplyView { from, to, .. } = apply;
+    let at = apply.until.as_deref().unwrap_or("a time unknown");
+    match apply.state {
+        ApplyState::Pending => format!(
+            "ON TRIAL ({from} → {to}): goes back in {} (at {at}) unless \"sudo verdictctl confirm\" comes from a new \
+             connection",
+            span::spoken(apply.seconds_left.unwrap_or_default())
+        ),
+        ApplyState::Unsaved => format!("{from} → {to}: confirmed, not saved yet"),
+        ApplyState::WentBack => format!(
+            "{from} → {to} went back at {at}: {}",
+            apply.why.as_deref().unwrap_or("no reason was given")
+        ),
+    }
 }
 
 fn last_wipe(wipe: &WipeView) -> String {

@@ -3,6 +3,7 @@
 //! [`wire`] (with [`views`]) is all that engine and `verdictctl` share; [`server`] answers on the unix socket and knows nothing of
 //! what is asked.
 
+pub mod apply_view;
 pub mod client;
 pub mod health_view;
 pub mod metrics_view;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::apply_view::ApplyView;
 use super::metrics_view::{DroppedView, SecondsView, TierView, VerdictsByReason, bans_by_reason};
 use super::monitor_view::MonitorView;
 use super::upkeep_view::{RepairsView, WipeView};
@@ -28,6 +29,10 @@ pub struct StatusReport {
     pub uptime_seconds: u64,
     /// The configuration in force; none when built-in defaults run.
     pub config: Option<String>,
+    /// SHA-256 of its text.
+    pub config_sha256: String,
+    /// The last `verdictctl apply`, as long as there is something to say about it.
+    pub apply: Option<ApplyView>,
     /// The word of the mode.
     pub mode: String,
     /// The preset's name.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::apply_view::{ApplyState, ApplyView, GoneBack};
 pub use super::health_view::{AS_EXPECTED, HealthView, QueueHealth, WorkerHealth};
 pub use super::selftest_view::{SelftestPlan, SelftestState};
 pub use super::state_view::*;
@@ -60,6 +61,23 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload {},
+    /// Put the candidate beside the configuration file in force; root only.
+    Try {
+        /// SHA-256 of the configuration that is in force, as whoever asks looked it through.
+        from: String,
+        /// SHA-256 of the candidate, likewise.
+        sha256: String,
+        /// When it goes back unless it is confirmed, in milliseconds since boot; absent: never.
+        #[serde(default)]
+        until_ms: Option<u64>,
+        /// Also if it locks somebody out.
+        #[serde(default)]
+        force: bool,
+    },
+    /// What is on trial stays; asked again once the configuration file holds it. Root only.
+    Confirm {},
+    /// What is on trial goes; root only.
+    GoBack {},
     /// Lift the ban of an address or a prefix.
     Unban {
         /// Address or prefix, as typed.
@@ -188,6 +206,8 @@ impl Request {
             | Request::Health {}
             | Request::List {}
             | Request::Reload {}
+            | Request::Confirm {}
+            | Request::GoBack {}
             | Request::Snapshot {}
             | Request::Webhooks {}
             | Request::SelftestBegin { .. }
@@ -202,6 +222,10 @@ impl Request {
                 .as_deref()
                 .map_or(Ok(()), |name| check_text("endpoint", name, MAX_NAME_CHARS)),
             Request::AuditNote { detail, .. } => check_text("detail", detail, MAX_DETAIL_CHARS),
+            Request::Try { from, sha256, .. } => {
+                check_text("from", from, MAX_TARGET_CHARS)?;
+                check_text("sha256", sha256, MAX_TARGET_CHARS)
+            }
             Request::Stats { top } => check_top(*top),
             Request::Unban { target } => check_text("target", target, MAX_TARGET_CHARS),
             Request::Ban {
@@ -267,8 +291,15 @@ pub enum Reply {
     Banned(Box<BanView>),
     /// To [`Request::Unban`]: what was lifted.
     Unbanned(Vec<BanView>),
-    /// To [`Request::Reload`]: what changed, in words.
+    /// To [`Request::Reload`] and [`Request::Try`]: what changed, in words.
     Reloaded(Vec<String>),
+    /// To [`Request::Confirm`]: it stays.
+    Confirmed {
+        /// The configuration file holds it.
+        saved: bool,
+    },
+    /// To [`Request::GoBack`].
+    GoneBack(GoneBack),
     /// To [`Request::Snapshot`], once it is on the disk.
     Snapshot(Box<SnapshotView>),
     /// To [`Request::Webhooks`].

@@ -1,6 +1,8 @@
 //! Composition: open, spawn, wire, wait, stop in reverse. Whatever fails before the ruleset is loaded leaves the
 //! running policy untouched; whatever fails after it ends the process, and the kernel keeps the policy.
 
+mod trials;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,10 +33,11 @@ use super::orders;
 use super::pulse::{self, Pulse, Vitals};
 use super::reconciler;
 use super::refusals;
-use super::reload::Reloader;
+use super::reload::{ReloadError, Reloader};
 use super::report::Reporter;
 use super::restore::Kept;
 use super::scribe::{Desk, Scribe, Task};
+use super::trial::{Trials, Wish};
 use super::worker::{Ears, Handle, Order, Tap, Worker};
 use crate::audit::log::{Audit, Paths};
 use crate::audit::record::What;
@@ -188,6 +191,7 @@ struct Engine {
     leash: Sender<()>,
     health: Arc<Health>,
     good: LastGood,
+    trials: Trials,
 }
 
 /// The webhooks, for who asks how they are; none if they could not be started.
@@ -199,6 +203,8 @@ pub enum Event {
     Stop(&'static str),
     /// Read the configuration again; whoever asked is told.
     Reload(Option<Sender<Reply>>),
+    /// Something about a trial; whoever asked is told.
+    Trial(Wish, Sender<Reply>),
     /// A thread ended, which none may before it is told to.
     Ended(String),
 }
@@ -419,6 +425,7 @@ impl Engine {
                 reconciler::follow(table_watch, jobs, stop)
             })?
         };
+        let trials = Trials::default();
         let reporter = Reporter::start(
             running.clone(),
             Arc::clone(&stats),
@@ -442,6 +449,7 @@ impl Engine {
             confinement: Arc::clone(confinement),
             vitals,
             herald: herald.clone(),
+            trials: trials.clone(),
         };
         let server = control.serve(Arc::new(handler))?;
         follow_signals(alarm)?;
@@ -490,13 +498,14 @@ impl Engine {
             leash,
             health,
             good: LastGood::beside(&options.state_dir),
+            trials,
         })
     }
 
     /// Until a signal says stop, or a thread is lost.
     fn wait(&self) -> Result<&'static str, DaemonError> {
         loop {
-            match self.events.recv() {
+            match self.next_event() {
                 Ok(Event::Stop(signal)) => {
                     info!("{signal}: stopping");
                     return Ok(signal);
@@ -512,6 +521,7 @@ impl Engine {
                         let _ = asker.send(reply);
                     }
                 }
+                Ok(Event::Trial(wish, asker)) => drop(asker.send(self.grant(&wish))),
                 Ok(Event::Ended(thread)) => return Err(DaemonError::Lost(thread)),
                 Err(_) => return Err(DaemonError::Lost("every thread".into())),
             }
@@ -521,26 +531,35 @@ impl Engine {
     /// Another configuration, or everything as it was; told to the log and to whoever asked, and written down.
     fn reload(&self, by: &'static str) -> Reply {
         let before = self.running.get();
-        let reply = match self.audit.refuses() {
+        let reply = match self.trials.forbids().or_else(|| self.audit.refuses()) {
             Some(why) => {
                 error!("reload refused: {why}");
                 Reply::refused(why)
             }
             None => self.try_reload(),
         };
-        let record = || orders::reloaded(by, &before, &self.running.get(), &reply);
-        let was_on = self.audit.is_on();
-        if was_on {
-            self.audit.note(record);
-        }
-        self.audit.configure(&self.running.get().config.audit);
-        if !was_on {
-            self.audit.note(record);
-        }
+        self.recorded(|| orders::reloaded(by, &before, &self.running.get(), &reply));
         reply
     }
 
+    /// Has `record` written down by whichever of the two configurations wants it, and goes on by the one in force.
+    fn recorded(&self, record: impl Fn() -> What) {
+        let was_on = self.audit.is_on();
+        if was_on {
+            self.audit.note(&record);
+        }
+        self.audit.configure(&self.running.get().config.audit);
+        if !was_on {
+            self.audit.note(&record);
+        }
+    }
+
     fn try_reload(&self) -> Reply {
+        let taken = self.with_reloader(|reloader| reloader.reload());
+        self.taken_up(taken)
+    }
+
+    fn with_reloader<T>(&self, act: impl FnOnce(&Reloader<'_>) -> T) -> T {
         let handles: Vec<Handle> = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
         let reloader = Reloader {
             running: &self.running,
@@ -550,7 +569,12 @@ impl Engine {
             commands: &self.commands,
             keeper: &self.errands,
         };
-        match reloader.reload() {
+        act(&reloader)
+    }
+
+    /// What follows from another configuration, or is said of one that was refused.
+    fn taken_up(&self, taken: Result<Vec<String>, ReloadError>) -> Reply {
+        match taken {
             Ok(mut changes) => {
                 self.reporter.look();
                 // Webhooks that cannot be changed are no reason to refuse: protection has been changed already.

@@ -17,6 +17,7 @@ use super::protect::Protection;
 use super::pulse::Vitals;
 use super::report::busiest;
 use super::room::Manner;
+use super::trial::{Attempt, Trials, Wish};
 use super::troubles::{by_area, words};
 use super::worker::Handle;
 use crate::audit::OnFailure;
@@ -76,6 +77,8 @@ pub struct EngineHandler {
     pub vitals: Arc<Vitals>,
     /// Who tells other systems.
     pub herald: Herald,
+    /// What is on trial.
+    pub trials: Trials,
 }
 
 /// What is in force, as a whole.
@@ -153,6 +156,23 @@ impl EngineHandler {
                 info!("uid {} (pid {}) asks for a reload", peer.uid, peer.pid);
                 self.answered(|to| self.events.send(Event::Reload(Some(to))).is_ok())
             }
+            Request::Try {
+                from,
+                sha256,
+                until_ms,
+                force,
+            } => {
+                let until = until_ms.map(Duration::from_millis);
+                let attempt = Attempt {
+                    from,
+                    sha256,
+                    until,
+                    force,
+                };
+                self.wish(Wish::Try(attempt), peer)
+            }
+            Request::Confirm {} => self.wish(Wish::Confirm, peer),
+            Request::GoBack {} => self.wish(Wish::GoBack, peer),
             Request::Unban { target } => Self::for_target(&target, |target| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
@@ -208,6 +228,20 @@ impl EngineHandler {
         answer.unwrap_or_default()
     }
 
+    fn wish(&self, wish: Wish, peer: Peer) -> Reply {
+        if peer.uid != 0 {
+            return Reply::refused("only root may try out a policy");
+        }
+        let (to, reply) = bounded(1);
+        if self.events.send(Event::Trial(wish, to)).is_err() {
+            return Reply::refused("the engine is stopping");
+        }
+        let reply = reply.recv_timeout(RELOADING);
+        reply.unwrap_or_else(|_| {
+            Reply::refused("no answer in time, whether it was done is unknown: see verdictctl status")
+        })
+    }
+
     pub(super) fn ask(&self, command: impl FnOnce(Sender<Reply>) -> Command) -> Reply {
         self.answered(|to| self.commands.send(command(to)).is_ok())
     }
@@ -253,6 +287,8 @@ impl EngineHandler {
             pid: std::process::id(),
             uptime_seconds: counts.uptime.as_secs(),
             config: Some(running.path.display().to_string()),
+            config_sha256: running.config.sha256.clone(),
+            apply: self.trials.view(),
             mode: policy.mode.word().to_owned(),
             preset: policy.preset.to_string(),
             enforce: policy.enforce,
@@ -482,5 +518,7 @@ const MUTED: &str = "connections that last less than a second count as not compl
 
 /// Long enough for a batch of set elements, short enough for an operator.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Queues, rules and sets in turn; `verdictctl` gives up after 15 s.
+const RELOADING: Duration = Duration::from_secs(12);
 /// A slow disk may take longer; `verdictctl` gives up after 15 s.
 const SAVING: Duration = Duration::from_secs(8);

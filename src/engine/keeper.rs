@@ -89,7 +89,12 @@ impl Health {
         self.words().config = instead;
     }
 
-    /// Everything that is wrong, one sentence each.
+    /// Why another configuration is in force than the file's.
+    pub fn configured(&self) -> Option<String> {
+        self.words().config.clone()
+    }
+
+    /// Everything that is wrong with the state, one sentence each.
     pub fn degraded(&self) -> Vec<String> {
         let words = self.words();
         let waited = words.writing.map(|since| since.elapsed());
@@ -106,12 +111,7 @@ impl Health {
             .map(String::as_str)
             .collect();
         let disk = (!disk.is_empty()).then(|| disk.join("; "));
-        let standing = words
-            .config
-            .iter()
-            .chain(&words.starting)
-            .chain(&words.missing)
-            .cloned();
+        let standing = words.starting.iter().chain(&words.missing).cloned();
         standing.chain(disk).chain(hangs).collect()
     }
 

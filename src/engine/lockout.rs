@@ -44,6 +44,12 @@ pub fn filtered_sessions(config: &Config) -> Vec<Session> {
     sessions
 }
 
+/// Whether what comes from `peer` comes in on an internal interface, where no filter holds.
+pub fn is_internal(peer: IpAddr, config: &Config) -> bool {
+    let networks = host::networks().unwrap_or_default();
+    is_guest(peer, &networks, &config.engine.internal_interfaces)
+}
+
 /// Whether `peer` lives on a network of an internal interface; of several networks the closest counts.
 pub fn is_guest(peer: IpAddr, networks: &[(Prefix, String)], internal: &[InterfaceName]) -> bool {
     let around = networks.iter().filter(|(network, _)| network.contains(peer));

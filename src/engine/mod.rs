@@ -45,6 +45,7 @@ mod selftest;
 mod state_answers;
 mod state_facts;
 pub mod storm;
+pub mod trial;
 mod troubles;
 pub mod unmade;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! Reload: another configuration goes into force as a whole, or not at all. No base chain is deleted, no queue let
 //! go of, no ban or evidence lost; whatever fails before the new rules are loaded leaves everything as it was.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
@@ -50,6 +51,9 @@ pub enum ReloadError {
          ruleset\" prints, then restart the engine"
     )]
     OtherTable,
+    /// Somebody wrote to the candidate.
+    #[error("{0:?} is not what was looked through, it was changed meanwhile: apply again")]
+    Another(PathBuf),
     /// A thread is gone.
     #[error("the engine is stopping")]
     Stopping,
@@ -75,8 +79,26 @@ impl Reloader<'_> {
     /// Reads the file again and puts it into force; what changed, in words.
     pub fn reload(&self) -> Result<Vec<String>, ReloadError> {
         let old = self.running.get();
-        let mut new = config::load(&old.path)?;
+        let new = config::load(&old.path)?;
         lockout::spare_sessions(&new, Some(&old.config.policy))?;
+        self.put(new)
+    }
+
+    /// Puts the file at `path` into force, if it is still the one whose sum is `sha256`; with `force` whoever it locks out.
+    pub fn try_out(&self, path: &Path, sha256: &str, force: bool) -> Result<Vec<String>, ReloadError> {
+        let new = config::load(path)?;
+        if new.sha256 != sha256 {
+            return Err(ReloadError::Another(path.to_owned()));
+        }
+        if !force {
+            lockout::spare_sessions(&new, Some(&self.running.get().config.policy))?;
+        }
+        self.put(new)
+    }
+
+    /// Puts `new` into force; what changed, in words.
+    pub fn put(&self, mut new: Config) -> Result<Vec<String>, ReloadError> {
+        let old = self.running.get();
         let mut told = changes(&old.config, &new);
         keep_fixed(&old.config, &mut new);
         let manner = Manner::of(&new, old.backend.is_some());

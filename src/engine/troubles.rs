@@ -17,6 +17,8 @@ pub(super) enum Area {
     Conntrack,
     /// Bans that the kernel does not take.
     Bans,
+    /// Another configuration is in force than the file's.
+    Config,
     /// What cannot be saved, or was not found.
     State,
     /// The audit log.
@@ -34,6 +36,7 @@ impl Area {
             Area::Table => "table",
             Area::Conntrack => "conntrack",
             Area::Bans => "bans",
+            Area::Config => "config",
             Area::State => "state",
             Area::Audit => "audit",
             Area::Confinement => "confinement",
@@ -52,10 +55,12 @@ impl EngineHandler {
                 RETRY.as_secs()
             )
         });
+        let config = self.health.configured().into_iter().chain(self.trials.degraded());
         vec![
             (Area::Table, table.degraded.clone()),
             (Area::Conntrack, table.conntrack.clone()),
             (Area::Bans, bans.into_iter().collect()),
+            (Area::Config, config.collect()),
             (Area::State, self.health.degraded()),
             (Area::Audit, self.audit.state().degraded),
             (Area::Confinement, self.confinement.lost()),

@@ -11,6 +11,7 @@ mod accounts;
 mod files;
 mod format;
 mod manifest;
+mod reseal;
 mod root;
 mod seal;
 mod verify;

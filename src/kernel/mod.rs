@@ -26,3 +26,4 @@ pub mod sockets;
 pub mod ssh_peers;
 mod sys;
 pub mod tun;
+pub mod way_in;

@@ -82,6 +82,31 @@ pub(super) fn status(pid: u32) -> Option<Status> {
     read_status(&read(&of(pid).join("status"))?)
 }
 
+/// When process `pid` started, since boot; to 10 ms, and never later than it was.
+pub(super) fn started_at(pid: u32) -> Option<Duration> {
+    started(&read(&of(pid).join("stat"))?)
+}
+
+/// Whether process `pid` has a pseudo-terminal: of a window, a terminal multiplexer, or a connection.
+pub(super) fn has_pseudo_terminal(pid: u32) -> bool {
+    read(&of(pid).join("stat")).is_some_and(|stat| is_pseudo(&stat))
+}
+
+/// By field 7 of `/proc/PID/stat`: the majors of Unix98 ptys (admin-guide/devices.txt).
+fn is_pseudo(stat: &str) -> bool {
+    let after_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+    let device = after_name.split_ascii_whitespace().nth(7 - 3);
+    let device: Option<u32> = device.and_then(|device| device.parse().ok());
+    device.is_some_and(|device| (136..=143).contains(&(device >> 8 & 0xfff)))
+}
+
+/// The value of `name` in the environment that process `pid` was started with.
+pub(super) fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = read(&of(pid).join("environ"))?;
+    let mut variables = environment.split('\0');
+    variables.find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
 /// What process `pid` calls itself in lists of processes, any of its words; it can say what it likes.
 pub(super) fn title(pid: u32) -> Option<String> {
     read(&of(pid).join("cmdline"))
@@ -185,6 +210,16 @@ mod tests {
             started(&format!("1 (x){}", " 99999999999999999999".repeat(30))),
             None
         );
+    }
+
+    #[test]
+    fn a_window_is_told_from_a_console() {
+        let stat = |device: u32| format!("7 (a) b) S 1 7 7 {device} 7 0");
+        assert!(is_pseudo(&stat(136 << 8)) && is_pseudo(&stat((143 << 8) + 5)));
+        for other in [0, (4 << 8) + 1, (5 << 8) + 1, 144 << 8, 229 << 8] {
+            assert!(!is_pseudo(&stat(other)), "{other}");
+        }
+        assert!(!is_pseudo("") && !is_pseudo("7 (x"));
     }
 
     #[test]

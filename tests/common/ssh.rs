@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 
 use tempfile::TempDir;
 
-use super::command::{Running, run};
+use super::command::{Output, Running, run};
 use super::flow::connect;
 use super::namespace::Namespace;
 use super::{secs, within};
@@ -179,9 +179,27 @@ impl Sshd {
         output.stdout.contains("in")
     }
 
+    /// Has `user` run `what` from `ns`, over a connection with these options besides the usual ones.
+    #[allow(dead_code, reason = "not every test program asks for it")]
+    pub(crate) fn does(
+        &self,
+        ns: &Namespace,
+        user: &str,
+        host: &str,
+        options: &[&str],
+        what: &str,
+    ) -> Output {
+        ns.run(&mut self.client_with(user, host, options, what), secs(60))
+    }
+
     fn client(&self, user: &str, host: &str, what: &str) -> Command {
+        self.client_with(user, host, &[], what)
+    }
+
+    fn client_with(&self, user: &str, host: &str, options: &[&str], what: &str) -> Command {
         let mut client = Command::new("ssh");
         client
+            .args(options)
             .args([
                 "-tt",
                 "-F",

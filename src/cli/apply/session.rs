@@ -1,0 +1,188 @@
+//! Whose session it is typed in: that must not be cut, and it proves nothing about who comes later.
+
+use std::time::Duration;
+
+use crate::cli::span;
+use crate::config::Config;
+use crate::core::prefix::Prefix;
+use crate::core::verdict::Proto;
+use crate::engine::lockout;
+use crate::kernel::host::{self, Why};
+use crate::kernel::way_in::{Way, WayIn, way_in};
+
+/// What `new` would do to the way in of whoever types this, if it would close it.
+pub(super) fn cut(old: &Config, new: &Config) -> Option<String> {
+    let way = match way_in() {
+        Ok(WayIn::Ssh(way)) => way,
+        // A terminal that outlived its connection: the next one comes to the same port.
+        Ok(WayIn::Gone(told)) => return told_port(&told).and_then(|port| closed(old, new, port)),
+        Ok(WayIn::Local | WayIn::Window(_)) | Err(_) => return None,
+    };
+    match way.is_of_this_host() || lockout::is_internal(way.peer.ip(), new) {
+        true => None,
+        false => closed(old, new, way.local.port()),
+    }
+}
+
+fn closed(old: &Config, new: &Config, port: u16) -> Option<String> {
+    let closes = new.policy.refuses(Proto::Tcp, port) && !old.policy.refuses(Proto::Tcp, port);
+    closes.then(|| {
+        format!(
+            "you came in through TCP port {port}, which would be refused from now on: add {port} to allowed_ports.tcp, \
+             or say --force if you have another way in"
+        )
+    })
+}
+
+/// The last of the four words of SSH_CONNECTION.
+fn told_port(told: &str) -> Option<u16> {
+    told.split_ascii_whitespace().nth(3)?.parse().ok()
+}
+
+/// Whether whoever types this came in after `since` (since boot), in words either way. `here`: he says that he sits in
+/// front of it.
+pub(in crate::cli) fn proof(since: Duration, config: Option<&Config>, here: bool) -> Result<String, String> {
+    let way = way_in()
+        .map_err(|error| format!("through which connection this was typed cannot be told: {error}"))?;
+    let inside = |way: &Way| config.is_some_and(|config| lockout::is_internal(way.peer.ip(), config));
+    if here && matches!(way, WayIn::Window(_)) {
+        return Ok("typed in a window of this host, as you say".into());
+    }
+    judge(&way, since, &own_addresses(), inside)
+}
+
+fn judge(
+    way: &WayIn,
+    since: Duration,
+    own: &[Prefix],
+    inside: impl Fn(&Way) -> bool,
+) -> Result<String, String> {
+    let way = match way {
+        WayIn::Local => return Ok("typed on this host itself, over no SSH connection".into()),
+        WayIn::Window(ways) => {
+            let older = ways
+                .iter()
+                .find(|way| way.since.is_none_or(|taken| taken <= since) && !way.is_of_this_host());
+            return match older {
+                None => Ok("typed on this host itself, and nobody came in by SSH before the switch".into()),
+                Some(older) => Err(format!(
+                    "this terminal may be looked into from anywhere, also by the connection from {} that is older than \
+                     the switch: {NEW}; or say --here if you sit in front of this host",
+                    older.peer.ip()
+                )),
+            };
+        }
+        WayIn::Gone(told) => {
+            return Err(format!(
+                "this terminal was started in an SSH connection that is no longer there ({told}), so it proves nothing: {NEW}"
+            ));
+        }
+        WayIn::Ssh(way) => way,
+    };
+    let peer = way.peer.ip();
+    if way.is_of_this_host() || own.iter().any(|own| own.contains(peer)) {
+        return Err(format!(
+            "this connection comes from the host itself, which no policy refuses: {NEW}"
+        ));
+    }
+    if inside(way) {
+        return Err(format!(
+            "this connection comes from {peer} on an internal interface, where no filter holds: {NEW}"
+        ));
+    }
+    match way.since {
+        Some(taken) if taken > since => Ok(format!(
+            "{peer} came in through TCP port {} after the switch",
+            way.local.port()
+        )),
+        Some(taken) => Err(format!(
+            "this connection is older than the switch by {}, and goes on whatever the policy: {NEW}",
+            span::spoken(since.saturating_sub(taken).as_secs().max(1))
+        )),
+        None => Err(format!("how old this connection is cannot be told: {NEW}")),
+    }
+}
+
+fn own_addresses() -> Vec<Prefix> {
+    let facts = host::gather().map(|facts| facts.protected).unwrap_or_default();
+    let own = |(prefix, why): (Prefix, Why)| matches!(why, Why::OwnAddress { .. }).then_some(prefix);
+    facts.into_iter().filter_map(own).collect()
+}
+
+/// What to do about it.
+pub(in crate::cli) const NEW: &str = "open a NEW ssh connection (a new one, not one shared by ControlMaster) and type there: sudo verdictctl confirm";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ssh(peer: &str, since: Option<u64>) -> WayIn {
+        WayIn::Ssh(Way {
+            local: "192.0.2.1:2222".parse().unwrap(),
+            peer: format!("{peer}:50000").parse().unwrap(),
+            since: since.map(Duration::from_secs),
+        })
+    }
+
+    fn judged(way: &WayIn) -> Result<String, String> {
+        let own = [Prefix::host("192.0.2.77".parse().unwrap())];
+        let inside = |way: &Way| way.peer.ip().to_string().starts_with("172.17.");
+        judge(way, Duration::from_secs(100), &own, inside)
+    }
+
+    #[test]
+    fn only_who_came_in_by_the_new_policy_proves_that_it_lets_in() {
+        assert!(
+            judged(&ssh("198.51.100.7", Some(101)))
+                .unwrap()
+                .contains("port 2222")
+        );
+        assert!(judged(&WayIn::Local).is_ok());
+        let window = |seconds: &[u64]| {
+            let ways = seconds
+                .iter()
+                .map(|seconds| match ssh("198.51.100.7", Some(*seconds)) {
+                    WayIn::Ssh(way) => way,
+                    other => panic!("{other:?}"),
+                });
+            judged(&WayIn::Window(ways.collect()))
+        };
+        assert!(window(&[]).is_ok() && window(&[101]).is_ok());
+        assert!(window(&[101, 99]).unwrap_err().contains("--here"));
+        for (way, why) in [
+            (ssh("198.51.100.7", Some(99)), "older than the switch by 1s"),
+            (ssh("198.51.100.7", Some(100)), "older than the switch"),
+            (ssh("198.51.100.7", None), "cannot be told"),
+            (ssh("192.0.2.1", Some(101)), "the host itself"),
+            (ssh("192.0.2.77", Some(101)), "the host itself"),
+            (ssh("127.0.0.1", Some(101)), "the host itself"),
+            (ssh("172.17.0.2", Some(101)), "internal interface"),
+            (
+                WayIn::Gone("198.51.100.7 1 192.0.2.1 22".into()),
+                "no longer there",
+            ),
+        ] {
+            let refused = judged(&way).unwrap_err();
+            assert!(
+                refused.contains(why) && refused.contains("NEW ssh connection"),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_port_of_a_way_in_that_would_close_is_named() {
+        let config = |text: &str| crate::config::parse(text, "f.toml".as_ref()).unwrap();
+        let old = config("");
+        let new = config("[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [22]\n");
+        assert!(
+            closed(&old, &new, 2222)
+                .unwrap()
+                .contains("add 2222 to allowed_ports.tcp")
+        );
+        assert_eq!(closed(&old, &new, 22), None);
+        assert_eq!(closed(&new, &new, 2222), None, "it is closed already");
+        assert_eq!(told_port("198.51.100.7 50000 192.0.2.1 2222"), Some(2222));
+        assert_eq!(told_port("x"), None);
+    }
+}
