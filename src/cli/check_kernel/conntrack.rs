@@ -234,7 +234,7 @@ mod tests {
         let what = listeners(&facts).unwrap().what;
         assert!(
             what.starts_with(
-                "conntrackd (pid 7) and a program that cannot be seen (netlink port 3) also listens"
+                "others listen to conntrack too (conntrackd (pid 7) and a program that cannot be seen (netlink port 3));"
             ),
             "{what}"
         );
