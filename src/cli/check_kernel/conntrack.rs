@@ -17,7 +17,7 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     };
     let mut findings = vec![
         room(conntrack, watches_only),
-        queues(conntrack, config),
+        queues(conntrack, config, watches_only),
         events(facts.events),
     ];
     findings.extend(loose(facts.loose));
@@ -60,7 +60,7 @@ fn kept(remedy: &str, max: u32) -> String {
     )
 }
 
-fn queues(conntrack: &Conntrack, config: &Config) -> Finding {
+fn queues(conntrack: &Conntrack, config: &Config, watches_only: bool) -> Finding {
     let (length, queues) = (config.engine.queue_length, 2 * config.engine.workers as u32);
     let each = room::queue_length(length, queues, conntrack);
     if each >= length {
@@ -74,8 +74,12 @@ fn queues(conntrack: &Conntrack, config: &Config) -> Finding {
         .saturating_mul(8)
         .checked_next_power_of_two()
         .unwrap_or(u32::MAX);
+    let hold = match watches_only {
+        true => "would hold, once packets are held,",
+        false => "will hold",
+    };
     let what = format!(
-        "each of {queues} queues will hold {each} packets instead of engine.queue_length = {length}: what waits may fill an \
+        "each of {queues} queues {hold} {each} packets instead of engine.queue_length = {length}: what waits may fill an \
          eighth of net.netfilter.nf_conntrack_max = {}",
         conntrack.max
     );
@@ -186,6 +190,15 @@ mod tests {
         let short = found((65_536, 1, 1), config, Code::CtQueues);
         assert!(short.what.contains("hold 1024 packets instead"), "{short:?}");
         assert!(short.remedy.contains("nf_conntrack_max=262144"), "{short:?}");
+        let watching = found(
+            (65_536, 1, 1),
+            &format!("{config}[bans]\nenforce = false\n"),
+            Code::CtQueues,
+        );
+        assert!(
+            watching.what.contains("would hold, once packets are held, 1024"),
+            "{watching:?}"
+        );
     }
 
     #[test]
@@ -234,7 +247,7 @@ mod tests {
         let what = listeners(&facts).unwrap().what;
         assert!(
             what.starts_with(
-                "conntrackd (pid 7) and a program that cannot be seen (netlink port 3) also listens"
+                "others listen to conntrack too (conntrackd (pid 7) and a program that cannot be seen (netlink port 3));"
             ),
             "{what}"
         );
