@@ -2,6 +2,7 @@
 # Builds the two Debian packages into target/debian/.
 #
 #   packaging/deb.sh [PROFILE]      release (default), or dev: the build that tests use, stripped; quick
+#   packaging/deb.sh --built        of what "cargo test" or "cargo build" left in target/debug, without building
 #   packaging/deb.sh --tool         only makes sure that there is a cargo-deb
 #
 # What the packages hold stands in Cargo.toml, [package.metadata.deb]; their scripts are in packaging/debian/.
@@ -27,10 +28,15 @@ fi
 [ "${1:-}" != --tool ] || exit 0
 
 profile=${1:-release}
+built=
+if [ "$profile" = --built ]; then
+    profile=dev
+    built=1
+fi
 options=(--profile "$profile" --strip --output "$out/" --compress-type xz)
 [ "$profile" != dev ] || options+=(--fast)
 
-packaging/cargo.sh build --profile "$profile" --bins
+[ -n "$built" ] || packaging/cargo.sh build --profile "$profile" --bins
 mkdir -p "$out"
 rm -f "$out"/verdictd_*.deb "$out"/verdict-receiver_*.deb
 PATH="$tool/bin:$PATH" packaging/cargo.sh deb --no-build "${options[@]}" 2>&1 | grep -v 'dev profile\|To enable debug' >&2
