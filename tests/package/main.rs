@@ -269,7 +269,7 @@ fn a_removal_that_may_stop_nothing_leaves_rules_where_they_are() {
 
     // The same in a chroot of that host, without a policy.
     host.must("rm /usr/sbin/policy-rc.d; dpkg -i /debs/verdictd_1.deb");
-    host.must("mkdir /in; for f in bin sbin lib lib64 usr etc var run proc debs; do mkdir -p /in/$f; mount --rbind /$f /in/$f; done; mkdir -p /in/tmp");
+    host.must("mkdir /in; for f in bin sbin lib lib64 usr etc var run proc dev debs; do mkdir -p /in/$f; mount --rbind /$f /in/$f; done; mkdir -p /in/tmp");
     let said = host.must("chroot /in dpkg -r verdictd");
     assert!(said.contains("left alone: this is a chroot"), "{said}");
     assert!(host.has_table() && host.holds("pidof verdictd"));
