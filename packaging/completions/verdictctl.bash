@@ -372,7 +372,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__harden)
-            opts="-h --root --config --manifest --binaries --dry-run --yes --force --quiet --json --socket --help"
+            opts="-h --root --config --manifest --binaries --dry-run --yes --force --only --quiet --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -391,6 +391,10 @@ _verdictctl() {
                     return 0
                     ;;
                 --binaries)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --only)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -111,6 +111,7 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l root -d
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l config -d 'The configuration' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l manifest -d 'Where the manifest is written' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l binaries -d 'Folder of the programs [default: that of this one; /usr/bin with --root]' -r -F
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l only -d 'Seal this file anew and leave the rest of the former seal as it is; for the packages\' scripts' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l dry-run -d 'Say what would be done, and change nothing'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l yes -d 'Seal what differs from the former seal without asking'
