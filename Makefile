@@ -2,7 +2,7 @@
 CARGO = packaging/cargo.sh
 .DEFAULT_GOAL := build
 
-.PHONY: build run demo test test-vm soak scan-table bench-peers lint clean help
+.PHONY: build run demo deb test test-vm soak scan-table bench-peers lint clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -18,6 +18,10 @@ demo: ## a real nmap against a real web server, without and with the engine; und
 	@packaging/deps.sh demo
 	@$(CARGO) build --release
 	@packaging/demo.sh
+
+deb: ## Debian packages of all programs, into target/debian/; PROFILE=dev: of the build that tests use
+	@packaging/deps.sh deb
+	@packaging/deb.sh $(PROFILE)
 
 lint: ## formatting and lints
 	@packaging/deps.sh build

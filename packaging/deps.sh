@@ -3,20 +3,23 @@
 # so that every make target may call it.
 #
 #   packaging/deps.sh build    headers and tools that the build needs
+#   packaging/deps.sh deb      also what makes Debian packages of it
 #   packaging/deps.sh demo     also what the demo shows: a web server, nmap
 #   packaging/deps.sh test     also what the tests drive
 set -euo pipefail
 
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
+deb=("${build[@]}" binutils dpkg-dev xz-utils)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
 tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3 python3-aiosmtpd
-    python3-flask nodejs gdb strace faketime e2fsprogs prometheus)
+    python3-flask nodejs gdb strace faketime e2fsprogs binutils dpkg-dev lintian mmdebstrap prometheus systemd xz-utils)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;
+    deb) wanted=("${deb[@]}") ;;
     demo) wanted=("${demo[@]}") ;;
     test) wanted=("${tests[@]}") ;;
-    *) echo "deps.sh: build, demo or test, not \"$1\"" >&2; exit 2 ;;
+    *) echo "deps.sh: build, deb, demo or test, not \"$1\"" >&2; exit 2 ;;
 esac
 
 # A package counts as there when dpkg says so, or when what it brings is found (other distributions, own builds).
@@ -36,6 +39,9 @@ there() {
         python3-aiosmtpd) /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null ;;
         python3-flask) /usr/bin/python3 -c 'import flask' 2>/dev/null ;;
         nodejs) found node ;;
+        binutils) found ar && found strip ;;
+        dpkg-dev) found dpkg-shlibdeps ;;
+        xz-utils) found xz ;;
         e2fsprogs) found mkfs.ext4 ;;
         *) found "$1" ;;
     esac

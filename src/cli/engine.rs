@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tracing::error;
 
 use super::check::check;
@@ -139,6 +139,11 @@ fn log_format() -> impl TypedValueParser<Value = Format> {
         let known = Format::ALL.into_iter().find(|(word, _)| *word == given);
         known.map_or(Format::Auto, |(_, format)| format)
     })
+}
+
+/// The command line of `verdictd`: manual and completions are made of it.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs `verdictd` with the process's own arguments.

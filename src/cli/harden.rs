@@ -35,6 +35,9 @@ pub(super) struct HardenArgs {
     /// Seal a configuration that does not load, too
     #[arg(long)]
     force: bool,
+    /// Seal this file anew and leave the rest of the former seal as it is; for the packages' scripts
+    #[arg(long, hide = true, value_name = "FILE")]
+    only: Vec<PathBuf>,
     /// Print nothing but what is wrong
     #[arg(long)]
     quiet: bool,
@@ -69,7 +72,11 @@ pub(super) fn run(
         manifest: args.manifest.clone(),
         force: args.force,
     };
-    let plan = match Plan::make(&options) {
+    let plan = Plan::make(&options).and_then(|plan| match args.only.is_empty() {
+        true => Ok(plan),
+        false => plan.only(&args.only),
+    });
+    let plan = match plan {
         Ok(plan) => plan,
         Err(SealError::Problems(problems)) => return problems_first(&problems, screen),
         Err(SealError::Config(error)) => return Err(CliError::Config(error)),
@@ -85,7 +92,9 @@ pub(super) fn run(
         let applied = plan.apply();
         tell(client, &plan, &args, applied.as_ref().err(), screen);
         applied.map_err(|error| CliError::Failed(error.to_string()))?;
-        forgive(&args.root, &args.manifest, screen);
+        if args.only.is_empty() {
+            forgive(&args.root, &args.manifest, screen);
+        }
     }
     if args.json {
         json(screen.out, &report(&plan, &args), false)?;

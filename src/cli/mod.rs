@@ -34,7 +34,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 pub use self::print::{Style, plain};
 pub use self::webhook::ask::{Ask, AskError};
@@ -74,6 +74,11 @@ pub struct Screen<'a> {
     pub err: &'a mut dyn Write,
     /// How answers look.
     pub style: Style,
+}
+
+/// The command line of `verdictctl`: manual and completions are made of it.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs `verdictctl` with `args` (its own name first) and says how it ended. `ask` is for verbs that ask back.

@@ -163,6 +163,8 @@ pub struct Plan {
     root: Root,
     items: Vec<Item>,
     manifest: Manifest,
+    /// Which files are sealed anew, where not all are.
+    only: Option<Vec<PathBuf>>,
 }
 
 impl Plan {
@@ -201,7 +203,27 @@ impl Plan {
             root,
             items,
             manifest,
+            only: None,
         })
+    }
+
+    /// The same for `files` alone: all else keeps its owner, its mode and the seal that it had, also where it does not fit.
+    ///
+    /// # Errors
+    /// Without a former manifest to believe.
+    pub fn only(mut self, files: &[PathBuf]) -> Result<Plan, SealError> {
+        let former = Manifest::load_in(&self.manifest.root, &self.manifest.path)?;
+        let is_one = |path: &Path| files.iter().any(|file| file == path);
+        self.items.retain(|item| is_one(&item.path));
+        self.changes.retain(|change| is_one(&change.path));
+        self.differences.retain(|difference| is_one(&difference.path));
+        self.right = self.items.len() - self.changes.len();
+        let kept = former.entries.into_iter().filter(|entry| !is_one(&entry.path));
+        let anew = self.items.iter().filter_map(Item::entry);
+        self.manifest.entries = kept.chain(anew).collect();
+        self.manifest.complete = former.complete;
+        self.only = Some(files.to_vec());
+        Ok(self)
     }
 
     /// The files that the seal covers.
@@ -247,7 +269,11 @@ impl Plan {
             return Err(SealError::Refused(refused));
         }
         self.write()?;
-        let mismatches = Manifest::load_in(&self.manifest.root, &self.manifest.path)?.verify();
+        let written = Manifest::load_in(&self.manifest.root, &self.manifest.path)?;
+        let mismatches = match &self.only {
+            None => written.verify(),
+            Some(files) => files.iter().flat_map(|file| written.verify_file(file)).collect(),
+        };
         match mismatches.is_empty() {
             true => Ok(()),
             false => Err(SealError::Changed(mismatches)),

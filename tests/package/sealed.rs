@@ -1,0 +1,86 @@
+//! Upgrades of a host that "verdictctl harden" sealed.
+
+use crate::host::Host;
+
+const SEAL: &str = "verdictctl harden --yes --quiet";
+
+#[test]
+fn a_seal_that_fitted_fits_after_the_upgrade() {
+    let host = Host::new();
+    host.dpkg("-i /debs/verdictd_1.deb");
+    host.must(SEAL);
+    host.dpkg("-i /debs/verdictd_2.deb");
+    host.must("verdictctl verify");
+    assert!(
+        host.must("cat /etc/verdictd/verdictd.toml").contains("# of 99"),
+        "a conffile of the package too"
+    );
+    // The receiver's files come into the seal, change in it, and leave it.
+    for receiver in [
+        "-i /debs/verdict-receiver_1.deb",
+        "-i /debs/verdict-receiver_2.deb",
+    ] {
+        host.dpkg(receiver);
+        let sealed = host.must("verdictctl verify; grep -c verdict-receiver /etc/verdictd/integrity.sha256");
+        assert!(sealed.ends_with("2\n"), "program and unit: {sealed}");
+    }
+    // Both at once, in whatever order dpkg takes them.
+    host.dpkg("-i /debs/verdictd_1.deb /debs/verdict-receiver_1.deb");
+    host.must("verdictctl verify");
+    host.dpkg("-i /debs/verdict-receiver_2.deb /debs/verdictd_2.deb");
+    host.must("verdictctl verify");
+    host.dpkg("-r verdict-receiver");
+    host.must("verdictctl verify; ! grep verdict-receiver /etc/verdictd/integrity.sha256");
+    assert!(!host.holds("test -e /run/verdictd-upgrade"));
+    // Without its programs it seals nothing: the next installation begins as the first one did.
+    let said = host.dpkg("-r verdictd");
+    assert!(said.contains("the seal went with the programs"), "{said}");
+    host.dpkg("-i /debs/verdictd_1.deb");
+    assert!(!host.holds("test -e /etc/verdictd/integrity.sha256"));
+}
+
+#[test]
+fn what_did_not_fit_before_is_not_sealed_by_an_upgrade() {
+    let host = Host::new();
+    host.dpkg("-i /debs/verdictd_1.deb");
+    host.must(SEAL);
+    host.must("echo '# an attacker' >> /etc/verdictd/verdictd.toml");
+    let said = host.dpkg("--force-confdef --force-confold -i /debs/verdictd_2.deb");
+    assert!(said.contains("differ from their seal already before"), "{said}");
+    assert!(said.contains("/etc/verdictd/verdictd.toml was changed"), "{said}");
+    assert!(said.contains("is not sealed by it"), "{said}");
+    let found = host.sh("verdictctl verify").text();
+    assert!(
+        found.contains("CHANGED: 1 difference"),
+        "the package's own are sealed: {found}"
+    );
+    // By what the units ask before a start.
+    host.must(
+        "grep -E '^[0-9a-f]{64}  .*/(verdictd|verdictctl)$' /etc/verdictd/integrity.sha256 | sha256sum -c",
+    );
+    // The operator looks, and says that it is hers; then upgrades seal again.
+    host.must(SEAL);
+    host.dpkg("--force-confdef --force-confold -i /debs/verdictd_1.deb");
+    host.must("verdictctl verify");
+}
+
+/// A verdictctl that calls anything sound is no witness.
+#[test]
+fn a_replaced_verdictctl_is_not_asked() {
+    let host = Host::new();
+    host.dpkg("-i /debs/verdictd_1.deb");
+    host.must(SEAL);
+    host.must("echo '# an attacker' >> /etc/verdictd/verdictd.toml");
+    host.write("/usr/bin/verdictctl", "#!/bin/sh\nexit 0\n");
+    let said = host.dpkg("--force-confdef --force-confold -i /debs/verdictd_2.deb");
+    assert!(said.contains("is not sealed by it"), "{said}");
+    assert!(!host.holds("verdictctl verify"));
+}
+
+#[test]
+fn nothing_is_sealed_that_was_not() {
+    let host = Host::new();
+    host.dpkg("-i /debs/verdictd_1.deb");
+    host.dpkg("-i /debs/verdictd_2.deb");
+    assert!(!host.holds("test -e /etc/verdictd/integrity.sha256"));
+}
