@@ -31,7 +31,11 @@ pub(super) fn run(args: Restore) -> ExitCode {
         state_dir: args.state_dir,
     };
     match early::restore(&options) {
-        Ok(Restored { config, bans, refused }) => {
+        Ok(Restored {
+            config,
+            bans,
+            refused,
+        }) => {
             for ban in &refused {
                 warn!("not in force: {ban}");
             }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use super::wire::Event;
+use crate::files;
 
 /// The dead letters of one endpoint.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::record::Record;
-use crate::webhook::config::Filter;
 use crate::files;
+use crate::webhook::config::Filter;
 use crate::webhook::wire::Event;
 
 /// A place in the spool. `acked` ≤ `taken`: between them lies what is being sent.
