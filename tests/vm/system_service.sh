@@ -181,3 +181,42 @@ until_true 20 grep -q attributes "$work/ct" || fail "no packet came by queue 77"
 grep -qw 11 "$work/ct" || fail "no NFQA_CT (11) on this kernel: $(cat "$work/ct")"
 nft delete table ip seen
 step "NFQA_CT is there when asked for"
+
+# For the next boot (system_boot.sh): a policy, an interface that comes up as early as systemd lets anybody, and a storm
+# of bans in which the power goes. What was acknowledged is told to the outside at once.
+config <<'EOF'
+[firewall]
+firewall_mode = "firewall"
+[allowed_ports]
+tcp = [22, 80]
+[engine]
+workers = 2
+EOF
+cat >/etc/systemd/system/lan.service <<'EOF'
+[Unit]
+DefaultDependencies=no
+After=network-pre.target
+Before=network.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=-/bin/sh -c 'nft list table inet verdictd >/run/at-network; ip address add 10.77.0.2/24 dev lan0; ip link set lan0 up'
+[Install]
+WantedBy=multi-user.target
+EOF
+systemctl daemon-reload
+systemctl enable --quiet verdictd-restore verdictd lan
+systemctl start verdictd || fail "no engine in firewall mode"
+verdictctl unban 10.77.0.4 >/dev/null
+echo 10.77.0.3 >/run/vm/out/acknowledged
+storm() {
+    for host in {1..250}; do
+        verdictctl ban "198.51.$1.$host" --for 1h >/dev/null && echo "198.51.$1.$host" >>/run/vm/out/acknowledged
+    done
+}
+for net in 100 101 102; do storm $net & done
+many() { [ "$(wc -l </run/vm/out/acknowledged)" -ge 50 ]; }
+until_true 60 many || fail "no storm: $(wc -l </run/vm/out/acknowledged) bans"
+step "the power goes in a storm of bans"
+echo off >/run/vm/control/off
+sleep 100
