@@ -32,15 +32,16 @@ test: ## every test, also those on real packets (root); FILTER=word runs those w
 	@packaging/deps.sh test
 	@$(MAKE) --no-print-directory lint
 	@packaging/test.sh $(FILTER)
-	@[ -n "$(FILTER)" ] || CARGO=$(CARGO) tests/vm/run --quick
+	@[ -n "$(FILTER)" ] || CARGO=$(CARGO) tests/vm/run
 
-test-vm: ## what needs another kernel than this one, under every stock kernel and in full
+test-vm: ## what needs another kernel than this one, or systemd: in virtual machines with stock kernels; some five minutes
 	@packaging/deps.sh test
 	@CARGO=$(CARGO) tests/vm/run
 
 soak: ## the same tests with long counts, on the release build; no time limit
 	@packaging/deps.sh test
 	@VERDICTD_SOAK=1 TEST_LIMIT=0 packaging/test.sh --release $(FILTER)
+	@[ -n "$(FILTER)" ] || CARGO=$(CARGO) tests/vm/run --long
 
 scan-table: ## what each kind of scan meets, measured and written into docs/detection.md (root)
 	@packaging/scan-table.sh

@@ -43,6 +43,7 @@ there() {
         dpkg-dev) found dpkg-shlibdeps ;;
         xz-utils) found xz ;;
         e2fsprogs) found mkfs.ext4 ;;
+        systemd) found systemd-analyze ;;
         *) found "$1" ;;
     esac
 }

@@ -341,7 +341,7 @@ impl Monitor {
         }
         if self.systemd {
             drop(program);
-            systemd::control("restart", &[systemd::ENGINE_UNIT])
+            systemd::control(systemd::start_verb(), &[systemd::ENGINE_UNIT])
                 .map_err(|why| LaunchError::Unknown { program: path, why })?;
             return Ok(true);
         }

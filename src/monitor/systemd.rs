@@ -21,6 +21,15 @@ pub fn is_stopped() -> bool {
     ["inactive", "deactivating"].contains(&state(ENGINE_UNIT, "ActiveState").as_str())
 }
 
+/// How systemd is asked for an engine where none is found. By itself it starts one that died: "start" waits for that,
+/// where "restart" would end the one that is just coming up. A unit that is up without an engine needs "restart".
+pub fn start_verb() -> &'static str {
+    match state(ENGINE_UNIT, "ActiveState").as_str() {
+        "active" => "restart",
+        _ => "start",
+    }
+}
+
 /// `systemctl VERB UNITS`.
 ///
 /// # Errors

@@ -66,7 +66,7 @@ enforce = false
 EOF
 same "$work/observing.nft" "$work/observing.toml" "observing"
 
-# Four minutes of emulated time: only in the full run (make test-vm).
+# Four minutes of emulated time: only with --long (make soak).
 if [ -n "$VM_TESTS" ]; then
     "$VM_TESTS" --test-threads 2 --quiet || fail "tests of the table"
 fi
