@@ -51,9 +51,10 @@ fn only_a_new_connection_confirms() {
     assert!(inner.text().contains("from the host itself"), "{}", inner.text());
 
     // A terminal that outlived its connection, as in tmux.
+    let (begun, told) = (desk.at("begun"), desk.at("orphan"));
+    let (begun, told) = (begun.display(), told.display());
     let orphan = format!(
-        "setsid -f env sh -c 'sleep 1; {confirm} > {} 2>&1'",
-        desk.at("orphan").display()
+        "setsid -f sh -c 'touch {begun}; sleep 1; {confirm} > {told} 2>&1'; while [ ! -e {begun} ]; do sleep 0.1; done"
     );
     types(&[], &orphan);
     let refused = within(secs(30), || {

@@ -93,7 +93,12 @@ impl Home {
     /// As [`Home::new`], for an engine that runs as any user: with a copy of the program in it, where it can be read.
     pub(crate) fn for_anybody(config: &str) -> Home {
         let home = Home::new(config);
-        fs::copy(env!("CARGO_BIN_EXE_verdictd"), home.path().join("verdictd")).expect("room for a copy");
+        // By another process: what any thread of this one starts meanwhile would hold the copy open for writing, and a
+        // program that somebody writes to cannot be started.
+        let mut copy = Command::new("cp");
+        copy.arg(env!("CARGO_BIN_EXE_verdictd"))
+            .arg(home.path().join("verdictd"));
+        assert!(run(&mut copy, secs(20)).status.success(), "room for a copy");
         for part in ["", "state", "run", "logs"] {
             let mode = fs::Permissions::from_mode(0o777);
             fs::set_permissions(home.path().join(part), mode).expect("a directory of ours");
