@@ -106,6 +106,7 @@ impl Reader {
             }
             "payload" => self.loaded = loaded(data),
             "cmp" => self.compare(data),
+            "range" => self.within(data),
             _ => {}
         }
         if self.effects.by_map {
@@ -192,6 +193,18 @@ impl Reader {
         }
     }
 
+    /// iptables-nft's way to say it of ports.
+    fn within(&mut self, data: &[u8]) {
+        let port = |kind| {
+            let value = attribute(attribute(data, kind)?, NFTA_DATA_VALUE)?;
+            value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+        };
+        let inside = attribute(data, NFTA_RANGE_OP).and_then(be32) == Some(NFT_RANGE_EQ);
+        if self.loaded == Loaded::Port && inside {
+            (self.first, self.last) = (port(NFTA_RANGE_FROM_DATA), port(NFTA_RANGE_TO_DATA));
+        }
+    }
+
     fn publish(&mut self) {
         self.effects.published.insert(Published {
             proto: self.proto,
@@ -238,6 +251,10 @@ const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
 const NFTA_CMP_OP: u16 = 2;
 const NFTA_CMP_DATA: u16 = 3;
+const NFTA_RANGE_OP: u16 = 2;
+const NFTA_RANGE_FROM_DATA: u16 = 3;
+const NFTA_RANGE_TO_DATA: u16 = 4;
+const NFT_RANGE_EQ: u32 = 0;
 const NFTA_QUEUE_NUM: u16 = 1;
 const NFTA_NAT_TYPE: u16 = 1;
 const NFTA_TARGET_NAME: u16 = 1;
@@ -338,6 +355,18 @@ mod tests {
                 ports: Some((1, 9))
             }]
         );
+        let range: (&str, Fill) = ("range", |b| {
+            b.put_be32(NFTA_RANGE_OP, NFT_RANGE_EQ);
+            for (kind, port) in [(NFTA_RANGE_FROM_DATA, 100_u16), (NFTA_RANGE_TO_DATA, 110)] {
+                let data = b.open(kind);
+                b.put(NFTA_DATA_VALUE, &port.to_be_bytes()).close(data);
+            }
+        });
+        let ranged = Published {
+            proto: tcp,
+            ports: Some((100, 110)),
+        };
+        assert_eq!(published(&[PROTOCOL, TCP, PORT, range, DNAT]), [ranged]);
         // A comparison of something else is no port.
         let mark: (&str, Fill) = ("meta", |b| {
             b.put_be32(NFTA_META_KEY, libc::NFT_META_MARK as u32);
