@@ -188,6 +188,7 @@ fn every_generated_file_goes_with_a_purge() {
         "receiver.env\nreceiver.secret\n",
         "another package's"
     );
+    assert_eq!(host.must("stat -c '%U:%G %a' /etc/verdictd"), "root:root 755\n");
     host.dpkg("-P verdict-receiver");
     let left = left(&before, &host.files());
     assert!(
