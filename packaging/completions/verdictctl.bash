@@ -16,11 +16,23 @@ _verdictctl() {
             ",$1")
                 cmd="verdictctl"
                 ;;
+            verdictctl,apply)
+                cmd="verdictctl__subcmd__apply"
+                ;;
             verdictctl,audit)
                 cmd="verdictctl__subcmd__audit"
                 ;;
             verdictctl,ban)
                 cmd="verdictctl__subcmd__ban"
+                ;;
+            verdictctl,confirm)
+                cmd="verdictctl__subcmd__confirm"
+                ;;
+            verdictctl,exporter)
+                cmd="verdictctl__subcmd__exporter"
+                ;;
+            verdictctl,go-back)
+                cmd="verdictctl__subcmd__go__subcmd__back"
                 ;;
             verdictctl,harden)
                 cmd="verdictctl__subcmd__harden"
@@ -79,11 +91,23 @@ _verdictctl() {
             verdictctl__subcmd__audit__subcmd__help,verify)
                 cmd="verdictctl__subcmd__audit__subcmd__help__subcmd__verify"
                 ;;
+            verdictctl__subcmd__help,apply)
+                cmd="verdictctl__subcmd__help__subcmd__apply"
+                ;;
             verdictctl__subcmd__help,audit)
                 cmd="verdictctl__subcmd__help__subcmd__audit"
                 ;;
             verdictctl__subcmd__help,ban)
                 cmd="verdictctl__subcmd__help__subcmd__ban"
+                ;;
+            verdictctl__subcmd__help,confirm)
+                cmd="verdictctl__subcmd__help__subcmd__confirm"
+                ;;
+            verdictctl__subcmd__help,exporter)
+                cmd="verdictctl__subcmd__help__subcmd__exporter"
+                ;;
+            verdictctl__subcmd__help,go-back)
+                cmd="verdictctl__subcmd__help__subcmd__go__subcmd__back"
                 ;;
             verdictctl__subcmd__help,harden)
                 cmd="verdictctl__subcmd__help__subcmd__harden"
@@ -242,12 +266,42 @@ _verdictctl() {
 
     case "${cmd}" in
         verdictctl)
-            opts="-h -V --socket --help --version status start stop restart monitor stats list ban reload unban audit harden verify webhook state snapshot help"
+            opts="-h -V --socket --help --version status start stop restart monitor stats list ban reload apply confirm go-back unban exporter audit harden verify webhook state snapshot help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictctl__subcmd__apply)
+            opts="-h --confirm --no-confirm --force --yes --dry-run --json --state-dir --manifest --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --confirm)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --manifest)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -371,6 +425,92 @@ _verdictctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        verdictctl__subcmd__confirm)
+            opts="-h --here --manifest --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --manifest)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictctl__subcmd__exporter)
+            opts="-h --listen --public --textfile --every --state-dir --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --textfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --every)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictctl__subcmd__go__subcmd__back)
+            opts="-h --at --config --state-dir --detached --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --at)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         verdictctl__subcmd__harden)
             opts="-h --root --config --manifest --binaries --dry-run --yes --force --only --quiet --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -410,8 +550,22 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__help)
-            opts="status start stop restart monitor stats list ban reload unban audit harden verify webhook state snapshot help"
+            opts="status start stop restart monitor stats list ban reload apply confirm go-back unban exporter audit harden verify webhook state snapshot help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictctl__subcmd__help__subcmd__apply)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -452,6 +606,48 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__help__subcmd__ban)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictctl__subcmd__help__subcmd__confirm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictctl__subcmd__help__subcmd__exporter)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictctl__subcmd__help__subcmd__go__subcmd__back)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -25,6 +25,9 @@ _verdictd() {
             verdictd,monitor)
                 cmd="verdictd__subcmd__monitor"
                 ;;
+            verdictd,restore)
+                cmd="verdictd__subcmd__restore"
+                ;;
             verdictd,ruleset)
                 cmd="verdictd__subcmd__ruleset"
                 ;;
@@ -43,6 +46,9 @@ _verdictd() {
             verdictd__subcmd__help,monitor)
                 cmd="verdictd__subcmd__help__subcmd__monitor"
                 ;;
+            verdictd__subcmd__help,restore)
+                cmd="verdictd__subcmd__help__subcmd__restore"
+                ;;
             verdictd__subcmd__help,ruleset)
                 cmd="verdictd__subcmd__help__subcmd__ruleset"
                 ;;
@@ -59,7 +65,7 @@ _verdictd() {
 
     case "${cmd}" in
         verdictd)
-            opts="-h -V --help --version run check ruleset monitor selftest help"
+            opts="-h -V --help --version run check restore ruleset monitor selftest help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -73,13 +79,17 @@ _verdictd() {
             return 0
             ;;
         verdictd__subcmd__check)
-            opts="-h --config --help"
+            opts="-h --config --kernel --json --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -91,7 +101,7 @@ _verdictd() {
             return 0
             ;;
         verdictd__subcmd__help)
-            opts="run check ruleset monitor selftest help"
+            opts="run check restore ruleset monitor selftest help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -133,6 +143,20 @@ _verdictd() {
             return 0
             ;;
         verdictd__subcmd__help__subcmd__monitor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictd__subcmd__help__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -228,6 +252,28 @@ _verdictd() {
                     return 0
                     ;;
                 --selftest-every)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        verdictd__subcmd__restore)
+            opts="-h --config --state-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

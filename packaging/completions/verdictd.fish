@@ -27,7 +27,8 @@ end
 complete -c verdictd -n "__fish_verdictd_needs_command" -s h -l help -d 'Print help'
 complete -c verdictd -n "__fish_verdictd_needs_command" -s V -l version -d 'Print version'
 complete -c verdictd -n "__fish_verdictd_needs_command" -f -a "run" -d 'Run the engine in the foreground'
-complete -c verdictd -n "__fish_verdictd_needs_command" -f -a "check" -d 'Check a configuration: exit 0, or 2 with every problem in it'
+complete -c verdictd -n "__fish_verdictd_needs_command" -f -a "check" -d 'Check a configuration: exit 0, or 2 with every problem in it; with --kernel this machine: exit 1 if there is something to act on'
+complete -c verdictd -n "__fish_verdictd_needs_command" -f -a "restore" -d 'Put rules and bans into the kernel without an engine, as at boot before the network is up; one that runs is left alone'
 complete -c verdictd -n "__fish_verdictd_needs_command" -f -a "ruleset" -d 'Print the nftables ruleset that this configuration would load'
 complete -c verdictd -n "__fish_verdictd_needs_command" -f -a "monitor" -d 'Watch the engine and start it again when it is gone, hangs or does not do its work, needs root'
 complete -c verdictd -n "__fish_verdictd_needs_command" -f -a "selftest" -d 'Try the running engine with a scan of its own: leaves no trace, safe in production, needs root'
@@ -45,7 +46,13 @@ complete -c verdictd -n "__fish_verdictd_using_subcommand run" -l ephemeral -d '
 complete -c verdictd -n "__fish_verdictd_using_subcommand run" -l detached -d 'Started by `verdictctl` or the monitor: leave their session'
 complete -c verdictd -n "__fish_verdictd_using_subcommand run" -s h -l help -d 'Print help'
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l config -d 'The configuration file' -r -F
+complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l root -d 'Where the files of other programs are looked for' -r -F
+complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l kernel -d 'Check this machine instead: kernel, conntrack, other firewalls, queues, containers, proxies; needs root, no running engine, and changes nothing'
+complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l json -d 'Print JSON'
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -s h -l help -d 'Print help'
+complete -c verdictd -n "__fish_verdictd_using_subcommand restore" -l config -d 'The configuration file' -r -F
+complete -c verdictd -n "__fish_verdictd_using_subcommand restore" -l state-dir -d 'Where state is kept' -r -F
+complete -c verdictd -n "__fish_verdictd_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c verdictd -n "__fish_verdictd_using_subcommand ruleset" -l config -d 'The configuration file' -r -F
 complete -c verdictd -n "__fish_verdictd_using_subcommand ruleset" -s h -l help -d 'Print help'
 complete -c verdictd -n "__fish_verdictd_using_subcommand monitor" -l config -d 'The engine\'s configuration file' -r -F
@@ -65,9 +72,10 @@ complete -c verdictd -n "__fish_verdictd_using_subcommand monitor" -s h -l help 
 complete -c verdictd -n "__fish_verdictd_using_subcommand selftest" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictd -n "__fish_verdictd_using_subcommand selftest" -l json -d 'Print JSON'
 complete -c verdictd -n "__fish_verdictd_using_subcommand selftest" -s h -l help -d 'Print help'
-complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check ruleset monitor selftest help" -f -a "run" -d 'Run the engine in the foreground'
-complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check ruleset monitor selftest help" -f -a "check" -d 'Check a configuration: exit 0, or 2 with every problem in it'
-complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check ruleset monitor selftest help" -f -a "ruleset" -d 'Print the nftables ruleset that this configuration would load'
-complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check ruleset monitor selftest help" -f -a "monitor" -d 'Watch the engine and start it again when it is gone, hangs or does not do its work, needs root'
-complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check ruleset monitor selftest help" -f -a "selftest" -d 'Try the running engine with a scan of its own: leaves no trace, safe in production, needs root'
-complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check ruleset monitor selftest help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check restore ruleset monitor selftest help" -f -a "run" -d 'Run the engine in the foreground'
+complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check restore ruleset monitor selftest help" -f -a "check" -d 'Check a configuration: exit 0, or 2 with every problem in it; with --kernel this machine: exit 1 if there is something to act on'
+complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check restore ruleset monitor selftest help" -f -a "restore" -d 'Put rules and bans into the kernel without an engine, as at boot before the network is up; one that runs is left alone'
+complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check restore ruleset monitor selftest help" -f -a "ruleset" -d 'Print the nftables ruleset that this configuration would load'
+complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check restore ruleset monitor selftest help" -f -a "monitor" -d 'Watch the engine and start it again when it is gone, hangs or does not do its work, needs root'
+complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check restore ruleset monitor selftest help" -f -a "selftest" -d 'Try the running engine with a scan of its own: leaves no trace, safe in production, needs root'
+complete -c verdictd -n "__fish_verdictd_using_subcommand help; and not __fish_seen_subcommand_from run check restore ruleset monitor selftest help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

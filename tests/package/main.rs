@@ -59,7 +59,7 @@ fn installed_it_observes_and_what_it_holds_goes_as_it_came() {
 
     host.must("verdictctl start");
     assert!(host.must("verdictctl status | head -n 3").contains("OBSERVING"));
-    assert!(!host.must("grep -m1 OBSERVING /var/log/verdictd/verdictd.log").is_empty());
+    host.must("grep -m1 OBSERVING /var/log/verdictd/verdictd.log");
     host.must("verdictctl ban 203.0.113.9 --for 2h");
     assert!(
         host.must("nft list set inet verdictd banned4")
@@ -188,6 +188,7 @@ fn every_generated_file_goes_with_a_purge() {
         "receiver.env\nreceiver.secret\n",
         "another package's"
     );
+    assert_eq!(host.must("stat -c '%U:%G %a' /etc/verdictd"), "root:root 755\n");
     host.dpkg("-P verdict-receiver");
     let left = left(&before, &host.files());
     assert!(
