@@ -10,7 +10,7 @@ set -euo pipefail
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
 tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3 python3-aiosmtpd
-    python3-flask nodejs gdb strace faketime e2fsprogs)
+    python3-flask nodejs gdb strace faketime e2fsprogs prometheus)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;

@@ -4,15 +4,17 @@
 //! cache line that no other core writes. [`Stats::snapshot`] reads them all without stopping anybody: numbers of
 //! one snapshot may be a few packets apart from each other, never torn in themselves.
 
+mod tiers;
 mod upkeep;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+pub use self::tiers::{TIERS, Tiers};
 pub use self::upkeep::{Upkeep, Wipe};
 
 use crate::core::scan::ScanKind;
-use crate::core::verdict::{Class, Reason, Verdict};
+use crate::core::verdict::{BanReason, Class, Reason, Verdict};
 
 /// A counter with exactly one writing thread and any number of readers.
 ///
@@ -63,10 +65,10 @@ impl Tally {
 #[repr(align(128))]
 #[derive(Debug, Default)]
 pub struct WorkerStats {
-    /// Held packets answered with accept.
-    pub accept: Counter,
-    /// Held packets answered with drop.
-    pub drop: Counter,
+    /// Held packets answered with accept, by reason, in the order of [`Reason::ALL`].
+    pub accept: [Counter; Reason::ALL.len()],
+    /// Held packets answered with drop, likewise.
+    pub drop: [Counter; Reason::ALL.len()],
     /// Packets by reason, in the order of [`Reason::ALL`]; copies are counted here as well.
     pub reasons: [Counter; Reason::ALL.len()],
     /// Packets that are evidence, by what they look like, in the order of [`ScanKind::ALL`].
@@ -112,8 +114,8 @@ impl WorkerStats {
         self.reasons[index_of(reason)].add(1);
         if class.is_held() {
             match verdict {
-                Verdict::Accept => self.accept.add(1),
-                Verdict::Drop => self.drop.add(1),
+                Verdict::Accept => self.accept[index_of(reason)].add(1),
+                Verdict::Drop => self.drop[index_of(reason)].add(1),
             }
         }
     }
@@ -151,8 +153,10 @@ fn index_of(reason: Reason) -> usize {
 pub struct Stats {
     /// One for each worker, by worker number.
     pub workers: Box<[WorkerStats]>,
-    /// Enforced bans granted since the start.
-    pub bans_total: Tally,
+    /// Enforced bans granted since the start, in the order of [`BanReason::ALL`].
+    pub bans_total: [Tally; BanReason::ALL.len()],
+    /// Enforced bans that are live now, by family and step of the ladder.
+    pub tiers: Tiers,
     /// Enforced bans that are live now.
     pub bans_active: Tally,
     /// Would-be bans that are live now (`enforce = false`).
@@ -184,7 +188,8 @@ impl Stats {
     pub fn new(workers: usize, started: Instant) -> Stats {
         Stats {
             workers: (0..workers).map(|_| WorkerStats::default()).collect(),
-            bans_total: Tally::default(),
+            bans_total: Default::default(),
+            tiers: Tiers::default(),
             bans_active: Tally::default(),
             bans_observed: Tally::default(),
             bans_refused: Tally::default(),
@@ -200,11 +205,18 @@ impl Stats {
         }
     }
 
+    /// Counts an enforced ban that was granted.
+    pub fn banned(&self, reason: BanReason) {
+        self.bans_total[reason as usize].add(1);
+    }
+
     /// All counters, summed over the workers.
     pub fn snapshot(&self, now: Instant) -> StatsReport {
         let mut report = StatsReport {
             uptime: now.saturating_duration_since(self.started),
-            bans_total: self.bans_total.get(),
+            bans_total: self.bans_total.iter().map(Tally::get).sum(),
+            bans_by_reason: std::array::from_fn(|reason| self.bans_total[reason].get()),
+            tiers: self.tiers.get(),
             bans_active: self.bans_active.get(),
             bans_observed: self.bans_observed.get(),
             enforcement_errors: self.enforcement_errors.get(),
@@ -238,6 +250,10 @@ pub struct StatsReport {
     pub accept: u64,
     pub drop: u64,
     /// In the order of [`Reason::ALL`].
+    pub accepts: [u64; Reason::ALL.len()],
+    /// In the order of [`Reason::ALL`].
+    pub drops: [u64; Reason::ALL.len()],
+    /// In the order of [`Reason::ALL`].
     pub reasons: [u64; Reason::ALL.len()],
     /// In the order of [`ScanKind::ALL`].
     pub kinds: [u64; ScanKind::ALL.len()],
@@ -254,6 +270,10 @@ pub struct StatsReport {
     pub evicted: u64,
     pub batches: u64,
     pub bans_total: u64,
+    /// In the order of [`BanReason::ALL`].
+    pub bans_by_reason: [u64; BanReason::ALL.len()],
+    /// By family (IPv4, IPv6) and step.
+    pub tiers: [[u64; TIERS]; 2],
     pub bans_active: u64,
     pub bans_observed: u64,
     pub enforcement_errors: u64,
@@ -276,14 +296,12 @@ pub struct StatsReport {
 
 impl StatsReport {
     fn add(&mut self, worker: &WorkerStats) {
-        self.accept += worker.accept.get();
-        self.drop += worker.drop.get();
-        for (sum, counter) in self.reasons.iter_mut().zip(&worker.reasons) {
-            *sum += counter.get();
-        }
-        for (sum, counter) in self.kinds.iter_mut().zip(&worker.kinds) {
-            *sum += counter.get();
-        }
+        add_up(&mut self.accepts, &worker.accept);
+        add_up(&mut self.drops, &worker.drop);
+        self.accept = self.accepts.iter().sum();
+        self.drop = self.drops.iter().sum();
+        add_up(&mut self.reasons, &worker.reasons);
+        add_up(&mut self.kinds, &worker.kinds);
         self.new += worker.new.get();
         self.odd += worker.odd.get();
         self.refused += worker.refused.get();
@@ -302,21 +320,35 @@ impl StatsReport {
     }
 }
 
+fn add_up(sums: &mut [u64], counters: &[Counter]) {
+    for (sum, counter) in sums.iter_mut().zip(counters) {
+        *sum += counter.get();
+    }
+}
+
 /// A lock-free histogram of durations in nanoseconds, log-linear: exact below 32 ns, within 3.2 % up to a minute.
 /// Longer durations count as a minute. Single writer, like [`Counter`].
 #[derive(Debug)]
-pub struct Histogram(Box<[Counter]>);
+pub struct Histogram {
+    buckets: Box<[Counter]>,
+    /// Of all durations, in nanoseconds.
+    sum: Counter,
+}
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram((0..BUCKETS).map(|_| Counter::default()).collect())
+        Histogram {
+            buckets: (0..BUCKETS).map(|_| Counter::default()).collect(),
+            sum: Counter::default(),
+        }
     }
 }
 
 impl Histogram {
     /// Records that `n` packets took `ns` nanoseconds each.
     pub fn record(&self, ns: u64, n: u64) {
-        self.0[bucket_of(ns)].add(n);
+        self.buckets[bucket_of(ns)].add(n);
+        self.sum.add(ns.saturating_mul(n));
     }
 
     /// The duration in nanoseconds that `share` (0..=1) of all recorded ones do not exceed; see
@@ -328,21 +360,38 @@ impl Histogram {
     }
 
     fn add_to(&self, sum: &mut Latencies) {
-        sum.0.resize(BUCKETS, 0);
-        for (sum, counter) in sum.0.iter_mut().zip(&self.0) {
-            *sum += counter.get();
-        }
+        sum.buckets.resize(BUCKETS, 0);
+        add_up(&mut sum.buckets, &self.buckets);
+        sum.nanoseconds = sum.nanoseconds.wrapping_add(self.sum.get());
     }
 }
 
 /// The buckets of one or more [`Histogram`]s, read and added up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Latencies(Vec<u64>);
+pub struct Latencies {
+    buckets: Vec<u64>,
+    nanoseconds: u64,
+}
 
 impl Latencies {
     /// How many durations were recorded.
     pub fn count(&self) -> u64 {
-        self.0.iter().sum()
+        self.buckets.iter().sum()
+    }
+
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds)
+    }
+
+    /// How many lasted no longer than `ns` for certain: what lies in a bucket that goes beyond it is not among them, so
+    /// that it is never too good by the histogram's coarseness.
+    pub fn within(&self, ns: u64) -> u64 {
+        let below = self.buckets.iter().enumerate();
+        below
+            .take_while(|(bucket, _)| upper_edge(*bucket) <= ns)
+            .map(|(_, n)| n)
+            .sum()
     }
 
     /// The duration in nanoseconds that `share` (0..=1) of all recorded ones do not exceed: the upper edge of its
@@ -351,7 +400,7 @@ impl Latencies {
         let count = self.count();
         let wanted = ((count as f64 * share.clamp(0.0, 1.0)).ceil() as u64).clamp(1, count.max(1));
         let mut seen = 0;
-        self.0.iter().enumerate().find_map(|(bucket, n)| {
+        self.buckets.iter().enumerate().find_map(|(bucket, n)| {
             seen += n;
             (seen >= wanted).then(|| upper_edge(bucket))
         })
@@ -405,6 +454,25 @@ mod tests {
     fn durations_beyond_a_minute_share_the_last_bucket() {
         assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
         assert_eq!(bucket_of(1 << MAX_BITS), BUCKETS - 1);
+    }
+
+    #[test]
+    fn durations_below_a_bound_are_counted_and_added_up() {
+        let histogram = Histogram::default();
+        let mut all = Latencies::default();
+        histogram.add_to(&mut all);
+        assert_eq!((all.within(u64::MAX), all.sum()), (0, Duration::ZERO));
+        histogram.record(10, 990);
+        histogram.record(1_000, 9);
+        histogram.record(1 << 40, 1);
+        let mut all = Latencies::default();
+        histogram.add_to(&mut all);
+        let within = |ns| all.within(ns);
+        assert_eq!((within(9), within(10), within(999)), (0, 990, 990));
+        // 1,000 lies in the bucket that ends at 1,007.
+        assert_eq!((within(1_000), within(1_007)), (990, 999));
+        assert_eq!((within(1 << 36), all.count()), (1_000, 1_000));
+        assert_eq!(all.sum(), Duration::from_nanos(9_900 + 9_000 + (1 << 40)));
     }
 
     #[test]
@@ -467,7 +535,7 @@ mod tests {
             worker.evicted.add(10 * n);
             worker.latency.record(100, n);
         }
-        stats.bans_total.add(7);
+        (0..7).for_each(|_| stats.banned(BanReason::Prefix));
         let report = stats.snapshot(stats.started);
         assert_eq!((report.tracked, report.evicted, report.bans_total), (6, 60, 7));
         assert_eq!(report.latency.count(), 6);

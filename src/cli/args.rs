@@ -8,6 +8,7 @@ use super::apply::ApplyArgs;
 use super::audit::AuditVerb;
 use super::confirm::{ConfirmArgs, GoBackArgs};
 use super::control::{MonitorArgs, PlaceArgs, StopArgs};
+use super::exporter::ExporterArgs;
 use super::harden::HardenArgs;
 use super::state::StateVerb;
 use super::status::StatusArgs;
@@ -71,6 +72,8 @@ pub(super) enum Verb {
         #[arg(value_name = "ADDR|PREFIX")]
         target: String,
     },
+    /// Serve metrics for Prometheus on loopback, or write them into a file for node_exporter
+    Exporter(ExporterArgs),
     /// Verify the audit log
     #[command(subcommand, arg_required_else_help = true)]
     Audit(AuditVerb),

@@ -17,8 +17,9 @@ use crate::core::policy::{Mode, OnLoss, OtherProtocols, Policy};
 use crate::core::ports::PortSet;
 use crate::core::verdict::Proto;
 use crate::engine::lockout;
-use crate::kernel::sockets::{self, Listener};
-use crate::kernel::{host, processes};
+use crate::kernel::facts::services::{self, Service};
+use crate::kernel::host;
+use crate::kernel::sockets::Listener;
 
 /// Checks the file at `path`: exit code 0, or 2 with every problem in it.
 pub(super) fn check(path: &Path) -> ExitCode {
@@ -107,30 +108,28 @@ pub(super) type Closing = (Listener, BTreeSet<String>);
 /// The listeners of this host that `policy` closes.
 fn closing(policy: &Policy) -> Result<Vec<Closing>, String> {
     let facts = host::gather().map_err(|error| chain(&error))?;
-    let mut closed = sockets::held_listeners().map_err(|error| chain(&error))?;
-    closed.retain(|(listener, _)| lockout::closes(policy, listener, &facts.local_ports));
-    Ok(named(closed, &facts.local_ports))
+    let services = services::services().map_err(|error| chain(&error))?;
+    Ok(closed_among(&services, policy, &facts.local_ports))
 }
 
-pub(super) fn named(closed: Vec<(Listener, u32)>, local_ports: &RangeInclusive<u16>) -> Vec<Closing> {
-    let holders = processes::holders(&closed.iter().map(|(_, inode)| *inode).collect());
-    let mut named: Vec<Closing> = Vec::new();
-    for (listener, inode) in closed {
-        let mut names: BTreeSet<String> = holders
-            .get(&inode)
-            .into_iter()
-            .flatten()
-            .map(|process| plain(&process.name))
-            .collect();
-        if listener.proto == Proto::Udp && local_ports.contains(&listener.port) {
-            names.insert("perhaps only a client: answers to it pass".into());
-        }
-        match named.last_mut() {
-            Some((last, all)) if *last == listener => all.extend(names),
-            _ => named.push((listener, names)),
-        }
-    }
-    named
+/// Those of `services` that `policy` closes.
+pub(super) fn closed_among(
+    services: &[Service],
+    policy: &Policy,
+    local_ports: &RangeInclusive<u16>,
+) -> Vec<Closing> {
+    let closed = services
+        .iter()
+        .filter(|service| lockout::closes(policy, &service.listener, local_ports));
+    closed
+        .map(|Service { listener, programs }| {
+            let mut names: BTreeSet<String> = programs.iter().map(|name| plain(name)).collect();
+            if listener.proto == Proto::Udp && local_ports.contains(&listener.port) {
+                names.insert("perhaps only a client: answers to it pass".into());
+            }
+            (*listener, names)
+        })
+        .collect()
 }
 
 fn closing_words(closing: &[Closing]) -> String {
@@ -145,19 +144,22 @@ fn closing_words(closing: &[Closing]) -> String {
         },
         if closing.len() == 1 { "is" } else { "are" }
     );
-    for closing in closing {
-        let _ = writeln!(text, "  {}", listener_words(closing));
+    for line in closing_lines(closing) {
+        let _ = writeln!(text, "  {line}");
     }
     text
 }
 
-/// `tcp 3306 on every address (mysqld)`.
-pub(super) fn listener_words((Listener { proto, port, addr }, names): &Closing) -> String {
-    let names = match names.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
+/// Each of them in words.
+pub(super) fn closing_lines(closing: &[Closing]) -> Vec<String> {
+    let line = |(Listener { proto, port, addr }, names): &Closing| {
+        let names = match names.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
+        };
+        format!("{proto} {port} on {}{names}", place(*addr))
     };
-    format!("{proto} {port} on {}{names}", place(*addr))
+    closing.iter().map(line).collect()
 }
 
 fn place(addr: IpAddr) -> String {

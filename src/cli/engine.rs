@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::error;
 
 use super::check::check;
+use super::check_kernel::check_kernel;
 use super::monitor::{self, Monitor};
 use super::restore::{self, Restore};
 use super::selftest::{self, Selftest};
@@ -33,8 +34,9 @@ struct Arguments {
 enum Verb {
     /// Run the engine in the foreground
     Run(Run),
-    /// Check a configuration: exit 0, or 2 with every problem in it
-    Check(ConfigFile),
+    /// Check a configuration: exit 0, or 2 with every problem in it; with --kernel this machine: exit 1 if there is something to
+    /// act on
+    Check(Check),
     /// Put rules and bans into the kernel without an engine, as at boot before the network is up; one that runs is left
     /// alone
     Restore(Restore),
@@ -49,8 +51,30 @@ enum Verb {
 #[derive(Debug, Args)]
 pub(super) struct ConfigFile {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Check this machine instead: kernel, conntrack, other firewalls, queues, containers, proxies; needs root, no running
+    /// engine, and changes nothing
+    #[arg(long)]
+    kernel: bool,
+    /// Print JSON
+    #[arg(long, requires = "kernel")]
+    json: bool,
+    /// Where the files of other programs are looked for
+    #[arg(
+        long,
+        hide = true,
+        requires = "kernel",
+        value_name = "DIR",
+        default_value = "/"
+    )]
+    root: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -122,7 +146,8 @@ pub fn main() -> ExitCode {
     secret::keep_from_others();
     match Arguments::parse().verb {
         Verb::Run(run) => self::run(run),
-        Verb::Check(file) => check(&file.config),
+        Verb::Check(args) if args.kernel => check_kernel(&args.file.config, &args.root, args.json),
+        Verb::Check(args) => check(&args.file.config),
         Verb::Restore(args) => restore::run(args),
         Verb::Ruleset(file) => ruleset(&file.config),
         Verb::Monitor(args) => monitor::run(args),
@@ -211,6 +236,8 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Where the package puts the configuration.
+pub(super) const DEFAULT_CONFIG: &str = "/etc/verdictd/verdictd.toml";
 /// Exit code: refused or failed.
 pub(super) const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.

@@ -9,10 +9,12 @@ mod args;
 mod audit;
 mod ban;
 mod check;
+mod check_kernel;
 mod confirm;
 mod control;
 mod detection;
 pub mod engine;
+mod exporter;
 mod harden;
 mod list;
 mod monitor;
@@ -105,6 +107,7 @@ fn obey(args: Args, screen: &mut Screen<'_>, ask: &mut dyn Ask) -> Result<Exit, 
         Verb::Unban { target } => ban::unban(&client, &target, screen),
         Verb::Snapshot { json } => snapshot::run(&client, json, screen),
         Verb::State(verb) => state::run(&client, verb, screen, ask),
+        Verb::Exporter(args) => exporter::run(&client, args, screen),
         Verb::Audit(verb) => audit::run(&client, verb, screen),
         Verb::Harden(args) => harden::run(&client, args, screen, ask),
         Verb::Verify(args) => verify::run(&client, args, screen),

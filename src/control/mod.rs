@@ -6,8 +6,10 @@
 pub mod apply_view;
 pub mod client;
 pub mod health_view;
+pub mod metrics_view;
 pub mod monitor_view;
 pub mod pidfile;
+pub mod rights;
 pub mod selftest_view;
 pub mod server;
 mod socket;

@@ -1,6 +1,7 @@
 //! The unix socket of the engine: one bounded request a connection, answered within bounded time.
 //!
-//! Who may connect may ask and order: the socket is 0660, its folder 0750 (FAULTS row 45). Whoever it is cannot
+//! Who may connect may ask: the socket is 0660, its folder 0750. Who may order is decided by [`super::rights`] from the
+//! [`Peer`] that the kernel names. Whoever it is cannot
 //! hold the engine up: at most [`MAX_CLIENTS`] threads at a time, a second for a request to arrive, ten for a
 //! reply to be read. Nothing here is on the way of a packet; if this server dies, verdicts go on.
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::apply_view::ApplyView;
+use super::metrics_view::{DroppedView, SecondsView, TierView, VerdictsByReason, bans_by_reason};
 use super::monitor_view::MonitorView;
 use super::upkeep_view::{RepairsView, WipeView};
 use crate::core::attack::Attack;
@@ -136,6 +137,8 @@ pub struct StatsView {
     pub uptime_seconds: u64,
     /// Answers to held packets.
     pub verdicts: Verdicts,
+    /// The same by the word of their reason.
+    pub verdicts_by_reason: VerdictsByReason,
     /// Packets (copies too) by the word of their reason.
     pub reasons: BTreeMap<String, u64>,
     /// Packets that are evidence, by the word of their kind.
@@ -148,8 +151,16 @@ pub struct StatsView {
     pub rates: Rates,
     /// From reception to verdict, in microseconds.
     pub verdict_latency_us: Latency,
+    /// The same as a histogram, in seconds.
+    pub verdict_seconds: SecondsView,
+    /// Packets that the kernel's rules dropped since they were loaded; null where the table could not be read.
+    pub dropped_packets: Option<DroppedView>,
     /// Bans.
     pub bans: BanCounts,
+    /// Enforced bans that are live now, by family and step of the ladder; what has none is left out.
+    pub bans_by_step: Vec<TierView>,
+    /// Enforced bans since the start, by the word of their reason.
+    pub bans_by_reason: BTreeMap<String, u64>,
     /// The table of sources.
     pub sources: Sources,
     /// Handshakes of strangers.
@@ -167,6 +178,8 @@ pub struct StatsView {
     pub enforcement_gap_seconds: f64,
     /// What is not as it should be, in words; empty when all is well.
     pub degraded: Vec<String>,
+    /// How many of these there are, by what they are about.
+    pub degraded_by: BTreeMap<String, u64>,
 }
 
 impl StatsView {
@@ -179,6 +192,7 @@ impl StatsView {
                 drop: report.drop,
             },
             reasons: by_word(Reason::ALL.map(Reason::word), &report.reasons),
+            verdicts_by_reason: VerdictsByReason::of(report),
             kinds: by_word(ScanKind::ALL.map(ScanKind::word), &report.kinds),
             held: Held {
                 new: report.new,
@@ -190,6 +204,9 @@ impl StatsView {
             },
             rates: Rates::of(report),
             verdict_latency_us: Latency::of(report),
+            verdict_seconds: SecondsView::of(report),
+            bans_by_step: TierView::all(report),
+            bans_by_reason: bans_by_reason(report),
             bans: BanCounts {
                 active: report.bans_active,
                 total: report.bans_total,

@@ -13,6 +13,7 @@ use super::bounded::{BoundedMap, HIGHEST};
 use super::policy::Policy;
 use super::prefix::Prefix;
 use super::prefix_map::PrefixMap;
+use super::tiers::{Counts, Tiers};
 use super::verdict::{Ban, BanReason, Offence};
 
 /// Why an offence earns no ban.
@@ -34,6 +35,7 @@ pub struct Ledger {
     records: BoundedMap<Prefix, Record>,
     granted: Minute,
     active: usize,
+    tiers: Tiers,
     total: u64,
 }
 
@@ -92,6 +94,7 @@ impl Ledger {
             records: BoundedMap::new(capacity),
             granted: Minute::default(),
             active: 0,
+            tiers: Tiers::default(),
             total: 0,
         }
     }
@@ -323,6 +326,7 @@ impl Ledger {
     pub fn lift(&mut self, target: &Prefix) -> Option<Ban> {
         let ban = self.bans.remove(target)?;
         self.active -= usize::from(ban.enforced);
+        self.tiers.leave(&ban);
         if let Some(until) = ban.until {
             self.deadlines.remove(&(until, *target));
         }
@@ -386,6 +390,11 @@ impl Ledger {
         self.active
     }
 
+    /// The enforced ones by family and step of the ladder.
+    pub fn tiers(&self) -> Counts {
+        self.tiers.counts()
+    }
+
     /// How many would-be bans are live: recorded, not enforced.
     pub fn observed(&self) -> usize {
         self.bans.len() - self.active
@@ -445,6 +454,7 @@ impl Ledger {
             self.records.rerank(place, HIGHEST);
         }
         self.active += usize::from(ban.enforced);
+        self.tiers.enter(&ban);
         self.deadlines.extend(ban.until.map(|until| (until, ban.source)));
         self.bans.insert(ban.source, ban);
     }

@@ -16,4 +16,5 @@ pub mod scan;
 pub mod services;
 pub mod shard;
 pub mod source;
+pub mod tiers;
 pub mod verdict;

@@ -330,7 +330,7 @@ impl Analyst {
             .remaining(now)
             .map_or_else(|| "ever".into(), |left| format!("{}s", left.as_secs()));
         if ban.enforced {
-            self.stats.bans_total.add(1);
+            self.stats.banned(ban.reason);
             work.notices.push(Notice::Ban {
                 ban: ban.clone(),
                 until,
@@ -717,6 +717,7 @@ impl Analyst {
     fn count(&self) {
         self.stats.bans_active.set(self.ledger.active() as u64);
         self.stats.bans_observed.set(self.ledger.observed() as u64);
+        self.stats.tiers.set(&self.ledger.tiers());
     }
 }
 

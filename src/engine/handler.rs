@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::analyst::{Command, Target};
 use super::daemon::{Couriers, Event};
-use super::enforcer::{Expected, RETRY};
+use super::enforcer::Expected;
 use super::herald::Herald;
 use super::keeper::{Errand, Health};
 use super::orders;
@@ -18,10 +18,13 @@ use super::pulse::Vitals;
 use super::report::busiest;
 use super::room::Manner;
 use super::trial::{Attempt, Trials, Wish};
+use super::troubles::{by_area, words};
 use super::worker::Handle;
 use crate::audit::OnFailure;
 use crate::audit::log::Audit;
 use crate::config::Config;
+use crate::control::metrics_view::DroppedView;
+use crate::control::rights::Right;
 use crate::control::server::{Handler, Peer};
 use crate::control::upkeep_view::WipeView;
 use crate::control::wire::{
@@ -113,7 +116,12 @@ impl Shared {
 
 impl Handler for EngineHandler {
     fn handle(&self, request: Request, peer: Peer) -> Reply {
-        orders::recorded(&self.audit, request, peer, |request| self.answer(request, peer))
+        let own = rustix::process::geteuid().as_raw();
+        let missing = Right::to(&request).missing(peer, own);
+        orders::recorded(&self.audit, request, peer, |request| match missing {
+            Some(why) => Reply::refused(why),
+            None => self.answer(request, peer),
+        })
     }
 }
 
@@ -289,7 +297,7 @@ impl EngineHandler {
             backend: running
                 .backend
                 .map_or_else(|| "none (observing)".to_owned(), |backend| backend.to_string()),
-            table: table.words,
+            table: table.words.clone(),
             last_wipe: self.stats.upkeep.last_wipe().map(WipeView::of),
             attacks: self.attacks(),
             workers: u32::from(self.layout.workers),
@@ -308,7 +316,7 @@ impl EngineHandler {
                 Some(_) => Vec::new(),
                 None => BLIND.map(str::to_owned).into(),
             },
-            degraded: self.degraded(table.degraded),
+            degraded: words(&self.troubles(&table)),
             confinement: self.confinement.to_string(),
             audit: self.audit_view(running.config.audit.on_failure),
             ..StatusReport::default()
@@ -324,23 +332,6 @@ impl EngineHandler {
             None => report.degraded.push("the analyst does not answer".to_owned()),
         }
         Reply::Status(Box::new(report))
-    }
-
-    /// What is wrong with the table, what it does not take, and what is wrong with the state.
-    fn degraded(&self, mut of_table: Vec<String>) -> Vec<String> {
-        let refused = self.stats.bans_refused.get();
-        if refused > 0 {
-            of_table.push(format!(
-                "the kernel refuses {refused} changes of its sets of bans, see the log; they are tried again every {} s",
-                RETRY.as_secs()
-            ));
-        }
-        of_table.extend(self.health.degraded());
-        of_table.extend(self.audit.state().degraded);
-        of_table.extend(self.trials.degraded());
-        of_table.extend(self.confinement.lost());
-        of_table.extend(self.vitals.degraded(&self.stats));
-        of_table
     }
 
     fn audit_view(&self, on_failure: OnFailure) -> Option<AuditView> {
@@ -359,13 +350,16 @@ impl EngineHandler {
         let table = self.table();
         let running = self.running.get();
         let policy = &running.config.policy;
+        let troubles = self.troubles(&table);
         let view = StatsView {
             protected: table.protected,
             mode: policy.mode.word().to_owned(),
             enforce: policy.enforce,
             queues: self.queue_views(),
             top_sources: self.top(top),
-            degraded: self.degraded(table.degraded),
+            degraded: words(&troubles),
+            degraded_by: by_area(&troubles),
+            dropped_packets: table.dropped,
             ..StatsView::of(&self.stats.snapshot(Instant::now()))
         };
         Reply::Stats(Box::new(view))
@@ -415,7 +409,7 @@ impl EngineHandler {
         let mut table = self.loaded();
         let stateless = self.running.get().manner.stateless.clone();
         table.protected &= stateless.is_none();
-        table.degraded.extend(stateless);
+        table.conntrack.extend(stateless);
         if let Some(since) = self.stats.upkeep.gap_since()
             && table.protected
         {
@@ -426,7 +420,7 @@ impl EngineHandler {
             ));
         }
         if self.running.get().backend.is_some() && conntrack::is_muted() {
-            table.degraded.push(MUTED.to_owned());
+            table.conntrack.push(MUTED.to_owned());
         }
         table
     }
@@ -442,6 +436,7 @@ impl EngineHandler {
         match ruleset::read(netlink) {
             Ok(Some(loaded)) => {
                 let differences = loaded.differences(&expected);
+                let dropped = loaded.dropped();
                 let words = match differences.len() {
                     0 => "inet verdictd: loaded, as it should be".to_owned(),
                     count => format!("inet verdictd: loaded, {count} differences"),
@@ -450,6 +445,11 @@ impl EngineHandler {
                     protected: differences.is_empty(),
                     words,
                     degraded: differences,
+                    conntrack: Vec::new(),
+                    dropped: Some(DroppedView {
+                        by_set: dropped.by_set,
+                        refused: dropped.refused,
+                    }),
                     is_read: true,
                 }
             }
@@ -479,6 +479,8 @@ pub(super) struct TableState {
     protected: bool,
     words: String,
     pub(super) degraded: Vec<String>,
+    pub(super) conntrack: Vec<String>,
+    dropped: Option<DroppedView>,
     pub(super) is_read: bool,
 }
 
@@ -488,6 +490,8 @@ impl TableState {
             protected: false,
             words: words.to_owned(),
             degraded: vec![words.to_owned()],
+            conntrack: Vec::new(),
+            dropped: None,
             is_read: true,
         }
     }

@@ -51,7 +51,7 @@ pub fn is_internal(peer: IpAddr, config: &Config) -> bool {
 }
 
 /// Whether `peer` lives on a network of an internal interface; of several networks the closest counts.
-fn is_guest(peer: IpAddr, networks: &[(Prefix, String)], internal: &[InterfaceName]) -> bool {
+pub fn is_guest(peer: IpAddr, networks: &[(Prefix, String)], internal: &[InterfaceName]) -> bool {
     let around = networks.iter().filter(|(network, _)| network.contains(peer));
     let closest = around.max_by_key(|(network, _)| network.len());
     closest.is_some_and(|(_, interface)| internal.iter().any(|name| name.matches(interface)))

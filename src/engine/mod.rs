@@ -46,5 +46,6 @@ mod state_answers;
 mod state_facts;
 pub mod storm;
 pub mod trial;
+mod troubles;
 pub mod unmade;
 pub mod worker;

@@ -250,7 +250,7 @@ fn nameservers(text: &str, path: &str, notes: &mut Vec<String>) -> Vec<IpAddr> {
     found
 }
 
-fn local_ports(notes: &mut Vec<String>) -> RangeInclusive<u16> {
+pub(super) fn local_ports(notes: &mut Vec<String>) -> RangeInclusive<u16> {
     let text = read(LOCAL_PORTS).unwrap_or_default();
     port_range(&text).unwrap_or_else(|| {
         notes.push(format!(
@@ -275,9 +275,14 @@ pub(super) fn number(path: &str) -> Option<u32> {
 
 /// The beginning of a file that may hold anything.
 pub(super) fn read(path: &str) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    read_up_to(path, FILE_BYTES)
+}
+
+/// As [`read`], with a limit of one's own.
+pub(super) fn read_up_to(path: &str, bytes: u64) -> io::Result<String> {
+    let mut read = Vec::new();
+    File::open(path)?.take(bytes).read_to_end(&mut read)?;
+    Ok(String::from_utf8_lossy(&read).into_owned())
 }
 
 /// Where resolvers are: the file that programs read, and those in which a local stub keeps the servers that it

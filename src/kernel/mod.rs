@@ -1,9 +1,11 @@
 //! Everything that speaks netlink. Nothing here decides; `unsafe` lives here and nowhere else.
 
+pub mod apart;
 pub mod beat;
 mod bind;
 pub mod confine;
 pub mod conntrack;
+pub mod facts;
 pub mod files;
 pub mod host;
 mod log;

@@ -117,7 +117,7 @@ fn portid_of(kind: Numbered, number: u16) -> Option<u32> {
 }
 
 /// Both files begin each line with the number and its holder's port.
-fn first_two(text: &str) -> impl Iterator<Item = (u32, u32)> {
+pub(super) fn first_two(text: &str) -> impl Iterator<Item = (u32, u32)> {
     text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
@@ -163,11 +163,11 @@ fn is_alive(pid: u32) -> bool {
 }
 
 /// /proc/net is /proc/self/net, the namespace of the main thread; ours may be another.
-const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
-const LOG_GROUPS: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
-const SOCKETS: &str = "/proc/thread-self/net/netlink";
+pub(super) const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
+pub(super) const LOG_GROUPS: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
+pub(super) const SOCKETS: &str = "/proc/thread-self/net/netlink";
 /// include/uapi/linux/netlink.h, as /proc/net/netlink writes it.
-const NETLINK_NETFILTER: &str = "12";
+pub(super) const NETLINK_NETFILTER: &str = "12";
 
 #[cfg(test)]
 mod tests {

@@ -172,7 +172,8 @@ fn new_address(seq: u32, index: u32, addr: Ipv4Addr, len: u8) -> Builder {
     request
 }
 
-fn link_up(seq: u32, index: u32) -> Builder {
+/// The request that brings interface number `index` up.
+pub(super) fn link_up(seq: u32, index: u32) -> Builder {
     // struct ifinfomsg: family, padding, type (2 bytes), interface, flags, which of them to change.
     let mut header = vec![libc::AF_UNSPEC as u8, 0, 0, 0];
     header.extend(index.to_ne_bytes());

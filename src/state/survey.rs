@@ -56,6 +56,18 @@ impl Kind {
         }
     }
 
+    /// One word, as it is on the wire.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Snapshot => "snapshot",
+            Kind::Previous => "previous",
+            Kind::Journal => "journal",
+            Kind::Unfinished => "unfinished",
+            Kind::Bad => "bad",
+            Kind::Python => "python",
+        }
+    }
+
     fn of(suffix: &str) -> Option<Kind> {
         match suffix {
             "" => Some(Kind::Snapshot),

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
-use crate::cli::check::{listener_words, named};
+use crate::cli::check::{closed_among, closing_lines};
 use crate::cli::print::{counted, plain};
 use crate::config::Config;
 use crate::control::wire::BanView;
@@ -15,13 +15,14 @@ use crate::core::ports::PortSet;
 use crate::core::prefix::Prefix;
 use crate::core::verdict::Proto;
 use crate::engine::{lockout, reload};
+use crate::kernel::facts::services::{self, Service};
 use crate::kernel::host;
-use crate::kernel::sockets::{self, Connection, Listener};
+use crate::kernel::sockets::{self, Connection};
 
 /// What is the case on this host now, as far as it can be told.
 #[derive(Debug, Default)]
 pub(super) struct World {
-    pub(super) listeners: Vec<(Listener, u32)>,
+    pub(super) listeners: Vec<Service>,
     pub(super) connections: Vec<Connection>,
     pub(super) local_ports: Option<RangeInclusive<u16>>,
     pub(super) bans: Vec<BanView>,
@@ -73,7 +74,7 @@ impl World {
         };
         let unknown = &mut world.unknown;
         let mut told = |what: &str, error: &dyn std::error::Error| unknown.push(format!("{what}: {error}"));
-        match sockets::held_listeners() {
+        match services::services() {
             Ok(listeners) => world.listeners = listeners,
             Err(error) => told("which listeners close", &error),
         }
@@ -94,12 +95,10 @@ impl Difference {
     pub(super) fn between(old: &Config, new: &Config, world: World) -> Difference {
         let (before, after) = (&old.policy, &new.policy);
         let local_ports = world.local_ports.clone().unwrap_or(0..=0);
-        let closes = |policy: &Policy, listener: &Listener| lockout::closes(policy, listener, &local_ports);
         let between = |from: &Policy, to: &Policy| {
-            let mut found = world.listeners.clone();
-            found.retain(|(listener, _)| !closes(from, listener) && closes(to, listener));
-            let named = named(found, &local_ports);
-            named.iter().map(listener_words).collect::<Vec<String>>()
+            let mut open = world.listeners.clone();
+            open.retain(|service| !lockout::closes(from, &service.listener, &local_ports));
+            closing_lines(&closed_among(&open, to, &local_ports))
         };
         let (settings, at_next_start) = settings(old, new);
         let ports = |from: &Policy, to: &Policy| {
@@ -240,8 +239,8 @@ fn connected(before: &Policy, after: &Policy, world: &World) -> Vec<String> {
     let listening: BTreeSet<u16> = world
         .listeners
         .iter()
-        .filter(|(listener, _)| listener.proto == Proto::Tcp)
-        .map(|(listener, _)| listener.port)
+        .filter(|service| service.listener.proto == Proto::Tcp)
+        .map(|service| service.listener.port)
         .collect();
     let mut ports: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
     for open in &world.connections {
@@ -310,6 +309,7 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::kernel::sockets::Listener;
 
     fn parse(text: &str) -> Config {
         config::parse(text, Path::new("f.toml")).unwrap()
@@ -322,7 +322,10 @@ mod tests {
     fn world() -> World {
         let listener = |proto, port, addr: &str| {
             let addr = addr.parse().unwrap();
-            (Listener { proto, port, addr }, 0)
+            Service {
+                listener: Listener { proto, port, addr },
+                programs: BTreeSet::new(),
+            }
         };
         let open = |local: &str, peer: &str| Connection {
             local: local.parse().unwrap(),

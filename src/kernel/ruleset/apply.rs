@@ -186,23 +186,34 @@ fn refusal(error: RulesetError) -> Result<NetlinkError, RulesetError> {
 }
 
 fn probe(netlink: &mut Netlink, backend: Backend) -> Result<(), RulesetError> {
-    let name = format!("{TABLE}_probe_{}", std::process::id());
-    let table = Table::new(c_string(&name), ProtoFamily::Inet);
-    let chain = nftnl::Chain::new(c"probe", &table);
     let step = Step::Queue {
         number: u16::MAX,
         bypass: true,
     };
+    probe_step(netlink, backend, step, || {
+        format!("a rule that queues ({backend})")
+    })
+}
+
+/// Tries a rule of this one step in a table that is made and deleted within one transaction.
+pub(super) fn probe_step(
+    netlink: &mut Netlink,
+    backend: Backend,
+    step: Step,
+    part: impl Fn() -> String,
+) -> Result<(), RulesetError> {
+    let name = format!("{TABLE}_probe_{}", std::process::id());
+    let table = Table::new(c_string(&name), ProtoFamily::Inet);
+    let chain = nftnl::Chain::new(c"probe", &table);
     let mut rule = Rule::new(&chain);
     for expression in Encoder::new(&name, backend).rule(&[step]).expressions {
         rule.add_expr(&expression);
     }
     let mut batch = Transaction::new();
-    let part = || format!("a rule that queues ({backend})");
-    batch.add(&messages::add_table(&name, 0), part);
-    batch.add(&chain, part);
-    batch.add(&rule, part);
-    batch.add(&messages::delete_table(&name), part);
+    batch.add(&messages::add_table(&name, 0), &part);
+    batch.add(&chain, &part);
+    batch.add(&rule, &part);
+    batch.add(&messages::delete_table(&name), &part);
     batch.send(netlink)
 }
 

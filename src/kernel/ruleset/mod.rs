@@ -7,8 +7,10 @@
 pub mod alive;
 mod apply;
 mod compare;
+mod counters;
 mod encode;
 mod expression;
+mod features;
 mod lost;
 mod mend;
 mod messages;
@@ -25,6 +27,8 @@ mod watch;
 use thiserror::Error;
 
 pub use self::apply::{Applied, KeptSet, apply, apply_over, apply_with, delete, probe_backend, probe_owner};
+pub use self::counters::{ANY, Dropped};
+pub use self::features::{Feature, probe_feature};
 pub use self::mend::{First, Look, look, mend};
 pub use self::readback::{Loaded, read};
 pub use self::spec::{Backend, Family, Layout, Spec, ban_set_name, parse_ban_set_name};

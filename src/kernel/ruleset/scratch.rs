@@ -15,7 +15,7 @@ use super::spec::Family;
 use super::sys::Message;
 use super::uapi::*;
 use super::{RulesetError, TABLE};
-use crate::kernel::netlink::{Attributes, Builder, Netlink, NetlinkError, nfnl_type};
+use crate::kernel::netlink::{Attributes, Builder, Netlink, NetlinkError, be64, nfnl_type};
 
 /// Its name.
 pub const SCRATCH: &str = "selftest";
@@ -62,19 +62,43 @@ pub fn add(netlink: &mut Netlink, addr: Ipv4Addr, timeout: Duration) -> Result<(
 /// # Errors
 /// If there is no such set.
 pub fn count(netlink: &mut Netlink) -> Result<usize, NetlinkError> {
-    let mut builder = Builder::new();
-    let kind = nfnl_type(libc::NFNL_SUBSYS_NFTABLES, libc::NFT_MSG_GETSETELEM);
-    let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-    let seq = netlink.take_seqs(1).start;
-    builder.nfnetlink(kind, flags, seq, libc::NFPROTO_INET, 0);
-    builder.put_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-    builder.put_str(NFTA_SET_ELEM_LIST_SET, SCRATCH);
-    netlink.dump_whole(builder.bytes(), |count: &mut usize, _, payload| {
+    let request = elements(netlink.take_seqs(1).start);
+    netlink.dump_whole(request.bytes(), |count: &mut usize, _, payload| {
         let lists = Attributes::after_nfgen(payload).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
         *count += lists
             .map(|(_, list)| Attributes::new(list).count())
             .sum::<usize>();
     })
+}
+
+/// How long the longest-lived element there was given to live; none there: `None`.
+///
+/// # Errors
+/// If there is no such set.
+pub fn lasts(netlink: &mut Netlink) -> Result<Option<Duration>, NetlinkError> {
+    let seq = netlink.take_seqs(1).start;
+    let request = elements(seq);
+    netlink.dump_whole(request.bytes(), |longest: &mut Option<Duration>, _, payload| {
+        let lists = Attributes::after_nfgen(payload).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
+        for (_, element) in lists.flat_map(|(_, list)| Attributes::new(list)) {
+            let timeout = Attributes::new(element).find(|(kind, _)| *kind == NFTA_SET_ELEM_TIMEOUT);
+            let given = timeout
+                .and_then(|(_, value)| be64(value))
+                .map(Duration::from_millis);
+            *longest = given.max(*longest);
+        }
+    })
+}
+
+/// Asks for every element of the set.
+fn elements(seq: u32) -> Builder {
+    let mut builder = Builder::new();
+    let kind = nfnl_type(libc::NFNL_SUBSYS_NFTABLES, libc::NFT_MSG_GETSETELEM);
+    let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+    builder.nfnetlink(kind, flags, seq, libc::NFPROTO_INET, 0);
+    builder.put_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+    builder.put_str(NFTA_SET_ELEM_LIST_SET, SCRATCH);
+    builder
 }
 
 /// Takes `addr` out of the set of limits on evidence, where each of its packets left it for ten seconds; none there is

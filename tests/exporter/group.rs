@@ -1,0 +1,88 @@
+//! Who may look and who may order: members of the socket's group, the engine's user, strangers.
+
+use std::os::unix::fs::chown;
+
+use crate::common::engine::{Engine, FIREWALL, Home, unprivileged};
+use crate::common::namespace::Namespace;
+use crate::rig::{Copy, Exporter, GROUP, STRANGER, for_the_group};
+
+#[test]
+fn the_exporter_needs_no_right_but_the_group_s() {
+    let ns = Namespace::new("host");
+    let engine = Engine::start(&ns, FIREWALL);
+    for_the_group(engine.home());
+    let copy = Copy::new();
+    let socket = engine.home().socket();
+    let start = |groups: &str| {
+        let mut command = copy.command(STRANGER, groups, &socket);
+        command.args(["exporter", "--listen", "127.0.0.1:0", "--state-dir"]);
+        Exporter::start_by(&ns, command.arg(engine.home().state()))
+    };
+    let member = start(&GROUP.to_string());
+    let all = member.scrape();
+    assert_eq!(all.get("verdictd_up"), Some(1.0), "{all:?}");
+    assert_eq!(all.get("verdictd_protected"), Some(1.0), "{all:?}");
+    for part in ["stats", "status", "state", "webhooks"] {
+        let series = format!("verdictd_scrape_success{{part=\"{part}\"}}");
+        assert_eq!(all.get(&series), Some(1.0), "{part}");
+    }
+    assert_eq!(member.status("CapEff"), 0);
+    assert_eq!(member.stop(), 0);
+    // Who is not in the group cannot even ask.
+    let stranger = start(&STRANGER.to_string());
+    assert_eq!(stranger.scrape().get("verdictd_up"), Some(0.0));
+}
+
+#[test]
+fn the_group_may_look_and_not_order() {
+    let ns = Namespace::new("host");
+    let engine = Engine::start(&ns, FIREWALL);
+    engine.must(&["ban", "203.0.113.9"]);
+    for_the_group(engine.home());
+    let (copy, socket) = (Copy::new(), engine.home().socket());
+    let as_member = |args: &[&str]| copy.run(STRANGER, &GROUP.to_string(), &socket, args);
+    for question in ["status", "stats", "list", "state show", "webhook status"] {
+        let args: Vec<&str> = question.split(' ').collect();
+        let output = as_member(&args);
+        assert!([0, 4].contains(&output.code()), "{question}: {}", output.text());
+    }
+    for order in [
+        "ban 203.0.113.10",
+        "unban 203.0.113.9",
+        "reload",
+        "snapshot",
+        "state reset --yes",
+        "webhook retry",
+    ] {
+        let args: Vec<&str> = order.split(' ').collect();
+        let output = as_member(&args);
+        assert_eq!(output.code(), 1, "{order}: {}", output.text());
+        let words = format!("only root may change anything, and uid {STRANGER} asks");
+        assert!(output.stderr.contains(&words), "{order}: {}", output.text());
+    }
+    let bans = engine.bans();
+    assert_eq!(bans.len(), 1, "{bans:?}");
+    // Who is in no group does not get as far.
+    let output = copy.run(STRANGER, &STRANGER.to_string(), &socket, &["status"]);
+    assert_eq!(output.code(), 1);
+    assert!(output.stderr.contains("no permission"), "{}", output.text());
+}
+
+#[test]
+fn the_engine_s_own_user_and_root_may_order() {
+    const NOBODY: u32 = 65_534;
+    let ns = Namespace::new("host");
+    let home = Home::for_anybody(FIREWALL);
+    let engine = Engine::start_by(&ns, home, |command| {
+        *command = unprivileged(command, &["--clear-groups"]);
+    });
+    let socket = engine.home().socket();
+    let copy = Copy::new();
+    engine.must(&["ban", "203.0.113.9"]);
+    let own = copy.run(NOBODY, &NOBODY.to_string(), &socket, &["unban", "203.0.113.9"]);
+    assert_eq!(own.code(), 0, "{}", own.text());
+    chown(&socket, None, Some(GROUP)).unwrap();
+    let other = copy.run(STRANGER, &GROUP.to_string(), &socket, &["ban", "203.0.113.9"]);
+    assert_eq!(other.code(), 1, "{}", other.text());
+    assert!(other.stderr.contains("only root"), "{}", other.text());
+}
