@@ -118,19 +118,10 @@ pub(super) fn closed_among(
     policy: &Policy,
     local_ports: &RangeInclusive<u16>,
 ) -> Vec<Closing> {
-    those(services, local_ports, |listener| {
-        lockout::closes(policy, listener, local_ports)
-    })
-}
-
-/// Those of `services` that `concern` us, with who they are.
-pub(super) fn those(
-    services: &[Service],
-    local_ports: &RangeInclusive<u16>,
-    concern: impl Fn(&Listener) -> bool,
-) -> Vec<Closing> {
-    let concerned = services.iter().filter(|service| concern(&service.listener));
-    concerned
+    let closed = services
+        .iter()
+        .filter(|service| lockout::closes(policy, &service.listener, local_ports));
+    closed
         .map(|Service { listener, programs }| {
             let mut names: BTreeSet<String> = programs.iter().map(|name| plain(name)).collect();
             if listener.proto == Proto::Udp && local_ports.contains(&listener.port) {
@@ -153,19 +144,22 @@ fn closing_words(closing: &[Closing]) -> String {
         },
         if closing.len() == 1 { "is" } else { "are" }
     );
-    for closing in closing {
-        let _ = writeln!(text, "  {}", listener_words(closing));
+    for line in closing_lines(closing) {
+        let _ = writeln!(text, "  {line}");
     }
     text
 }
 
-/// `tcp 3306 on every address (mysqld)`.
-pub(super) fn listener_words((Listener { proto, port, addr }, names): &Closing) -> String {
-    let names = match names.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
+/// Each of them in words.
+pub(super) fn closing_lines(closing: &[Closing]) -> Vec<String> {
+    let line = |(Listener { proto, port, addr }, names): &Closing| {
+        let names = match names.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", names.iter().cloned().collect::<Vec<_>>().join(", ")),
+        };
+        format!("{proto} {port} on {}{names}", place(*addr))
     };
-    format!("{proto} {port} on {}{names}", place(*addr))
+    closing.iter().map(line).collect()
 }
 
 fn place(addr: IpAddr) -> String {

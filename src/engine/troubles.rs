@@ -27,6 +27,8 @@ pub(super) enum Area {
     Confinement,
     /// Workers and their beats.
     Workers,
+    /// A policy on trial that cannot go back, or is not saved.
+    Apply,
 }
 
 impl Area {
@@ -41,6 +43,7 @@ impl Area {
             Area::Audit => "audit",
             Area::Confinement => "confinement",
             Area::Workers => "workers",
+            Area::Apply => "apply",
         }
     }
 }
@@ -55,16 +58,16 @@ impl EngineHandler {
                 RETRY.as_secs()
             )
         });
-        let config = self.health.configured().into_iter().chain(self.trials.degraded());
         vec![
             (Area::Table, table.degraded.clone()),
             (Area::Conntrack, table.conntrack.clone()),
             (Area::Bans, bans.into_iter().collect()),
-            (Area::Config, config.collect()),
+            (Area::Config, self.health.configured().into_iter().collect()),
             (Area::State, self.health.degraded()),
             (Area::Audit, self.audit.state().degraded),
             (Area::Confinement, self.confinement.lost()),
             (Area::Workers, self.vitals.degraded(&self.stats)),
+            (Area::Apply, self.trials.degraded().into_iter().collect()),
         ]
     }
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
-use crate::cli::check::{listener_words, those};
+use crate::cli::check::{closed_among, closing_lines};
 use crate::cli::print::{counted, plain};
 use crate::config::Config;
 use crate::control::wire::BanView;
@@ -17,12 +17,12 @@ use crate::core::verdict::Proto;
 use crate::engine::{lockout, reload};
 use crate::kernel::facts::services::{self, Service};
 use crate::kernel::host;
-use crate::kernel::sockets::{self, Connection, Listener};
+use crate::kernel::sockets::{self, Connection};
 
 /// What is the case on this host now, as far as it can be told.
 #[derive(Debug, Default)]
 pub(super) struct World {
-    pub(super) services: Vec<Service>,
+    pub(super) listeners: Vec<Service>,
     pub(super) connections: Vec<Connection>,
     pub(super) local_ports: Option<RangeInclusive<u16>>,
     pub(super) bans: Vec<BanView>,
@@ -75,7 +75,7 @@ impl World {
         let unknown = &mut world.unknown;
         let mut told = |what: &str, error: &dyn std::error::Error| unknown.push(format!("{what}: {error}"));
         match services::services() {
-            Ok(services) => world.services = services,
+            Ok(listeners) => world.listeners = listeners,
             Err(error) => told("which listeners close", &error),
         }
         match sockets::connections() {
@@ -95,12 +95,10 @@ impl Difference {
     pub(super) fn between(old: &Config, new: &Config, world: World) -> Difference {
         let (before, after) = (&old.policy, &new.policy);
         let local_ports = world.local_ports.clone().unwrap_or(0..=0);
-        let closes = |policy: &Policy, listener: &Listener| lockout::closes(policy, listener, &local_ports);
         let between = |from: &Policy, to: &Policy| {
-            let found = those(&world.services, &local_ports, |listener| {
-                !closes(from, listener) && closes(to, listener)
-            });
-            found.iter().map(listener_words).collect::<Vec<String>>()
+            let mut open = world.listeners.clone();
+            open.retain(|service| !lockout::closes(from, &service.listener, &local_ports));
+            closing_lines(&closed_among(&open, to, &local_ports))
         };
         let (settings, at_next_start) = settings(old, new);
         let ports = |from: &Policy, to: &Policy| {
@@ -239,7 +237,7 @@ fn exchanged(before: &Policy, after: &Policy) -> (Vec<String>, Vec<String>) {
 /// Who is connected to TCP ports that close, by port.
 fn connected(before: &Policy, after: &Policy, world: &World) -> Vec<String> {
     let listening: BTreeSet<u16> = world
-        .services
+        .listeners
         .iter()
         .filter(|service| service.listener.proto == Proto::Tcp)
         .map(|service| service.listener.port)
@@ -311,6 +309,7 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::kernel::sockets::Listener;
 
     fn parse(text: &str) -> Config {
         config::parse(text, Path::new("f.toml")).unwrap()
@@ -340,7 +339,7 @@ mod tests {
             ..BanView::default()
         };
         World {
-            services: vec![
+            listeners: vec![
                 listener(Proto::Tcp, 22, "0.0.0.0"),
                 listener(Proto::Tcp, 3306, "::"),
                 listener(Proto::Tcp, 631, "127.0.0.1"),

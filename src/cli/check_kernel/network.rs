@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::check::{closed_among, listener_words};
+use super::super::check::{closed_among, closing_lines};
 use super::finding::{Code, Finding, listed};
 use crate::config::Config;
 use crate::core::policy::{Mode, Policy};
@@ -38,7 +38,7 @@ pub(super) fn judge(facts: &Facts, config: &Config, sessions: &[Session]) -> Vec
     findings.push(match &facts.services {
         Ok(services) => {
             let closing = closed_among(services, &filtering, &facts.local_ports);
-            listeners(closing.iter().map(listener_words).collect(), filters)
+            listeners(closing_lines(&closing), filters)
         }
         Err(why) => Finding::note(
             Code::Listeners,
