@@ -372,7 +372,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__harden)
-            opts="-h --root --config --manifest --binaries --dry-run --yes --force --only --quiet --json --socket --help"
+            opts="-h --root --config --manifest --binaries --dry-run --yes --force --quiet --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -391,10 +391,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --binaries)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --only)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -834,7 +830,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__monitor)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --every --selftest-every --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -853,18 +849,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --every)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --selftest-every)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -898,7 +882,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__restart)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -917,10 +901,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -954,7 +934,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__start)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -973,10 +953,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1234,7 +1210,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__stop)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --force --remove-rules --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --force --remove-rules --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1253,10 +1229,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
