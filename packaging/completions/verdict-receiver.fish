@@ -31,7 +31,7 @@ complete -c verdict-receiver -n "__fish_verdict_receiver_needs_command" -f -a "t
 complete -c verdict-receiver -n "__fish_verdict_receiver_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand serve" -l config -d 'Settings in TOML; must not be readable by everybody if it holds a secret' -r -F
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand serve" -l bind -d 'Where to listen [default: 127.0.0.1:5000]' -r
-complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand serve" -s h -l help -d 'Print help'
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand serve" -s V -l version -d 'Print version'
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -l port -d 'Port to listen on; 0 for any free one' -r
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -l bind -d 'Address to listen on' -r
@@ -40,7 +40,7 @@ complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-s
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -l fail -d 'Answer every request with this status instead' -r
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -l delay -d 'Wait this long before each answer: 500ms, 2s, 1m' -r
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -l drop -d 'Close the connection instead of answering'
-complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -s h -l help -d 'Print help'
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand test-server" -s V -l version -d 'Print version'
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand help; and not __fish_seen_subcommand_from serve test-server help" -f -a "serve" -d 'Keep events in SQLite, answer /health, /stats, /events, alert by e-mail and Slack'
 complete -c verdict-receiver -n "__fish_verdict_receiver_using_subcommand help; and not __fish_seen_subcommand_from serve test-server help" -f -a "test-server" -d 'Print every request readably and say what is wrong with it'

@@ -512,7 +512,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__harden)
-            opts="-h --root --config --manifest --binaries --dry-run --yes --force --only --quiet --json --socket --help"
+            opts="-h --root --config --manifest --binaries --dry-run --yes --force --quiet --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -531,10 +531,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --binaries)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --only)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1030,7 +1026,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__monitor)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --every --selftest-every --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1049,18 +1045,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --every)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --selftest-every)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1094,7 +1078,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__restart)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1113,10 +1097,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1150,7 +1130,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__start)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1169,10 +1149,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1430,7 +1406,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__stop)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --force --remove-rules --socket --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --force --remove-rules --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1449,10 +1425,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --log-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

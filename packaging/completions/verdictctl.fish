@@ -56,14 +56,12 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand start" -l config -
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand start" -l state-dir -d 'Where state is kept' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand start" -l runtime-dir -d 'Where socket and pid files are [default: the folder of the control socket]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand start" -l log-dir -d 'Where logs are; without systemd those of engine (verdictd.log) and monitor (monitor.log) too' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand start" -l manifest -d 'The sums of the files that must not change' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand start" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand start" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l config -d 'The configuration file' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l state-dir -d 'Where state is kept' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l runtime-dir -d 'Where socket and pid files are [default: the folder of the control socket]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l log-dir -d 'Where logs are; without systemd those of engine (verdictd.log) and monitor (monitor.log) too' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l manifest -d 'The sums of the files that must not change' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l force -d 'Stop also under on_loss = "closed", where nothing new gets in without the engine'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stop" -l remove-rules -d 'Take rules and bans out of the kernel too, also when no engine runs: the host is then unprotected'
@@ -72,16 +70,12 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand restart" -l config
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand restart" -l state-dir -d 'Where state is kept' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand restart" -l runtime-dir -d 'Where socket and pid files are [default: the folder of the control socket]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand restart" -l log-dir -d 'Where logs are; without systemd those of engine (verdictd.log) and monitor (monitor.log) too' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand restart" -l manifest -d 'The sums of the files that must not change' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand restart" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand restart" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l config -d 'The configuration file' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l state-dir -d 'Where state is kept' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l runtime-dir -d 'Where socket and pid files are [default: the folder of the control socket]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l log-dir -d 'Where logs are; without systemd those of engine (verdictd.log) and monitor (monitor.log) too' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l manifest -d 'The sums of the files that must not change' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l every -d 'Time between two looks; shorter for tests' -r
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l selftest-every -d 'Time between two functional tests; shorter for tests' -r
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand monitor" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand stats" -l top -d 'How many of the busiest sources to show' -r
@@ -142,7 +136,6 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l root -d
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l config -d 'The configuration' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l manifest -d 'Where the manifest is written' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l binaries -d 'Folder of the programs [default: that of this one; /usr/bin with --root]' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l only -d 'Seal this file anew and leave the rest of the former seal as it is; for the packages\' scripts' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l dry-run -d 'Say what would be done, and change nothing'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand harden" -l yes -d 'Seal what differs from the former seal without asking'
@@ -207,7 +200,7 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fis
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from setup" -l allow-http -d 'Let http:// lead to a public address, readable on its way'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from setup" -l test -d 'Then send it a test event'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from setup" -l reload -d 'Then tell the running engine to reload'
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from setup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from setup" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -l config -d 'The configuration [default: /etc/verdictd/verdictd.toml; none with --url]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -l endpoint -d 'One endpoint of the configuration, enabled or not' -r
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -l url -d 'An address instead' -r
@@ -215,11 +208,11 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fis
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -l secret-file -d 'File with the secret to sign with' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -l allow-http -d 'Let http:// lead to a public address'
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from send" -l config -d 'The configuration' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from send" -l endpoint -d 'Only to this endpoint, enabled or not' -r
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from send" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from send" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from send" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from status" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from status" -l json -d 'Print JSON'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand webhook; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'

@@ -213,7 +213,7 @@ _verdictd() {
             return 0
             ;;
         verdictd__subcmd__monitor)
-            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --log-format --log-level --detached --every --selftest-every --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --manifest --log-format --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -244,14 +244,6 @@ _verdictd() {
                     return 0
                     ;;
                 --log-level)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --every)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --selftest-every)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -303,7 +295,7 @@ _verdictd() {
             return 0
             ;;
         verdictd__subcmd__run)
-            opts="-h --config --state-dir --runtime-dir --log-dir --ephemeral --log-format --log-level --detached --help"
+            opts="-h --config --state-dir --runtime-dir --log-dir --ephemeral --log-format --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -43,7 +43,6 @@ json\t''
 journald\t''"
 complete -c verdictd -n "__fish_verdictd_using_subcommand run" -l log-level -d 'What is logged: error, warn, info, debug or trace [default: $VERDICTD_LOG, else info]' -r
 complete -c verdictd -n "__fish_verdictd_using_subcommand run" -l ephemeral -d 'Take the table (rules and bans) out at exit'
-complete -c verdictd -n "__fish_verdictd_using_subcommand run" -l detached -d 'Started by `verdictctl` or the monitor: leave their session'
 complete -c verdictd -n "__fish_verdictd_using_subcommand run" -s h -l help -d 'Print help'
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l config -d 'The configuration file' -r -F
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l root -d 'Where the files of other programs are looked for' -r -F
@@ -65,9 +64,6 @@ human\t''
 json\t''
 journald\t''"
 complete -c verdictd -n "__fish_verdictd_using_subcommand monitor" -l log-level -d 'What is logged: error, warn, info, debug or trace [default: $VERDICTD_LOG, else info]' -r
-complete -c verdictd -n "__fish_verdictd_using_subcommand monitor" -l every -d 'Time between two looks; shorter for tests' -r
-complete -c verdictd -n "__fish_verdictd_using_subcommand monitor" -l selftest-every -d 'Time between two functional tests; shorter for tests' -r
-complete -c verdictd -n "__fish_verdictd_using_subcommand monitor" -l detached -d 'Started by `verdictctl` or the monitor: leave their session'
 complete -c verdictd -n "__fish_verdictd_using_subcommand monitor" -s h -l help -d 'Print help'
 complete -c verdictd -n "__fish_verdictd_using_subcommand selftest" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictd -n "__fish_verdictd_using_subcommand selftest" -l json -d 'Print JSON'
