@@ -284,7 +284,7 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__apply)
-            opts="-h --confirm --no-confirm --force --yes --dry-run --json --state-dir --manifest --socket --help"
+            opts="-h --confirm --no-confirm --force --yes --dry-run --json --state-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -295,10 +295,6 @@ _verdictctl() {
                     return 0
                     ;;
                 --state-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -426,16 +422,12 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__confirm)
-            opts="-h --here --manifest --socket --help"
+            opts="-h --here --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --manifest)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -482,20 +474,12 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__go__subcmd__back)
-            opts="-h --at --config --state-dir --detached --socket --help"
+            opts="-h --state-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --at)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -94,7 +94,6 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand reload" -l socket 
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l confirm -d 'Go back after this time unless `verdictctl confirm` comes from a new connection, 5s to 1h [default: 120s if anything closes]' -r
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l state-dir -d 'Where state is kept' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l manifest -d 'The seal of the configuration' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l no-confirm -d 'Apply for good, also what closes something'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l force -d 'Apply also what would close the port of your own SSH session, or of somebody else\'s'
@@ -102,15 +101,11 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l yes -d '
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l dry-run -d 'Only say what it would change'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l json -d 'Print JSON; asks nothing, so that it needs --yes or --dry-run'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -s h -l help -d 'Print help'
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -l manifest -d 'The seal of the configuration' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -l here -d 'You sit in front of this host, in a window that tells nothing of it'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -s h -l help -d 'Print help'
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l at -d 'When, in milliseconds since boot: what an apply leaves running' -r
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l config -d 'The configuration file' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l state-dir -d 'Where state is kept' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l detached -d 'Leave the session of who started it'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand unban" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand unban" -s h -l help -d 'Print help'

@@ -79,17 +79,13 @@ _verdictd() {
             return 0
             ;;
         verdictd__subcmd__check)
-            opts="-h --config --kernel --json --root --help"
+            opts="-h --config --kernel --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

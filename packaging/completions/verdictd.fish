@@ -45,7 +45,6 @@ complete -c verdictd -n "__fish_verdictd_using_subcommand run" -l log-level -d '
 complete -c verdictd -n "__fish_verdictd_using_subcommand run" -l ephemeral -d 'Take the table (rules and bans) out at exit'
 complete -c verdictd -n "__fish_verdictd_using_subcommand run" -s h -l help -d 'Print help'
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l config -d 'The configuration file' -r -F
-complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l root -d 'Where the files of other programs are looked for' -r -F
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l kernel -d 'Check this machine instead: kernel, conntrack, other firewalls, queues, containers, proxies; needs root, no running engine, and changes nothing'
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -l json -d 'Print JSON'
 complete -c verdictd -n "__fish_verdictd_using_subcommand check" -s h -l help -d 'Print help'
