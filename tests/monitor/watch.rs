@@ -218,6 +218,11 @@ fn fault_20_a_broken_configuration_is_tried_with_growing_delay_and_named() {
     let (rig, engine) = watched(DETECTION);
     rig.home.write_config("[firewall]\nmode = \"standart\"\n");
     signal(engine, Signal::KILL);
+    // What was last in force is in force again; only without it there is nothing to start from.
+    let engine = rig.wait_engine(Some(engine));
+    assert!(rig.kernel_bans().iter().any(|ban| ban.contains("203.0.113.9")));
+    fs::remove_file(rig.home.state().join("config.good")).expect("kept");
+    signal(engine, Signal::KILL);
     let failures = || rig.monitor_log().matches("the engine cannot be started").count();
     assert!(within(LIMIT, || failures() >= 3), "{}", rig.logs());
     let log = rig.monitor_log();
