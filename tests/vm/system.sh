@@ -44,7 +44,7 @@ peers() { # peers ADDRESS...
 }
 
 # knock SOURCE PORT: whether a connection comes about.
-knock() { ip netns exec peer ncat -z --source "$1" --wait 2 10.77.0.2 "$2" 2>/dev/null; }
+knock() { ip netns exec peer perl tests/vm/knock.pl "$1" "$2"; }
 
 property() { systemctl show --property "$1" --value verdictd.service; }
 active() { [ "$(property ActiveState)" = active ]; }
