@@ -3,8 +3,9 @@
 
 mod trials;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -14,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{debug, error, info, warn};
@@ -142,17 +144,32 @@ pub(super) fn lock(state_dir: &Path) -> Result<File, DaemonError> {
         path: state_dir.to_owned(),
         source,
     };
-    let file = File::options()
+    let file = files::careful()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(path)
+        .and_then(|file| regular(file, state_dir))
         .map_err(directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Running(state_dir.to_owned())),
         Err(error) => Err(directory(error.into())),
     }
+}
+
+/// The folder is the engine's: root, who restores without it, is not led elsewhere by what lies there, and leaves nothing
+/// that the engine could not open.
+fn regular(file: File, state_dir: &Path) -> io::Result<File> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("its lock is not a regular file"));
+    }
+    if geteuid().is_root() {
+        let owner = fs::metadata(state_dir)?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(file)
 }
 
 fn make_dir(path: &Path) -> Result<(), DaemonError> {

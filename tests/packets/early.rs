@@ -1,8 +1,11 @@
 //! Protection without a usable configuration, and without an engine.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
+
+use rustix::fs::{CWD, FileType, mknodat};
 
 use crate::common::command::Output;
 use crate::common::engine::{Engine, FIREWALL, Home, table};
@@ -121,6 +124,30 @@ fn rules_and_bans_are_back_without_an_engine_and_the_next_one_adopts_them() {
         "{remaining:?}"
     );
     assert!(within(secs(10), || talks(lab.client(), HOST, 80)));
+}
+
+/// The folder of the state is the engine's, who may be taken over; root restores from it.
+#[test]
+fn what_lies_in_the_place_of_the_lock_leads_root_nowhere() {
+    let ns = Namespace::new("host");
+    let plant: [fn(&Path); 2] = [
+        |lock| symlink("elsewhere", lock).expect("ours"),
+        |lock| mknodat(CWD, lock, FileType::Fifo, 0o600.into(), 0).expect("ours"),
+    ];
+    for plant in plant {
+        let home = Home::new(FIREWALL);
+        plant(&home.state().join("lock"));
+        let output = restore(&ns, &home);
+        assert_eq!(output.code(), 1, "{}", output.text());
+        assert!(!home.state().join("elsewhere").exists());
+        assert_eq!(table(&ns), "");
+    }
+
+    let home = Home::new(FIREWALL);
+    chown(home.state(), Some(12345), Some(12345)).expect("root may");
+    assert_eq!(restore(&ns, &home).code(), 0);
+    let lock = fs::metadata(home.state().join("lock")).expect("a lock");
+    assert_eq!(lock.uid(), 12345, "the engine could not open it");
 }
 
 /// Names and contents, but for the lock.
