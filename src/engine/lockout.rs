@@ -20,17 +20,28 @@ use crate::kernel::sockets::Listener;
 #[error("nothing was changed: {}", .0.join("; "))]
 pub struct Lockout(pub Vec<String>);
 
-/// Refuses a configuration that would lock out who is logged in by SSH and whom the `running` policy does not refuse,
+/// Refuses a configuration that would lock out who is logged in by SSH and whom the `running` one does not refuse,
 /// unless that is meant.
-pub fn spare_sessions(config: &Config, running: Option<&Policy>) -> Result<(), Lockout> {
-    let mut sessions = filtered_sessions(config);
-    sessions.retain(|session| !running.is_some_and(|policy| refuses(policy, session)));
-    let locked = locked_out(&config.policy, &sessions);
+pub fn spare_sessions(config: &Config, running: Option<&Config>) -> Result<(), Lockout> {
+    let locked = newly_locked_out(config, running);
     if config.engine.allow_lockout || locked.is_empty() {
         locked.iter().for_each(|who| warn!("allow_lockout = true: {who}"));
         return Ok(());
     }
     Err(Lockout(locked))
+}
+
+/// Each SSH session whose port `config` would refuse and the `running` one does not, in words as [`locked_out`] has them.
+pub fn newly_locked_out(config: &Config, running: Option<&Config>) -> Vec<String> {
+    let mut sessions = filtered_sessions(config);
+    sessions.retain(|session| !running.is_some_and(|old| keeps_out(old, session.peer, session.local_port)));
+    locked_out(&config.policy, &sessions)
+}
+
+/// Whether `config` refuses `peer` at that TCP port: not on internal interfaces, which another configuration may name
+/// otherwise.
+pub fn keeps_out(config: &Config, peer: IpAddr, port: u16) -> bool {
+    config.policy.refuses(Proto::Tcp, port) && !peer.is_loopback() && !is_internal(peer, config)
 }
 
 /// The SSH sessions that a port filter concerns: all but those of guests, which come in on internal interfaces.

@@ -80,7 +80,7 @@ impl Reloader<'_> {
     pub fn reload(&self) -> Result<Vec<String>, ReloadError> {
         let old = self.running.get();
         let new = config::load(&old.path)?;
-        lockout::spare_sessions(&new, Some(&old.config.policy))?;
+        lockout::spare_sessions(&new, Some(&old.config))?;
         self.put(new)
     }
 
@@ -91,7 +91,7 @@ impl Reloader<'_> {
             return Err(ReloadError::Another(path.to_owned()));
         }
         if !force {
-            lockout::spare_sessions(&new, Some(&self.running.get().config.policy))?;
+            lockout::spare_sessions(&new, Some(&self.running.get().config))?;
         }
         self.put(new)
     }

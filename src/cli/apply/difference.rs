@@ -115,7 +115,7 @@ impl Difference {
         Difference {
             from: before.mode.to_string(),
             to: after.mode.to_string(),
-            narrows: !closing.is_empty() || (other(after) && !other(before)),
+            narrows: !closing.is_empty() || (other(after) && !other(before)) || shuts_out_guests(old, new),
             closes: closing,
             opens: ports(after, before),
             listeners_closed: between(before, after),
@@ -202,6 +202,12 @@ fn settings(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
         .filter(|line| !apart.iter().any(|key| line.starts_with(&format!("{key}: "))))
         .partition(|line| line.ends_with(later));
     (now, then.iter().map(|line| line.replace(later, "")).collect())
+}
+
+/// Whether a network whose guests no filter concerned is filtered from now on.
+fn shuts_out_guests(old: &Config, new: &Config) -> bool {
+    let stays = |name| new.engine.internal_interfaces.contains(name);
+    new.policy.mode.filters_ports() && !old.engine.internal_interfaces.iter().all(stays)
 }
 
 /// The ports of `proto` that `from` lets in and `to` refuses.
@@ -406,6 +412,13 @@ mod tests {
             "{:?}",
             found.at_next_start
         );
+        let guests = |names: &str| {
+            firewall(&format!(
+                "[allowed_ports]\ntcp = [22]\n[engine]\ninternal_interfaces = [{names}]\n"
+            ))
+        };
+        let between = |from, to| Difference::between(&guests(from), &guests(to), World::default()).narrows;
+        assert!(between("\"wg0\"", "\"br-*\"") && !between("\"wg0\"", "\"wg0\", \"br-*\""));
         let back = Difference::between(&new, &old, World::default());
         assert!(back.narrows);
         assert_eq!(back.closes, ["udp 53"]);

@@ -313,10 +313,8 @@ fn refusals(old: &Config, new: &Config) -> Vec<String> {
     if new.engine.allow_lockout {
         return Vec::new();
     }
-    let mut sessions = lockout::filtered_sessions(new);
-    sessions.retain(|session| lockout::locked_out(&old.policy, &[*session]).is_empty());
     let mut refusals: Vec<String> = session::cut(old, new).into_iter().collect();
-    refusals.extend(lockout::locked_out(&new.policy, &sessions));
+    refusals.extend(lockout::newly_locked_out(new, Some(old)));
     refusals
 }
 

@@ -1,11 +1,11 @@
 //! Whose session it is typed in: that must not be cut, and it proves nothing about who comes later.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::cli::span;
 use crate::config::Config;
 use crate::core::prefix::Prefix;
-use crate::core::verdict::Proto;
 use crate::engine::lockout;
 use crate::kernel::host::{self, Why};
 use crate::kernel::way_in::{Way, WayIn, way_in};
@@ -15,17 +15,19 @@ pub(super) fn cut(old: &Config, new: &Config) -> Option<String> {
     let way = match way_in() {
         Ok(WayIn::Ssh(way)) => way,
         // A terminal that outlived its connection: the next one comes to the same port.
-        Ok(WayIn::Gone(told)) => return told_port(&told).and_then(|port| closed(old, new, port)),
+        Ok(WayIn::Gone(told)) => {
+            return told_ends(&told).and_then(|(peer, port)| closed(old, new, peer, port));
+        }
         Ok(WayIn::Local | WayIn::Window(_)) | Err(_) => return None,
     };
-    match way.is_of_this_host() || lockout::is_internal(way.peer.ip(), new) {
+    match way.is_of_this_host() {
         true => None,
-        false => closed(old, new, way.local.port()),
+        false => closed(old, new, way.peer.ip(), way.local.port()),
     }
 }
 
-fn closed(old: &Config, new: &Config, port: u16) -> Option<String> {
-    let closes = new.policy.refuses(Proto::Tcp, port) && !old.policy.refuses(Proto::Tcp, port);
+fn closed(old: &Config, new: &Config, peer: IpAddr, port: u16) -> Option<String> {
+    let closes = lockout::keeps_out(new, peer, port) && !lockout::keeps_out(old, peer, port);
     closes.then(|| {
         format!(
             "you came in through TCP port {port}, which would be refused from now on: add {port} to allowed_ports.tcp, \
@@ -34,9 +36,10 @@ fn closed(old: &Config, new: &Config, port: u16) -> Option<String> {
     })
 }
 
-/// The last of the four words of SSH_CONNECTION.
-fn told_port(told: &str) -> Option<u16> {
-    told.split_ascii_whitespace().nth(3)?.parse().ok()
+/// The first and the last of the four words of SSH_CONNECTION: who came, and to which port.
+fn told_ends(told: &str) -> Option<(IpAddr, u16)> {
+    let mut words = told.split_ascii_whitespace();
+    Some((words.next()?.parse().ok()?, words.nth(2)?.parse().ok()?))
 }
 
 /// Whether whoever types this came in after `since` (since boot), in words either way. `here`: he says that he sits in
@@ -116,6 +119,9 @@ pub(in crate::cli) const NEW: &str = "open a NEW ssh connection (a new one, not 
 mod tests {
     use super::*;
 
+    /// Documentation (RFC 5737): on no network of this host.
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
+
     fn ssh(peer: &str, since: Option<u64>) -> WayIn {
         WayIn::Ssh(Way {
             local: "192.0.2.1:2222".parse().unwrap(),
@@ -176,13 +182,13 @@ mod tests {
         let old = config("");
         let new = config("[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [22]\n");
         assert!(
-            closed(&old, &new, 2222)
+            closed(&old, &new, PEER, 2222)
                 .unwrap()
                 .contains("add 2222 to allowed_ports.tcp")
         );
-        assert_eq!(closed(&old, &new, 22), None);
-        assert_eq!(closed(&new, &new, 2222), None, "it is closed already");
-        assert_eq!(told_port("198.51.100.7 50000 192.0.2.1 2222"), Some(2222));
-        assert_eq!(told_port("x"), None);
+        assert_eq!(closed(&old, &new, PEER, 22), None);
+        assert_eq!(closed(&new, &new, PEER, 2222), None, "it is closed already");
+        assert_eq!(told_ends("198.51.100.7 50000 192.0.2.1 2222"), Some((PEER, 2222)));
+        assert_eq!(told_ends("x"), None);
     }
 }
