@@ -20,9 +20,9 @@ use crate::core::verdict::Proto;
 pub enum WayIn {
     /// By no SSH connection: the console, a job of the system.
     Local,
-    /// Nothing tells: a window of this host, or one of a terminal multiplexer that anybody may look into, which of late
-    /// may be one of these.
-    Window(Vec<Way>),
+    /// Nothing tells: a window of this host, or one of a terminal multiplexer or a web console, which may be looked into
+    /// from anywhere.
+    Window,
     /// By this SSH connection.
     Ssh(Way),
     /// By an SSH connection that is no longer there; its addresses as SSH_CONNECTION told them.
@@ -69,7 +69,7 @@ pub fn way_in() -> Result<WayIn, NetlinkError> {
         .find_map(|(pid, _)| processes::variable(*pid, "SSH_CONNECTION"));
     let Some(told) = told.filter(|told| !told.is_empty()) else {
         return Ok(match processes::has_pseudo_terminal(std::process::id()) {
-            true => WayIn::Window(sockets.ways()),
+            true => WayIn::Window,
             false => WayIn::Local,
         });
     };
@@ -146,17 +146,6 @@ impl Sockets {
             .iter()
             .filter(taken)
             .min_by_key(|open| open.inode)
-    }
-
-    /// All that somebody's sshd holds.
-    fn ways(&self) -> Vec<Way> {
-        let ports: BTreeSet<u16> = self.listening.iter().map(|(port, _)| *port).collect();
-        let inbound = self
-            .connections
-            .iter()
-            .filter(|open| ports.contains(&open.local.port()));
-        let held = |open: &Connection| taken_at(open).map(|since| way(open, Some(since)));
-        inbound.filter_map(held).collect()
     }
 
     /// The connection that `SSH_CONNECTION` names: peer and its port, local address and its port.

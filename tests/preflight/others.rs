@@ -169,11 +169,12 @@ fn one_address_before_all_others_is_seen_and_what_a_filter_closes() {
         .map(|_| connect(&lab.attacker, HOST, 80).unwrap())
         .collect();
     let found = Files::new(FIREWALL).check(&lab.host);
-    assert_eq!(found.acts(), ["proxy"], "{found}");
+    // Whoever it is, he is not to be trusted for it.
+    assert_eq!(found.level("proxy"), "note", "{found}");
     assert!(
         found
             .what("proxy")
-            .starts_with("12 of 12 connections come from 10.77.0.1,"),
+            .starts_with("12 of 12 connections come from 10.77.0.1:"),
         "{found}"
     );
     assert!(found.what("listeners").contains("closes tcp 8088 on"), "{found}");

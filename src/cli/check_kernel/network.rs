@@ -165,15 +165,17 @@ fn in_front(strangers: &[IpAddr], policy: &Policy) -> Vec<Finding> {
         .for_each(|addr| *counts.entry(*addr).or_default() += 1);
     let busiest = counts.into_iter().max_by_key(|(_, count)| *count);
     if let Some((addr, count)) = busiest.filter(|(_, count)| nearly_all(*count, total)) {
-        findings.push(Finding::act(
+        // Not to act on: one stranger who holds connections open looks the same, and must not be trusted for it.
+        findings.push(Finding::note(
             Code::Proxy,
             format!(
-                "{count} of {total} connections come from {addr}, probably a proxy or load balancer: the real clients are not \
-                 seen behind it, and a ban would shut them all out"
+                "{count} of {total} connections come from {addr}: if it is a proxy or load balancer of yours, the real clients \
+                 are not seen behind it, and a ban would shut them all out"
             ),
             format!(
-                "add \"{addr}\" to ips under [trusted], and run the engine on the proxy itself to ban strangers (the proxy \
-                 protocol and X-Forwarded-For are not read here)"
+                "only if you know it as your own: add \"{addr}\" to ips under [trusted], and run the engine on the proxy itself \
+                 to ban strangers (the proxy protocol and X-Forwarded-For are not read here); else it is one client that holds \
+                 connections"
             ),
         ));
     } else {
@@ -358,11 +360,11 @@ mod tests {
         let policy = sample::config("[trusted]\nips = [\"192.0.2.0/24\"]\n").policy;
         assert_eq!(in_front(&many("198.51.100.1", 9), &policy), [], "too few to tell");
         let proxy = in_front(&many("198.51.100.1", 10), &policy);
-        assert_eq!((proxy[0].code, proxy[0].level), (Code::Proxy, Level::Act));
+        assert_eq!((proxy[0].code, proxy[0].level), (Code::Proxy, Level::Note));
         assert!(
             proxy[0]
                 .remedy
-                .starts_with("add \"198.51.100.1\" to ips under [trusted]"),
+                .contains("only if you know it as your own: add \"198.51.100.1\" to ips under [trusted]"),
             "{proxy:?}"
         );
         let mut mixed = many("198.51.100.1", 89);
