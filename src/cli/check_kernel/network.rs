@@ -371,7 +371,7 @@ mod tests {
         mixed.extend((0..11).map(|last| IpAddr::from([203, 0, 113, last])));
         assert_eq!(in_front(&mixed, &policy)[0].level, Level::Fine);
         mixed.truncate(95);
-        assert_eq!(in_front(&mixed, &policy)[0].level, Level::Act);
+        assert_eq!(in_front(&mixed, &policy)[0].level, Level::Note);
     }
 
     #[test]
