@@ -1,6 +1,7 @@
 //! `verdictd`'s own verbs: run the engine, check a configuration, print the ruleset it would load.
 
 use std::error::Error;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -149,14 +150,26 @@ pub fn command() -> clap::Command {
 /// Runs `verdictd` with the process's own arguments.
 pub fn main() -> ExitCode {
     secret::keep_from_others();
+    let out = &mut io::stdout();
     match Arguments::parse().verb {
         Verb::Run(run) => self::run(run),
-        Verb::Check(args) if args.kernel => check_kernel(&args.file.config, &args.root, args.json),
-        Verb::Check(args) => check(&args.file.config),
-        Verb::Restore(args) => restore::run(args),
-        Verb::Ruleset(file) => ruleset(&file.config),
+        Verb::Check(args) if args.kernel => check_kernel(&args.file.config, &args.root, args.json, out),
+        Verb::Check(args) => check(&args.file.config, out),
+        Verb::Restore(args) => restore::run(args, out),
+        Verb::Ruleset(file) => ruleset(&file.config, out),
         Verb::Monitor(args) => monitor::run(args),
         Verb::Selftest(args) => selftest::run(args),
+    }
+}
+
+/// Prints an answer and ends with `exit`: also where its reader went away, as `head` does, who has seen enough.
+pub(super) fn answer(out: &mut dyn Write, text: &str, exit: ExitCode) -> ExitCode {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("verdictd: cannot print: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => exit,
     }
 }
 
@@ -195,30 +208,26 @@ fn default_level() -> String {
 }
 
 /// The table as text. Numbers that are probed at start are shown as the first that would be tried.
-fn ruleset(path: &Path) -> ExitCode {
-    match config::load(path) {
-        Ok(config) => {
-            let local_ports = match host::gather() {
-                Ok(facts) => facts.local_ports,
-                Err(error) => {
-                    eprintln!("verdictd: {}", chain(&error));
-                    return ExitCode::from(FAILED);
-                }
-            };
-            let layout = Layout {
-                queue_base: config.engine.queue_base.unwrap_or(FIRST_NUMBER),
-                log_base: config.engine.log_base.unwrap_or(FIRST_NUMBER),
-                workers: config.engine.workers as u16,
-                seed: config.engine.seed.unwrap_or(SHOWN_SEED),
-            };
-            print!(
-                "{}",
-                Ruleset::build(&open::spec(&config, layout, Backend::Native, local_ports)).text()
-            );
-            ExitCode::SUCCESS
+fn ruleset(path: &Path, out: &mut dyn Write) -> ExitCode {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(problems) => return refuse(&problems),
+    };
+    let local_ports = match host::gather() {
+        Ok(facts) => facts.local_ports,
+        Err(error) => {
+            eprintln!("verdictd: {}", chain(&error));
+            return ExitCode::from(FAILED);
         }
-        Err(problems) => refuse(&problems),
-    }
+    };
+    let layout = Layout {
+        queue_base: config.engine.queue_base.unwrap_or(FIRST_NUMBER),
+        log_base: config.engine.log_base.unwrap_or(FIRST_NUMBER),
+        workers: config.engine.workers as u16,
+        seed: config.engine.seed.unwrap_or(SHOWN_SEED),
+    };
+    let table = Ruleset::build(&open::spec(&config, layout, Backend::Native, local_ports));
+    answer(out, &table.text(), ExitCode::SUCCESS)
 }
 
 pub(super) fn refuse(problems: &ConfigError) -> ExitCode {

@@ -1,11 +1,12 @@
 //! `verdictd restore`: rules and bans into the kernel, without an engine.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tracing::{error, warn};
 
-use super::engine::{BAD_CONFIG, ConfigFile, FAILED, chain, refuse};
+use super::engine::{BAD_CONFIG, ConfigFile, FAILED, answer, chain, refuse};
 use crate::engine::early::{self, Options, Restored};
 use crate::engine::error::DaemonError;
 use crate::notify::log::{self, Format};
@@ -21,7 +22,7 @@ pub(super) struct Restore {
 }
 
 /// Exit 0 when it is in force, also where the kernel did not take every ban: what can hold does.
-pub(super) fn run(args: Restore) -> ExitCode {
+pub(super) fn run(args: Restore, out: &mut dyn Write) -> ExitCode {
     if let Err(error) = log::start(Format::Auto, "warn") {
         eprintln!("verdictd: {error}");
         return ExitCode::from(BAD_CONFIG);
@@ -39,11 +40,9 @@ pub(super) fn run(args: Restore) -> ExitCode {
             for ban in &refused {
                 warn!("not in force: {ban}");
             }
-            println!(
-                "in force: mode {}, {bans} bans; no engine answers yet",
-                config.policy.mode
-            );
-            ExitCode::SUCCESS
+            let mode = config.policy.mode;
+            let text = format!("in force: mode {mode}, {bans} bans; no engine answers yet\n");
+            answer(out, &text, ExitCode::SUCCESS)
         }
         Err(DaemonError::Config(problems)) => refuse(&problems),
         Err(error) => {
