@@ -18,6 +18,7 @@ pub mod integrity;
 pub mod kernel;
 pub mod monitor;
 pub mod notify;
+pub mod places;
 pub mod preflight;
 pub mod selftest;
 pub mod state;

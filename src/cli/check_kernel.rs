@@ -12,9 +12,9 @@ use super::print::{self, plain};
 use crate::config::{self, Config, ConfigError};
 use crate::engine::lockout;
 use crate::engine::open::{self, FIRST_NUMBER};
-use crate::integrity::DEFAULT_CONFIG;
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
+use crate::places::CONFIG;
 use crate::preflight::{self, Code, Facts, Finding, Level};
 
 /// What it prints; as JSON a contract.
@@ -45,12 +45,12 @@ pub(super) fn check_kernel(path: &Path, root: &Path, as_json: bool, out: &mut dy
 /// The configuration; before there is one at the usual place, the built-in defaults and a word of it.
 fn load(path: &Path) -> Result<(Config, Option<Finding>), ConfigError> {
     let absent = matches!(path.try_exists(), Ok(false));
-    if !absent || path != Path::new(DEFAULT_CONFIG) {
+    if !absent || path != Path::new(CONFIG) {
         return Ok((config::load(path)?, None));
     }
     let finding = Finding::note(
         Code::Config,
-        format!("there is no {DEFAULT_CONFIG}, so this is judged by the built-in defaults"),
+        format!("there is no {CONFIG}, so this is judged by the built-in defaults"),
         "name your file: verdictd check --kernel --config FILE",
     );
     Ok((config::parse("", path)?, Some(finding)))

@@ -21,6 +21,7 @@ use crate::engine::open::{self, FIRST_NUMBER};
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
 use crate::notify::log::{self, Format};
+use crate::places;
 use crate::webhook::secret;
 
 /// NFQUEUE verdict engine: judges new connections, bans scanners in the kernel
@@ -52,7 +53,7 @@ enum Verb {
 #[derive(Debug, Args)]
 pub(super) struct ConfigFile {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     pub(super) config: PathBuf,
 }
 
@@ -83,13 +84,13 @@ struct Run {
     #[command(flatten)]
     file: ConfigFile,
     /// Where state is kept; one engine per directory
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
     /// Where the control socket is made
-    #[arg(long, value_name = "DIR", default_value = "/run/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::RUNTIME_DIR)]
     runtime_dir: PathBuf,
     /// Where the audit log is kept
-    #[arg(long, value_name = "DIR", default_value = "/var/log/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::LOG_DIR)]
     log_dir: PathBuf,
     /// Take the table (rules and bans) out at exit
     #[arg(long)]
@@ -250,8 +251,6 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Where the package puts the configuration.
-pub(super) const DEFAULT_CONFIG: &str = "/etc/verdictd/verdictd.toml";
 /// Exit code: refused or failed.
 pub(super) const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.

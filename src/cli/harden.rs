@@ -8,9 +8,8 @@ use super::print::{Paint, counted, json, plain};
 use super::verify::{forgive, note};
 use super::{Ask, AskError, CliError, Client, Exit, Screen};
 use crate::control::wire::NoteResult;
-use crate::integrity::{
-    Change, DEFAULT_BINARIES, DEFAULT_CONFIG, DEFAULT_MANIFEST, Difference, Options, Plan, SealError,
-};
+use crate::integrity::{Change, DEFAULT_BINARIES, DEFAULT_MANIFEST, Difference, Options, Plan, SealError};
+use crate::places;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HardenArgs {
@@ -18,7 +17,7 @@ pub(super) struct HardenArgs {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// Where the manifest is written
     #[arg(long, value_name = "FILE", default_value = DEFAULT_MANIFEST)]

@@ -10,6 +10,7 @@ use super::engine::{BAD_CONFIG, ConfigFile, FAILED, answer, chain, refuse};
 use crate::engine::early::{self, Options, Restored};
 use crate::engine::error::DaemonError;
 use crate::notify::log::{self, Format};
+use crate::places;
 
 /// `verdictd restore`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,7 @@ pub(super) struct Restore {
     #[command(flatten)]
     file: ConfigFile,
     /// Where state is kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
 }
 
