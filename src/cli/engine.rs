@@ -256,7 +256,7 @@ pub(super) const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
 pub(super) const BAD_CONFIG: u8 = 2;
 const EXIT_CODES: &str = "\
-Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration, 3 engine not running (selftest), \
-5 a file was changed (monitor)";
+Exit codes: 0 fine, 1 refused or failed, or something to act on (check --kernel), 2 usage or bad configuration, 3 engine not \
+running (selftest), 5 a file was changed (monitor)";
 /// A printed ruleset is the same for the same configuration; without `engine.seed` a running engine draws one.
 const SHOWN_SEED: u32 = 0x5eed;
