@@ -24,8 +24,11 @@ fn boot(boot: &Boot, manages: bool, xt: bool) -> Vec<Finding> {
             Finding::act(
                 Code::BootTable,
                 format!("table inet verdictd stands in {}: {loads}", places(&boot.ours)),
-                "cut that table out of the file (the engine loads it by itself and keeps its bans in /var/lib/verdictd), then: \
-                 nft -c -f /etc/nftables.conf",
+                format!(
+                    "cut that table out of the file (the engine loads it by itself and keeps its bans in /var/lib/verdictd), \
+                     then: {}",
+                    try_out(boot)
+                ),
             )
         }
         (true, false) => Finding::note(
@@ -48,18 +51,34 @@ fn boot(boot: &Boot, manages: bool, xt: bool) -> Vec<Finding> {
                 "a rule with a target of xtables stands in {}: nft refuses that file, and nothing of it is loaded",
                 places(&boot.xt)
             ),
-            "try it: nft -c -f /etc/nftables.conf; save such rules with iptables-save instead, and cut them out there",
+            format!(
+                "try it: {}; save such rules with iptables-save instead, and cut them out there",
+                try_out(boot)
+            ),
         ));
     }
     for why in &boot.unread {
         findings.push(Finding::note(
             Code::BootTable,
             format!("a file that nft loads could not be read: {why}"),
-            "look for \"table inet verdictd\" in it, which should not stand there",
+            format!(
+                "try whether nft takes it ({}: it loads nothing of a file that includes what is missing), and look for \"table \
+                 inet verdictd\" in it, which should not stand there",
+                try_out(boot)
+            ),
         ));
     }
     findings.extend(flush(boot, manages));
     findings
+}
+
+/// The command that has nft read what is loaded at boot, and change nothing.
+fn try_out(boot: &Boot) -> String {
+    let first = boot
+        .files
+        .first()
+        .map_or("/etc/nftables.conf".into(), |path| path.display().to_string());
+    format!("nft -c -f {first}")
 }
 
 fn flush(boot: &Boot, manages: bool) -> Option<Finding> {

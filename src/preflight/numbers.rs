@@ -119,15 +119,17 @@ fn holders(held: &[&Holding], word: &str) -> String {
 
 /// Queues that rules of others lead to and nobody serves.
 fn unserved(tables: &Tables, held: &[Holding]) -> Option<Finding> {
-    let led: BTreeSet<u16> = tables
-        .bases
-        .iter()
-        .flat_map(|base| base.queues.iter().copied())
-        .collect();
-    let lost: Vec<u16> = led
-        .into_iter()
-        .filter(|number| held.iter().all(|one| one.number != *number))
-        .collect();
+    let is_lost = |number: &&u16| held.iter().all(|one| one.number != **number);
+    let mut lost: BTreeSet<u16> = BTreeSet::new();
+    let mut looks: Vec<String> = Vec::new();
+    for base in &tables.bases {
+        let here: Vec<u16> = base.queues.iter().filter(is_lost).copied().collect();
+        if !here.is_empty() {
+            lost.extend(here);
+            looks.push(format!("nft list table {} {}", base.family, base.table));
+        }
+    }
+    looks.dedup();
     (!lost.is_empty()).then(|| {
         Finding::note(
             Code::Queues,
@@ -135,7 +137,7 @@ fn unserved(tables: &Tables, held: &[Holding]) -> Option<Finding> {
                 "rules of another program hand packets to queue {}, which nobody serves: without \"bypass\" they are dropped",
                 listed(&lost, 8)
             ),
-            "start that program, or take its rules out: nft list ruleset",
+            format!("start that program, or take its rules out: {}", looks.join("; ")),
         )
     })
 }
@@ -232,6 +234,7 @@ mod tests {
         };
         let lost = unserved(&tables, &[holding(0, "x")]).unwrap();
         assert!(lost.what.contains("to queue 5, which nobody serves"), "{lost:?}");
+        assert!(lost.remedy.ends_with(": nft list table ip filter"), "{lost:?}");
         assert_eq!(unserved(&tables, &[holding(0, "x"), holding(5, "y")]), None);
         // Where the queues cannot be seen, nothing is said of them.
         let mut facts = sample::facts();

@@ -63,13 +63,17 @@ fn published(tables: &Tables, services: &[Service], policy: &Policy, filters: bo
     let names = listed(all.iter().map(title), 8);
     let closed: Vec<String> = all
         .iter()
-        .filter(|one| is_refused(one, policy))
-        .map(title)
+        .flat_map(|one| refused(one, policy))
+        .map(|one| title(&one))
         .collect();
     let what = format!(
         "containers or other machines serve {names} through this host: bans and the port filter hold for them, since the \
          engine sees the client's own address before it is translated (programs inside may see a proxy's instead)"
     );
+    if closed.is_empty() && all.iter().any(|one| one.ports.is_none()) {
+        let remedy = "look which ports these are, and add what is meant to be reached to [allowed_ports]: nft list ruleset";
+        return Some(Finding::note(Code::Published, what, remedy));
+    }
     if closed.is_empty() {
         return Some(Finding::fine(Code::Published, what));
     }
@@ -100,12 +104,23 @@ fn title(published: &Published) -> String {
     }
 }
 
-fn is_refused(published: &Published, policy: &Policy) -> bool {
+/// The ports of it that `policy` refuses; none of those that are not known.
+fn refused(published: &Published, policy: &Policy) -> Vec<Published> {
     let Some((first, last)) = published.ports else {
-        return false; // unknown
+        return Vec::new();
     };
     let proto = published.proto.unwrap_or(Proto::Tcp);
-    (first..=last).any(|port| policy.refuses(proto, port))
+    let mut runs: Vec<Published> = Vec::new();
+    for port in (first..=last).filter(|port| policy.refuses(proto, *port)) {
+        match runs.last_mut().and_then(|run| run.ports.as_mut()) {
+            Some((_, end)) if *end + 1 == port => *end = port,
+            _ => runs.push(Published {
+                ports: Some((port, port)),
+                ..*published
+            }),
+        }
+    }
+    runs
 }
 
 /// Programs that stand in for a container's port.
@@ -237,6 +252,9 @@ mod tests {
             "{closed:?}"
         );
         assert!(closed.what.ends_with("closes tcp 8080-8090"), "{closed:?}");
+        let partly = judge(vec![tcp(79, 82)], &[], FIREWALL).unwrap();
+        assert!(partly.what.ends_with("closes tcp 79 and tcp 81-82"), "{partly:?}");
+        assert!(judge(vec![tcp(80, u16::MAX)], &[], FIREWALL).is_some());
         let proxy = judge(vec![], &[service(81, "0.0.0.0", &["docker-proxy"])], FIREWALL).unwrap();
         assert!(proxy.what.ends_with("closes tcp 81"), "{proxy:?}");
         let local = judge(vec![], &[service(81, "127.0.0.1", &["docker-proxy"])], FIREWALL);
@@ -245,7 +263,9 @@ mod tests {
             proto: None,
             ports: None,
         };
-        assert_eq!(judge(vec![unknown], &[], FIREWALL).unwrap().level, Level::Fine);
+        let unknown = judge(vec![unknown, tcp(80, 80)], &[], FIREWALL).unwrap();
+        assert_eq!(unknown.level, Level::Note);
+        assert!(unknown.remedy.starts_with("look which ports"), "{unknown:?}");
     }
 
     #[test]

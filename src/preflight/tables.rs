@@ -26,17 +26,28 @@ fn tables(tables: &Tables) -> Vec<Finding> {
             .filter(|base| base.drops && base.hook != Hook::Forward)
     };
     let mut findings = before(dropping().filter(|base| is_before(base)));
-    findings.extend(after(dropping().filter(|base| !is_before(base))));
+    // What only bans is told as such; there is no port to be opened there.
+    let firewalls = dropping().filter(|base| !is_before(base) && !only_bans(base));
+    findings.extend(after(firewalls));
     if findings.is_empty() {
-        findings.push(Finding::fine(
-            Code::Before,
-            "no other nft table drops what comes in",
-        ));
+        let mut what = "no other nft table drops what comes in".to_owned();
+        let bans = by_table(dropping()).into_iter().map(|(title, _)| title);
+        let bans = listed(bans, 4);
+        if !bans.is_empty() {
+            what += &format!(" but by bans of its own: {bans}");
+        }
+        findings.push(Finding::fine(Code::Before, what));
     }
     findings.extend(accepting(tables));
     findings.extend(legacy(&tables.legacy));
     findings.extend(other_bans(tables));
     findings
+}
+
+/// Whether it is the table of a program that bans and does nothing else.
+fn only_bans(base: &Base) -> bool {
+    let bans = |program: &&str| UNBAN.iter().any(|(name, _)| name == program) && *program != CSF;
+    !base.programs.is_empty() && base.programs.iter().all(bans)
 }
 
 /// Of two chains with one priority, which comes first is the order in which they were made.
@@ -128,9 +139,11 @@ fn stations(bases: &[&Base]) -> String {
 }
 
 fn list_command(bases: &[&Base]) -> String {
-    bases
-        .first()
-        .map_or(String::new(), |base| format!("nft list {}", base.title()))
+    match bases {
+        [] => String::new(),
+        [base] => format!("nft list {}", base.title()),
+        [base, ..] => format!("nft list table {} {}", base.family, base.table),
+    }
 }
 
 /// The command by which a port is opened there, for those who have one.
@@ -150,10 +163,15 @@ fn opening(bases: &[&Base]) -> String {
 
 fn legacy(tables: &[String]) -> Option<Finding> {
     (!tables.is_empty()).then(|| {
+        let raw = match tables.iter().any(|table| table.ends_with(" raw")) {
+            true => {
+                "its raw table (-300) can drop before the engine's judgement, what else it has comes after it"
+            }
+            false => "what it drops it drops after the engine",
+        };
         Finding::note(
             Code::Legacy,
-            "the old iptables is in use beside nft: its raw table (-300) can drop before the engine's judgement, the others come \
-             after it",
+            format!("the old iptables is in use beside nft: {raw}"),
             format!(
                 "look for what drops: {}",
                 tables
@@ -195,8 +213,10 @@ const UNBAN: [(&str, &str); 4] = [
     ("fail2ban", "fail2ban-client unban ADDR"),
     ("CrowdSec", "cscli decisions delete --ip ADDR"),
     ("sshguard", "systemctl restart sshguard"),
-    ("CSF", "csf -tr ADDR"),
+    (CSF, "csf -tr ADDR"),
 ];
+/// Filters ports too.
+const CSF: &str = "CSF";
 
 #[cfg(test)]
 mod tests {
@@ -283,6 +303,15 @@ mod tests {
     #[test]
     fn who_bans_too_is_named_with_the_way_out() {
         let found = judged(vec![base(Hook::Input, 0, true, &["fail2ban", "CrowdSec"])]);
+        assert!(found.iter().all(|one| one.code != Code::After), "{found:?}");
+        assert!(
+            found[0]
+                .what
+                .ends_with("but by bans of its own: table ip filter (CrowdSec and fail2ban)"),
+            "{found:?}"
+        );
+        let csf = judged(vec![base(Hook::Input, 0, true, &["CSF"])]);
+        assert_eq!(csf[0].code, Code::After);
         let bans = sample::one(found, Code::Bans);
         assert!(bans.what.ends_with(": fail2ban and CrowdSec"), "{bans:?}");
         assert!(
@@ -298,6 +327,9 @@ mod tests {
             ..Tables::default()
         };
         let found = sample::one(tables(&others), Code::Legacy);
+        assert!(found.what.ends_with("it drops after the engine"), "{found:?}");
+        let raw = legacy(&["ip6tables-legacy -t raw".into()]).unwrap();
+        assert!(raw.what.contains("raw table (-300) can drop before"), "{raw:?}");
         assert!(
             found.remedy.ends_with("iptables-legacy -t filter -S"),
             "{found:?}"
