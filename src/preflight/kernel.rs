@@ -309,12 +309,9 @@ mod tests {
 
     #[test]
     fn neither_the_tuple_nor_the_timeouts_are_needed() {
-        let tries: [fn() -> Option<Result<bool, Unknown>>; 4] = [
-            || None,
-            || Some(Ok(true)),
-            || Some(Ok(false)),
-            || Some(Err(sample::unknown("x"))),
-        ];
+        type Tried = Option<Result<bool, Unknown>>;
+        let failed = || Some(Err(sample::unknown("x")));
+        let tries: [&dyn Fn() -> Tried; 4] = [&|| None, &|| Some(Ok(true)), &|| Some(Ok(false)), &failed];
         for tried in tries {
             for code in [Code::QueueCt, Code::Timeouts] {
                 let change = |facts: &mut Facts| {

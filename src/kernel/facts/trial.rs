@@ -59,7 +59,7 @@ impl Trial {
         let forbidden = matches!(probed, Err(RulesetError::NotPermitted));
         let apart = table.is_some();
         // Before anything waits in a queue there, and before a table of ours could meet the packet.
-        let packet = apart.then(|| packet());
+        let packet = apart.then(packet);
         let loaded = table.and_then(|make| Some(load(&make(*probed.as_ref().ok()?))));
         let refresh = matches!(loaded, Some(Ok(()))).then(refresh);
         Trial {
