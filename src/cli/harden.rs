@@ -8,7 +8,7 @@ use super::print::{Paint, counted, json, plain};
 use super::verify::{forgive, note};
 use super::{Ask, AskError, CliError, Client, Exit, Screen};
 use crate::control::wire::NoteResult;
-use crate::integrity::{Change, DEFAULT_BINARIES, DEFAULT_MANIFEST, Difference, Options, Plan, SealError};
+use crate::integrity::{Change, DEFAULT_BINARIES, Difference, Options, Plan, SealError};
 use crate::places;
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub(super) struct HardenArgs {
     #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// Where the manifest is written
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
+    #[arg(long, value_name = "FILE", default_value = places::MANIFEST)]
     manifest: PathBuf,
     /// Folder of the programs [default: that of this one; /usr/bin with --root]
     #[arg(long, value_name = "DIR")]

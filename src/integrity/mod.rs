@@ -20,7 +20,6 @@ pub use self::files::DEFAULT_BINARIES;
 pub use self::manifest::{Manifest, ManifestError, SyntaxError};
 pub use self::seal::{Change, Difference, Options, Plan, SealError, Turn};
 pub use self::verify::{Mismatch, What};
-pub use crate::places::{CONFIG as DEFAULT_CONFIG, MANIFEST as DEFAULT_MANIFEST};
 
 /// What to do about a difference, whoever tells of one.
 pub const HINT: &str = "verdictctl harden seals it anew, if the change was yours";
