@@ -2,7 +2,7 @@
 //! anybody. What to make of owner and mode differs from file to file, and is said where each is opened.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -63,6 +63,22 @@ pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(folder)
 }
 
+/// The first `most` bytes of the regular file at `path`, to which links may lead: of files that are somebody else's and may
+/// hold anything. Nothing is waited for.
+///
+/// # Errors
+/// If there is none, something else stands there, or it cannot be read.
+pub fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -86,5 +102,20 @@ mod tests {
             assert!(open_to_read(&at(name)).is_err(), "{name}");
         }
         assert!(make_folder(&at("file"), 0o750).is_err());
+    }
+
+    #[test]
+    fn no_more_is_read_than_asked_for_and_of_regular_files_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "12345").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        mknodat(CWD, at("fifo"), FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(read_up_to(&at("link"), 3).unwrap(), b"123");
+        assert_eq!(read_up_to(&at("file"), 9).unwrap(), b"12345");
+        assert!(!read_up_to(Path::new("/proc/self/status"), 9).unwrap().is_empty());
+        for other in [at("fifo"), at("none"), "/dev/zero".into(), "/".into()] {
+            assert!(read_up_to(&other, 9).is_err(), "{}", other.display());
+        }
     }
 }

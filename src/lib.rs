@@ -4,7 +4,7 @@
 //! go into nft sets whose elements time out by themselves, so that the kernel enforces bans and they outlive
 //! this process.
 //!
-//! Imports point inwards only: [`core`] ◀ [`webhook`] ◀ [`config`] ◀ [`kernel`], [`state`], [`notify`], [`stats`], [`control`], [`audit`] ◀ [`engine`], [`selftest`], [`integrity`] ◀ [`monitor`] ◀ [`cli`].
+//! Imports point inwards only: [`core`] ◀ [`webhook`] ◀ [`config`] ◀ [`kernel`], [`state`], [`notify`], [`stats`], [`control`], [`audit`] ◀ [`engine`], [`selftest`], [`integrity`] ◀ [`monitor`], [`preflight`] ◀ [`cli`].
 //! `core` decides and touches no clock, thread, file or socket; `tests/layers.rs` holds it to that.
 
 pub mod audit;
@@ -18,6 +18,8 @@ pub mod integrity;
 pub mod kernel;
 pub mod monitor;
 pub mod notify;
+pub mod places;
+pub mod preflight;
 pub mod selftest;
 pub mod state;
 pub mod stats;

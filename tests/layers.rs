@@ -47,6 +47,17 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("crate::integrity", "an outer layer"),
     ("crate::monitor", "an outer layer"),
     ("crate::webhook", "an outer layer"),
+    ("crate::preflight", "an outer layer"),
+];
+
+/// Outer rooms, and the rooms that may name them.
+const OUTER: &[(&str, &[&str])] = &[
+    ("engine", &["engine", "preflight", "cli"]),
+    ("selftest", &["selftest", "monitor", "cli"]),
+    ("integrity", &["integrity", "monitor", "cli"]),
+    ("monitor", &["monitor", "cli"]),
+    ("preflight", &["preflight", "cli"]),
+    ("cli", &["cli"]),
 ];
 
 #[test]
@@ -56,6 +67,25 @@ fn core_imports_no_edge() {
         .flat_map(|(path, text)| core_faults(path, text))
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn outer_rooms_are_named_by_those_around_them_alone() {
+    let faults: Vec<String> = sources("src")
+        .iter()
+        .flat_map(|(path, text)| outer_faults(path, text))
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    for (path, line, bad) in [
+        ("src/preflight/mod.rs", "use crate::cli::print::plain;", true),
+        ("src/engine/open.rs", "use crate::{core, preflight};", true),
+        ("src/kernel.rs", "let x = crate::engine::open::FIRST;", true),
+        ("src/preflight/mod.rs", "use crate::engine::lockout;", false),
+        ("src/kernel/mod.rs", "//! As crate::engine does.", false),
+        ("src/kernel/mod.rs", "use super::preflight::Backend;", false),
+    ] {
+        assert_eq!(!outer_faults(path, line).is_empty(), bad, "{path}: {line}");
+    }
 }
 
 #[test]
@@ -158,6 +188,26 @@ fn forbidden_in_group(line: &str) -> Option<&'static str> {
         .into_iter()
         .find(|(last, _)| has_word(after.1, last))
         .map(|(_, reason)| reason)
+}
+
+/// Outer rooms that `text` names and may not, a line each.
+fn outer_faults(path: &str, text: &str) -> Vec<String> {
+    let inside = path.trim_start_matches("src/");
+    let room = inside.split(['/', '.']).next().unwrap_or(inside);
+    let mut faults = Vec::new();
+    for (number, line) in numbered(text) {
+        let group = line.split_once("crate::{").map_or("", |(_, group)| group);
+        for (outer, around) in OUTER {
+            let named = has_word(line, &format!("crate::{outer}")) || has_word(group, outer);
+            if named && !around.contains(&room) {
+                faults.push(format!(
+                    "{path}:{number}: {room} must not know {outer}: {}",
+                    line.trim()
+                ));
+            }
+        }
+    }
+    faults
 }
 
 fn unsafe_faults(path: &str, text: &str) -> Vec<String> {

@@ -86,7 +86,5 @@ impl AuditConfig {
 
 /// The log's name unless `[audit] path` says otherwise.
 pub const DEFAULT_NAME: &str = "audit.jsonl";
-/// The log directory unless `--log-dir` says otherwise.
-pub const DEFAULT_LOG_DIR: &str = "/var/log/verdictd";
 /// The head's name in the state directory.
 pub const HEAD_NAME: &str = "audit.head";

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use super::print::{Paint, counted, grouped, json, plain};
 use super::{CliError, Client, Exit, Screen};
 use crate::audit::verify::{MOST_FAULTS, Options, Report, verify};
-use crate::audit::{DEFAULT_LOG_DIR, DEFAULT_NAME, HEAD_NAME};
+use crate::audit::{DEFAULT_NAME, HEAD_NAME};
 use crate::control::wire::{Reply, Request};
+use crate::places;
 
 /// What is asked of the audit log.
 #[derive(Debug, clap::Subcommand)]
@@ -66,8 +67,8 @@ fn own(client: &Client) -> (PathBuf, PathBuf) {
     status.map_or_else(
         || {
             (
-                Path::new(DEFAULT_LOG_DIR).join(DEFAULT_NAME),
-                Path::new(DEFAULT_STATE_DIR).join(HEAD_NAME),
+                Path::new(places::LOG_DIR).join(DEFAULT_NAME),
+                Path::new(places::STATE_DIR).join(HEAD_NAME),
             )
         },
         |audit| (audit.path.into(), audit.head.into()),
@@ -117,6 +118,3 @@ fn print(report: &Report, screen: &mut Screen<'_>) -> Result<(), CliError> {
     }
     Ok(())
 }
-
-/// The engine's `--state-dir` unless told otherwise.
-const DEFAULT_STATE_DIR: &str = "/var/lib/verdictd";

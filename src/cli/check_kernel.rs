@@ -1,69 +1,59 @@
-//! `verdictd check --kernel`: what of this machine an admin should know before the engine holds its packets, each with the
-//! sentence that says what to do. Facts come from [`crate::kernel::facts`]; here they are judged, purely, and printed.
-//!
-//! It needs no running engine and does no harm to one; nothing that it does lasts.
-
-mod conntrack;
-mod finding;
-mod kernel;
-mod network;
-mod others;
-#[cfg(test)]
-mod sample;
+//! `verdictd check --kernel`: prints what [`crate::preflight`] finds.
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use self::finding::{Code, Finding, Level};
-use super::engine::{DEFAULT_CONFIG, refuse};
-use super::print::plain;
-use crate::config::{self, Config};
+use super::engine::{FAILED, answer, refuse};
+use super::print::{self, plain};
+use crate::config::{self, Config, ConfigError};
 use crate::engine::lockout;
 use crate::engine::open::{self, FIRST_NUMBER};
-use crate::kernel::facts::Facts;
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
-use crate::kernel::sessions::Session;
+use crate::places::CONFIG;
+use crate::preflight::{self, Code, Facts, Finding, Level};
+
+/// What it prints; as JSON a contract.
+#[derive(Serialize)]
+struct Report {
+    /// How many findings there are to act on.
+    act: usize,
+    findings: Vec<Finding>,
+}
 
 /// Checks this machine against the configuration at `path`: exit code 0 nothing to act on, 1 something, 2 a bad
 /// configuration. `root` is where the files of other programs are looked for.
-pub(super) fn check_kernel(path: &Path, root: &Path, as_json: bool) -> ExitCode {
-    let mut findings = Vec::new();
-    let config = match load(path, &mut findings) {
-        Ok(config) => config,
+pub(super) fn check_kernel(path: &Path, root: &Path, as_json: bool, out: &mut dyn Write) -> ExitCode {
+    let (config, absent) = match load(path) {
+        Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
     let facts = Facts::gather(root, |backend| table(&config, backend));
     let sessions = lockout::filtered_sessions(&config);
-    findings.extend(judge(&facts, &config, &sessions));
-    // The most important first; within a level in the order of topics.
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+    let report = Report::of(absent, preflight::judge(&facts, &config, &sessions));
     let text = match as_json {
-        true => as_value(&findings).to_string() + "\n",
-        false => as_text(&findings),
+        true => report.json(),
+        false => report.text(),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        _ => exit(&findings),
-    }
+    answer(out, &text, report.exit())
 }
 
-/// The configuration; before there is one at the usual place, the built-in defaults.
-fn load(path: &Path, findings: &mut Vec<Finding>) -> Result<Config, config::ConfigError> {
+/// The configuration; before there is one at the usual place, the built-in defaults and a word of it.
+fn load(path: &Path) -> Result<(Config, Option<Finding>), ConfigError> {
     let absent = matches!(path.try_exists(), Ok(false));
-    if !absent || path != Path::new(DEFAULT_CONFIG) {
-        return config::load(path);
+    if !absent || path != Path::new(CONFIG) {
+        return Ok((config::load(path)?, None));
     }
-    findings.push(Finding::note(
+    let finding = Finding::note(
         Code::Config,
-        format!("there is no {DEFAULT_CONFIG}, so this is judged by the built-in defaults"),
+        format!("there is no {CONFIG}, so this is judged by the built-in defaults"),
         "name your file: verdictd check --kernel --config FILE",
-    ));
-    config::parse("", path)
+    );
+    Ok((config::parse("", path)?, Some(finding)))
 }
 
 /// The table that this configuration would load, all but its numbers.
@@ -78,58 +68,44 @@ fn table(config: &Config, backend: Backend) -> Ruleset {
     Ruleset::build(&open::spec(config, layout, backend, local_ports))
 }
 
-/// All findings, in the order of their topics.
-fn judge(facts: &Facts, config: &Config, sessions: &[Session]) -> Vec<Finding> {
-    let mut findings = kernel::judge(facts, config);
-    findings.extend(conntrack::judge(facts, config));
-    findings.extend(others::judge(facts, config));
-    findings.extend(network::judge(facts, config, sessions));
-    findings
-}
-
-fn exit(findings: &[Finding]) -> ExitCode {
-    match acts(findings) {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+impl Report {
+    fn of(absent: Option<Finding>, found: Vec<Finding>) -> Report {
+        let acts = found.iter().filter(|finding| finding.level == Level::Act);
+        let act = acts.count();
+        let mut findings = found;
+        // The first of the notes.
+        findings.splice(act..act, absent);
+        Report { act, findings }
     }
-}
 
-fn acts(findings: &[Finding]) -> usize {
-    let acts = findings.iter().filter(|finding| finding.level == Level::Act);
-    acts.count()
-}
-
-fn as_text(findings: &[Finding]) -> String {
-    let mut text = String::new();
-    for Finding {
-        code,
-        level,
-        what,
-        remedy,
-    } in findings
-    {
-        let _ = writeln!(text, "{:<5} {:<13} {}", level.shown(), code.word(), plain(what));
-        if !remedy.is_empty() {
-            let _ = writeln!(text, "{:<19} -> {}", "", plain(remedy));
+    fn exit(&self) -> ExitCode {
+        match self.act {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::from(FAILED),
         }
     }
-    let _ = match acts(findings) {
-        0 => writeln!(text, "nothing to act on"),
-        many => writeln!(text, "{many} to act on"),
-    };
-    text
-}
 
-fn as_value(findings: &[Finding]) -> Value {
-    let all = findings.iter().map(|finding| {
-        json!({
-            "finding": finding.code.word(),
-            "level": finding.level.word(),
-            "what": finding.what,
-            "do": finding.remedy,
-        })
-    });
-    json!({ "act": acts(findings), "findings": all.collect::<Vec<_>>() })
+    fn json(&self) -> String {
+        let mut text = Vec::new();
+        print::json(&mut text, self, true).expect("a report is text, and memory takes it");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for finding in &self.findings {
+            let (shown, word) = (finding.level.shown(), finding.code.word());
+            let _ = writeln!(text, "{shown:<5} {word:<13} {}", plain(&finding.what));
+            if !finding.remedy.is_empty() {
+                let _ = writeln!(text, "{:<19} -> {}", "", plain(&finding.remedy));
+            }
+        }
+        let _ = match self.act {
+            0 => writeln!(text, "nothing to act on"),
+            many => writeln!(text, "{many} to act on"),
+        };
+        text
+    }
 }
 
 #[cfg(test)]
@@ -138,14 +114,16 @@ mod tests {
 
     #[test]
     fn text_and_json_say_the_same_and_no_byte_is_raw() {
-        let findings = [
+        let findings = vec![
             Finding::act(Code::Queue, "none \u{1b}[31m here", "modprobe nft_queue"),
             Finding::fine(Code::Log, "copies work"),
         ];
-        let text = as_text(&findings);
+        let absent = Finding::note(Code::Config, "no file", "name it");
+        let report = Report::of(Some(absent), findings);
+        let text = report.text();
         assert!(text.starts_with("ACT   queue         none "), "{text}");
         assert!(
-            text.contains("\n                    -> modprobe nft_queue\n"),
+            text.contains("\n                    -> modprobe nft_queue\nnote  config "),
             "{text}"
         );
         assert!(
@@ -153,45 +131,11 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains('\u{1b}'), "{text}");
-        let value = as_value(&findings);
+        let value = serde_json::to_value(&report).unwrap();
         assert_eq!(value["act"], 1);
         assert_eq!(value["findings"][0]["finding"], "queue");
         assert_eq!(value["findings"][0]["level"], "act");
-        assert_eq!(value["findings"][1]["do"], "");
-        assert_eq!(as_text(&[]), "nothing to act on\n");
-    }
-
-    #[test]
-    fn a_plain_machine_has_nothing_to_act_on() {
-        let findings = judge(&sample::facts(), &sample::config(""), &[]);
-        let acts: Vec<_> = findings.iter().filter(|one| one.level == Level::Act).collect();
-        assert!(acts.is_empty(), "{acts:?}");
-        for finding in &findings {
-            assert_eq!(
-                finding.remedy.is_empty(),
-                finding.level == Level::Fine,
-                "{finding:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_code_is_in_the_documents() {
-        let page =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/preflight.md")).unwrap();
-        for code in Code::ALL {
-            let row = format!("| `{}` |", code.word());
-            assert_eq!(
-                page.matches(&row).count(),
-                1,
-                "docs/preflight.md has one row {row}"
-            );
-        }
-        let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-        assert_eq!(
-            rows,
-            Code::ALL.len(),
-            "docs/preflight.md tells of findings that there are not"
-        );
+        assert_eq!(value["findings"][2]["do"], "");
+        assert_eq!(Report::of(None, Vec::new()).text(), "nothing to act on\n");
     }
 }

@@ -11,7 +11,8 @@ use super::verify::note;
 use super::{CliError, Client, Exit, Screen};
 use crate::config;
 use crate::control::wire::{ApplyState, ApplyView, NoteResult, Reply, Request, StatusReport};
-use crate::integrity::{DEFAULT_CONFIG, DEFAULT_MANIFEST, Manifest, ManifestError};
+use crate::integrity::{Manifest, ManifestError};
+use crate::places;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConfirmArgs {
@@ -19,10 +20,10 @@ pub(super) struct ConfirmArgs {
     #[arg(long)]
     here: bool,
     /// The configuration file of the engine
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// The seal of the configuration
-    #[arg(long, hide = true, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
+    #[arg(long, hide = true, value_name = "FILE", default_value = places::MANIFEST)]
     manifest: PathBuf,
 }
 
@@ -32,10 +33,10 @@ pub(super) struct GoBackArgs {
     #[arg(long, hide = true, value_name = "MS")]
     at: Option<u64>,
     /// The configuration file of the engine
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// Where state is kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
     /// Leave the session of who started it
     #[arg(long, hide = true)]
@@ -206,7 +207,7 @@ fn reseal(
                 "apply: sealed {} anew, manifest sha256 {sum}",
                 files.config.display()
             );
-            if manifest == Path::new(DEFAULT_MANIFEST) {
+            if manifest == Path::new(places::MANIFEST) {
                 note(client, Path::new("/"), NoteResult::Ok, &detail, screen);
             }
             if !quiet {

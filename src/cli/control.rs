@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
+use super::apply::need_root;
 use super::print::plain;
 use super::{CliError, Client, Exit, Screen};
 use crate::config;
@@ -18,28 +19,29 @@ use crate::monitor::places::Places;
 use crate::monitor::process::{Ended, Process};
 use crate::monitor::seal::{self, Verdict};
 use crate::monitor::systemd::{self, ENGINE_UNIT, MONITOR_UNIT};
+use crate::places;
 
 /// Where the engine has its files; with the defaults it is systemd's where that runs.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct PlaceArgs {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// Where state is kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
     /// Where socket and pid files are [default: the folder of the control socket]
     #[arg(long, value_name = "DIR")]
     runtime_dir: Option<PathBuf>,
     /// Where logs are; without systemd those of engine (verdictd.log) and monitor (monitor.log) too
-    #[arg(long, value_name = "DIR", default_value = "/var/log/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::LOG_DIR)]
     log_dir: PathBuf,
     /// The sums of the files that must not change
     #[arg(
         long,
         hide = true,
         value_name = "FILE",
-        default_value = "/etc/verdictd/integrity.sha256"
+        default_value = places::MANIFEST
     )]
     manifest: PathBuf,
 }
@@ -308,15 +310,6 @@ fn failed(who: &str, error: &LaunchError) -> CliError {
 /// The last words of another process: a line each, and nothing in them acts on a terminal.
 fn lines(text: &str) -> CliError {
     CliError::Lines(text.lines().map(plain).collect())
-}
-
-fn need_root(verb: &str) -> Result<(), CliError> {
-    match rustix::process::geteuid().is_root() {
-        true => Ok(()),
-        false => Err(CliError::Failed(format!(
-            "only root may {verb} the engine: sudo verdictctl {verb}"
-        ))),
-    }
 }
 
 /// What a stop may take: webhooks 2 s, clients 3 s, the last snapshot the rest.

@@ -1,6 +1,7 @@
 //! `verdictd`'s own verbs: run the engine, check a configuration, print the ruleset it would load.
 
 use std::error::Error;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use crate::engine::open::{self, FIRST_NUMBER};
 use crate::kernel::host;
 use crate::kernel::ruleset::{Backend, Layout, Ruleset};
 use crate::notify::log::{self, Format};
+use crate::places;
 use crate::webhook::secret;
 
 /// NFQUEUE verdict engine: judges new connections, bans scanners in the kernel
@@ -51,7 +53,7 @@ enum Verb {
 #[derive(Debug, Args)]
 pub(super) struct ConfigFile {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     pub(super) config: PathBuf,
 }
 
@@ -82,13 +84,13 @@ struct Run {
     #[command(flatten)]
     file: ConfigFile,
     /// Where state is kept; one engine per directory
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
     /// Where the control socket is made
-    #[arg(long, value_name = "DIR", default_value = "/run/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::RUNTIME_DIR)]
     runtime_dir: PathBuf,
     /// Where the audit log is kept
-    #[arg(long, value_name = "DIR", default_value = "/var/log/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::LOG_DIR)]
     log_dir: PathBuf,
     /// Take the table (rules and bans) out at exit
     #[arg(long)]
@@ -149,14 +151,26 @@ pub fn command() -> clap::Command {
 /// Runs `verdictd` with the process's own arguments.
 pub fn main() -> ExitCode {
     secret::keep_from_others();
+    let out = &mut io::stdout();
     match Arguments::parse().verb {
         Verb::Run(run) => self::run(run),
-        Verb::Check(args) if args.kernel => check_kernel(&args.file.config, &args.root, args.json),
-        Verb::Check(args) => check(&args.file.config),
-        Verb::Restore(args) => restore::run(args),
-        Verb::Ruleset(file) => ruleset(&file.config),
+        Verb::Check(args) if args.kernel => check_kernel(&args.file.config, &args.root, args.json, out),
+        Verb::Check(args) => check(&args.file.config, out),
+        Verb::Restore(args) => restore::run(args, out),
+        Verb::Ruleset(file) => ruleset(&file.config, out),
         Verb::Monitor(args) => monitor::run(args),
         Verb::Selftest(args) => selftest::run(args),
+    }
+}
+
+/// Prints an answer and ends with `exit`: also where its reader went away, as `head` does, who has seen enough.
+pub(super) fn answer(out: &mut dyn Write, text: &str, exit: ExitCode) -> ExitCode {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("verdictd: cannot print: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => exit,
     }
 }
 
@@ -195,30 +209,26 @@ fn default_level() -> String {
 }
 
 /// The table as text. Numbers that are probed at start are shown as the first that would be tried.
-fn ruleset(path: &Path) -> ExitCode {
-    match config::load(path) {
-        Ok(config) => {
-            let local_ports = match host::gather() {
-                Ok(facts) => facts.local_ports,
-                Err(error) => {
-                    eprintln!("verdictd: {}", chain(&error));
-                    return ExitCode::from(FAILED);
-                }
-            };
-            let layout = Layout {
-                queue_base: config.engine.queue_base.unwrap_or(FIRST_NUMBER),
-                log_base: config.engine.log_base.unwrap_or(FIRST_NUMBER),
-                workers: config.engine.workers as u16,
-                seed: config.engine.seed.unwrap_or(SHOWN_SEED),
-            };
-            print!(
-                "{}",
-                Ruleset::build(&open::spec(&config, layout, Backend::Native, local_ports)).text()
-            );
-            ExitCode::SUCCESS
+fn ruleset(path: &Path, out: &mut dyn Write) -> ExitCode {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(problems) => return refuse(&problems),
+    };
+    let local_ports = match host::gather() {
+        Ok(facts) => facts.local_ports,
+        Err(error) => {
+            eprintln!("verdictd: {}", chain(&error));
+            return ExitCode::from(FAILED);
         }
-        Err(problems) => refuse(&problems),
-    }
+    };
+    let layout = Layout {
+        queue_base: config.engine.queue_base.unwrap_or(FIRST_NUMBER),
+        log_base: config.engine.log_base.unwrap_or(FIRST_NUMBER),
+        workers: config.engine.workers as u16,
+        seed: config.engine.seed.unwrap_or(SHOWN_SEED),
+    };
+    let table = Ruleset::build(&open::spec(&config, layout, Backend::Native, local_ports));
+    answer(out, &table.text(), ExitCode::SUCCESS)
 }
 
 pub(super) fn refuse(problems: &ConfigError) -> ExitCode {
@@ -241,14 +251,12 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Where the package puts the configuration.
-pub(super) const DEFAULT_CONFIG: &str = "/etc/verdictd/verdictd.toml";
 /// Exit code: refused or failed.
 pub(super) const FAILED: u8 = 1;
 /// Exit code: usage or bad configuration.
 pub(super) const BAD_CONFIG: u8 = 2;
 const EXIT_CODES: &str = "\
-Exit codes: 0 fine, 1 refused or failed, 2 usage or bad configuration, 3 engine not running (selftest), \
-5 a file was changed (monitor)";
+Exit codes: 0 fine, 1 refused or failed, or something to act on (check --kernel), 2 usage or bad configuration, 3 engine not \
+running (selftest), 5 a file was changed (monitor)";
 /// A printed ruleset is the same for the same configuration; without `engine.seed` a running engine draws one.
 const SHOWN_SEED: u32 = 0x5eed;

@@ -8,9 +8,8 @@ use super::print::{Paint, counted, json, plain};
 use super::verify::{forgive, note};
 use super::{Ask, AskError, CliError, Client, Exit, Screen};
 use crate::control::wire::NoteResult;
-use crate::integrity::{
-    Change, DEFAULT_BINARIES, DEFAULT_CONFIG, DEFAULT_MANIFEST, Difference, Options, Plan, SealError,
-};
+use crate::integrity::{Change, DEFAULT_BINARIES, Difference, Options, Plan, SealError};
+use crate::places;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HardenArgs {
@@ -18,10 +17,10 @@ pub(super) struct HardenArgs {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// Where the manifest is written
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
+    #[arg(long, value_name = "FILE", default_value = places::MANIFEST)]
     manifest: PathBuf,
     /// Folder of the programs [default: that of this one; /usr/bin with --root]
     #[arg(long, value_name = "DIR")]

@@ -12,23 +12,24 @@ use super::engine::{Daemon, chain};
 use crate::config::parse_duration;
 use crate::monitor::places::Places;
 use crate::monitor::{self, Options, Outcome};
+use crate::places;
 
 #[derive(Debug, Args)]
 pub(super) struct Monitor {
     /// The engine's configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/verdictd.toml")]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// The engine's state directory; monitor.json in DIR-monitor says what was found
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
     /// The engine's runtime directory, with its control socket
-    #[arg(long, value_name = "DIR", default_value = "/run/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::RUNTIME_DIR)]
     runtime_dir: PathBuf,
     /// The engine's log directory
-    #[arg(long, value_name = "DIR", default_value = "/var/log/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::LOG_DIR)]
     log_dir: PathBuf,
     /// The sums of the files that must not change, as `verdictctl harden` wrote them
-    #[arg(long, value_name = "FILE", default_value = "/etc/verdictd/integrity.sha256")]
+    #[arg(long, value_name = "FILE", default_value = places::MANIFEST)]
     manifest: PathBuf,
     #[command(flatten)]
     daemon: Daemon,

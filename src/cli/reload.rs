@@ -6,7 +6,7 @@ use super::print::plain;
 use super::verify::tell_stale;
 use super::{CliError, Client, Exit, Screen};
 use crate::control::wire::{Reply, Request};
-use crate::integrity::DEFAULT_CONFIG;
+use crate::places::CONFIG;
 
 pub(super) fn run(client: &Client, screen: &mut Screen<'_>) -> Result<Exit, CliError> {
     match client.ask(&Request::Reload {})? {
@@ -19,6 +19,6 @@ pub(super) fn run(client: &Client, screen: &mut Screen<'_>) -> Result<Exit, CliE
         }
         other => return Err(CliError::other(other)),
     }
-    tell_stale(Path::new(DEFAULT_CONFIG), screen)?;
+    tell_stale(Path::new(CONFIG), screen)?;
     Ok(Exit::Fine)
 }

@@ -10,6 +10,7 @@ use crate::control::upkeep_view::WipeView;
 use crate::control::wire::{ApplyState, ApplyView, AuditView, Reply, Request, StatusReport};
 use crate::monitor::places::Places;
 use crate::monitor::report;
+use crate::places;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct StatusArgs {
@@ -17,7 +18,7 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     json: bool,
     /// Where the monitor says what it found
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
 }
 

@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::print::{Paint, counted, json, plain};
 use super::{CliError, Client, Exit, Screen};
 use crate::control::wire::{NoteKind, NoteResult, Reply, Request};
-use crate::integrity::{DEFAULT_MANIFEST, HINT, Manifest, Mismatch};
+use crate::integrity::{HINT, Manifest, Mismatch};
 use crate::monitor::places::Places;
 use crate::monitor::report;
+use crate::places;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
@@ -17,7 +18,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// The manifest that `verdictctl harden` wrote
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
+    #[arg(long, value_name = "FILE", default_value = places::MANIFEST)]
     manifest: PathBuf,
     /// Print nothing when all is as it was sealed
     #[arg(long)]
@@ -102,7 +103,7 @@ fn print(
 
 /// A word after the configuration at `path` was changed by what we did: its seal is broken now, and a monitor would stop.
 pub(super) fn tell_stale(path: &Path, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let Ok(manifest) = Manifest::load(Path::new(DEFAULT_MANIFEST)) else {
+    let Ok(manifest) = Manifest::load(Path::new(places::MANIFEST)) else {
         return Ok(());
     };
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());

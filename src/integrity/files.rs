@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::root::{Odd, Root};
+use crate::places;
 
 /// What a file is to this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,14 +139,12 @@ pub(super) const BINARIES: [(&str, bool); 3] = [
 ];
 /// Where the package puts them.
 pub const DEFAULT_BINARIES: &str = "/usr/bin";
-/// The configuration of the package.
-pub const DEFAULT_CONFIG: &str = "/etc/verdictd/verdictd.toml";
 /// Folder of what is ours alone below `/etc`.
 pub(super) const OWN_FOLDER: &str = "/etc/verdictd";
 /// The table as text, for those who include it.
 pub(super) const NFT_FILE: &str = "/etc/verdictd/verdictd.nft";
 /// Folders that the engine writes in.
-pub(super) const WRITTEN_FOLDERS: [&str; 2] = ["/var/lib/verdictd", "/var/log/verdictd"];
+pub(super) const WRITTEN_FOLDERS: [&str; 2] = [places::STATE_DIR, places::LOG_DIR];
 /// User and group of the engine.
 pub(super) const ACCOUNT: &str = "verdictd";
 

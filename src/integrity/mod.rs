@@ -16,12 +16,10 @@ mod root;
 mod seal;
 mod verify;
 
-pub use self::files::{DEFAULT_BINARIES, DEFAULT_CONFIG};
+pub use self::files::DEFAULT_BINARIES;
 pub use self::manifest::{Manifest, ManifestError, SyntaxError};
 pub use self::seal::{Change, Difference, Options, Plan, SealError, Turn};
 pub use self::verify::{Mismatch, What};
 
-/// Where the manifest is.
-pub const DEFAULT_MANIFEST: &str = "/etc/verdictd/integrity.sha256";
 /// What to do about a difference, whoever tells of one.
 pub const HINT: &str = "verdictctl harden seals it anew, if the change was yours";

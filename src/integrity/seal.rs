@@ -17,13 +17,14 @@ use serde::Serialize;
 use thiserror::Error;
 
 use self::survey::{Item, Survey};
+use super::DEFAULT_BINARIES;
 use super::manifest::{About, Dress, Entry, Manifest, ManifestError};
 use super::root::Root;
 use super::verify::{Mismatch, lossy};
-use super::{DEFAULT_BINARIES, DEFAULT_CONFIG, DEFAULT_MANIFEST};
 use crate::audit::chain::Hash;
 use crate::config::ConfigError;
 use crate::notify::text::plain;
+use crate::places;
 use crate::state::{SaveError, replace};
 
 /// What is sealed, and where.
@@ -46,8 +47,8 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             root: "/".into(),
-            config: DEFAULT_CONFIG.into(),
-            manifest: DEFAULT_MANIFEST.into(),
+            config: places::CONFIG.into(),
+            manifest: places::MANIFEST.into(),
             binaries: DEFAULT_BINARIES.into(),
             force: false,
         }

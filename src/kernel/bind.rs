@@ -87,17 +87,13 @@ impl Binder<'_> {
                 return Ok(());
             }
             let holder = Holder::of(kind, number);
-            let patience = if holder.pid.is_some() {
-                PATIENCE_LIVING
-            } else {
-                PATIENCE
-            };
+            let patience = if holder.lives { PATIENCE_LIVING } else { PATIENCE };
             if began.elapsed() >= patience {
                 return Err(FeedError::Taken {
                     kind,
                     number,
                     portid: holder.portid,
-                    holder: holder.title(),
+                    holder: holder.program.map(|program| program.to_string()),
                 });
             }
             std::thread::sleep(pause);

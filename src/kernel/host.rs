@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -16,7 +15,8 @@ use super::netlink::{Netlink, NetlinkError};
 use super::notices::Notices;
 use super::route;
 use super::sessions::How;
-use crate::core::prefix::Prefix;
+use crate::core::prefix::{Prefix, PrefixSet};
+use crate::files;
 
 /// Why an address or network is never banned.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +100,7 @@ pub fn gather() -> Result<Facts, HostError> {
     let mut netlink = Netlink::open(mnl::Bus::Route).map_err(HostError::Addresses)?;
     let mut notes = Vec::new();
     let mut protected = constants();
-    protected.extend(own_addresses(&mut netlink)?);
+    protected.extend(own_with_interfaces(&mut netlink)?);
     let gateways = route::gateways(&mut netlink).map_err(HostError::Routes)?;
     protected.extend(
         gateways
@@ -176,7 +176,17 @@ fn constants() -> Vec<(Prefix, Why)> {
         .into()
 }
 
-fn own_addresses(netlink: &mut Netlink) -> Result<Vec<(Prefix, Why)>, HostError> {
+/// This host's own addresses; none if the kernel does not tell.
+pub fn own_addresses() -> PrefixSet {
+    let netlink = Netlink::open(mnl::Bus::Route);
+    let own = netlink.and_then(|mut netlink| route::addresses(&mut netlink));
+    own.unwrap_or_default()
+        .into_iter()
+        .map(|(_, addr)| Prefix::host(addr))
+        .collect()
+}
+
+fn own_with_interfaces(netlink: &mut Netlink) -> Result<Vec<(Prefix, Why)>, HostError> {
     let addresses = route::addresses(netlink).map_err(HostError::Addresses)?;
     let mut names: BTreeMap<u32, String> = BTreeMap::new();
     let own = addresses.into_iter().map(|(index, addr)| {
@@ -250,7 +260,7 @@ fn nameservers(text: &str, path: &str, notes: &mut Vec<String>) -> Vec<IpAddr> {
     found
 }
 
-pub(super) fn local_ports(notes: &mut Vec<String>) -> RangeInclusive<u16> {
+pub(crate) fn local_ports(notes: &mut Vec<String>) -> RangeInclusive<u16> {
     let text = read(LOCAL_PORTS).unwrap_or_default();
     port_range(&text).unwrap_or_else(|| {
         notes.push(format!(
@@ -269,7 +279,7 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 /// The number that a file of one number holds.
-pub(super) fn number(path: &str) -> Option<u32> {
+pub(crate) fn number(path: &str) -> Option<u32> {
     read(path).ok()?.trim().parse().ok()
 }
 
@@ -280,8 +290,7 @@ pub(super) fn read(path: &str) -> io::Result<String> {
 
 /// As [`read`], with a limit of one's own.
 pub(super) fn read_up_to(path: &str, bytes: u64) -> io::Result<String> {
-    let mut read = Vec::new();
-    File::open(path)?.take(bytes).read_to_end(&mut read)?;
+    let read = files::read_up_to(Path::new(path), bytes)?;
     Ok(String::from_utf8_lossy(&read).into_owned())
 }
 

@@ -2,11 +2,11 @@
 //! whoever authenticates (sshd, PAM), so that a stranger's open connection is in neither. Read as hostile bytes all
 //! the same: a truncated or mangled file tells less, never wrong.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::files;
 
 /// One login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,18 +94,7 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// What is in a regular file, up to `most` bytes.
 fn bytes(path: &Path, most: u64) -> Option<Vec<u8>> {
-    // O_NONBLOCK: a fifo without a writer would hold open() for ever.
-    let file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    files::read_up_to(path, most).ok()
 }
 
 /// ut_type of a login.

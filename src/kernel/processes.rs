@@ -87,6 +87,12 @@ pub(super) fn started_at(pid: u32) -> Option<Duration> {
     started(&read(&of(pid).join("stat"))?)
 }
 
+/// Whether process `pid` works in the network namespace of the calling thread; `None` if that cannot be told.
+pub fn shares_network(pid: u32) -> Option<bool> {
+    let network = |of: PathBuf| fs::read_link(of.join("ns/net")).ok();
+    Some(network(of(pid))? == network("/proc/thread-self".into())?)
+}
+
 /// Whether process `pid` has a pseudo-terminal: of a window, a terminal multiplexer, or a connection.
 pub(super) fn has_pseudo_terminal(pid: u32) -> bool {
     read(&of(pid).join("stat")).is_some_and(|stat| is_pseudo(&stat))
@@ -248,6 +254,8 @@ mod tests {
             assert_ne!(read_status(&text[..cut]).map(|told| told.uid), Some(0));
         }
         assert_eq!(status(u32::MAX), None);
+        assert_eq!(shares_network(std::process::id()), Some(true));
+        assert_eq!(shares_network(u32::MAX), None);
         assert!(!title(std::process::id()).unwrap().is_empty());
     }
 

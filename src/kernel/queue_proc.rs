@@ -1,7 +1,12 @@
-//! What /proc tells about queues and log groups: the kernel's own counters, and who holds a number that we
-//! wanted. Text in, values out; whatever cannot be read is `None`, never an error.
+//! What /proc tells about netfilter's numbers and sockets: the kernel's own counters of queues, who holds which queue or log
+//! group, who hears conntrack; with the programs behind them, as far as this process may see them. Text in, values out.
 
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::{fmt, fs};
+
+use super::host;
+use super::processes::{self, Process};
 
 /// The kernel's counters of one bound queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,86 +75,136 @@ impl Numbered {
     }
 }
 
+/// The process behind a socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Program {
+    /// Its name, which it chose itself.
+    pub name: String,
+    /// Its number.
+    pub pid: u32,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.name, self.pid)
+    }
+}
+
 /// Who holds a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holder {
     /// Netlink port of the holding socket.
     pub(crate) portid: Option<u32>,
-    /// The process behind it, if it lives.
-    pub(crate) pid: Option<u32>,
-    /// Its name.
-    pub(crate) name: Option<String>,
+    /// The program behind it, if it can be seen.
+    pub(crate) program: Option<Program>,
+    /// Whether a process lives that may be behind it.
+    pub(crate) lives: bool,
 }
 
 impl Holder {
     /// Who holds `number`, as far as this process may know.
     pub(crate) fn of(kind: Numbered, number: u16) -> Holder {
-        let portid = portid_of(kind, number);
-        let pid = portid.and_then(|portid| {
-            // A process's first socket has its pid for a port; later ones have numbers above 2^31.
-            process_of(portid).or_else(|| is_alive(portid).then_some(portid))
+        let held = numbers_held(kind).unwrap_or_default();
+        let holding = held.into_iter().find(|(found, _)| *found == number);
+        let Some((_, portid)) = holding else {
+            return Holder::default();
+        };
+        let sockets = netlink_sockets().unwrap_or_default();
+        let program = programs(&sockets, &[portid].into()).remove(&portid);
+        // A process's first socket has its pid for a port; later ones have numbers above 2^31.
+        let program = program.or_else(|| {
+            processes::status(portid).map(|status| Program {
+                name: status.name,
+                pid: portid,
+            })
         });
-        let name = pid.and_then(|pid| {
-            Some(
-                fs::read_to_string(format!("/proc/{pid}/comm"))
-                    .ok()?
-                    .trim()
-                    .to_owned(),
-            )
-        });
-        Holder { portid, pid, name }
-    }
-
-    /// The name and pid for a message.
-    pub(crate) fn title(&self) -> Option<String> {
-        Some(format!("{} (pid {})", self.name.as_deref()?, self.pid?))
+        Holder {
+            portid: Some(portid),
+            lives: program.as_ref().is_some_and(|program| is_alive(program.pid)),
+            program,
+        }
     }
 }
 
-fn portid_of(kind: Numbered, number: u16) -> Option<u32> {
-    let text = fs::read_to_string(match kind {
+/// Which numbers of a kind are held in the calling thread's network namespace, each with its holder's netlink port.
+///
+/// # Errors
+/// If the kernel does not tell: only root may ask. Where the module is not loaded nothing is held.
+pub(super) fn numbers_held(kind: Numbered) -> io::Result<Vec<(u16, u32)>> {
+    Ok(numbers(&read(match kind {
         Numbered::Queue => QUEUES,
         Numbered::LogGroup => LOG_GROUPS,
-    });
-    first_two(&text.ok()?)
-        .find(|(found, _)| *found == u32::from(number))
-        .map(|(_, portid)| portid)
+    })?))
 }
 
 /// Both files begin each line with the number and its holder's port.
-pub(super) fn first_two(text: &str) -> impl Iterator<Item = (u32, u32)> {
-    text.lines().filter_map(|line| {
+fn numbers(text: &str) -> Vec<(u16, u32)> {
+    let two = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-    })
+    };
+    text.lines().filter_map(two).collect()
 }
 
-/// The process that has the netfilter socket with port `portid` open.
-fn process_of(portid: u32) -> Option<u32> {
-    let inode = inode_of(&fs::read_to_string(SOCKETS).ok()?, portid)?;
-    let link = format!("socket:[{inode}]");
-    fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .find(|pid| has_open(*pid, &link))
+/// A socket of NETLINK_NETFILTER.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NetlinkSocket {
+    pub(super) portid: u32,
+    /// Bit n-1: member of multicast group n.
+    groups: u32,
+    inode: u32,
+}
+
+impl NetlinkSocket {
+    /// Whether it is a member of a group to which conntrack tells what begins, changes or ends.
+    pub(super) fn hears_conntrack(&self) -> bool {
+        self.groups & CONNTRACK_GROUPS != 0
+    }
+}
+
+/// Those of the calling thread's network namespace.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub(super) fn netlink_sockets() -> io::Result<Vec<NetlinkSocket>> {
+    Ok(parse_sockets(&read(SOCKETS)?))
 }
 
 /// af_netlink.c, netlink_native_seq_show: sk, protocol, portid, groups, rmem, wmem, dump, locks, drops, inode.
-fn inode_of(text: &str, portid: u32) -> Option<u64> {
-    text.lines().find_map(|line| {
+fn parse_sockets(text: &str) -> Vec<NetlinkSocket> {
+    let socket = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let ours = *words.get(1)? == NETLINK_NETFILTER && words.get(2)?.parse() == Ok(portid);
-        ours.then(|| words.get(9)?.parse().ok()).flatten()
-    })
+        (*words.get(1)? == NETLINK_NETFILTER).then_some(())?;
+        Some(NetlinkSocket {
+            portid: words.get(2)?.parse().ok()?,
+            groups: u32::from_str_radix(words.get(3)?, 16).ok()?,
+            inode: words.get(9)?.parse().ok()?,
+        })
+    };
+    text.lines().filter_map(socket).collect()
 }
 
-fn has_open(pid: u32, link: &str) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
+/// The programs that have these netlink ports open; of several, the first.
+pub(super) fn programs(sockets: &[NetlinkSocket], ports: &BTreeSet<u32>) -> BTreeMap<u32, Program> {
+    let inodes: BTreeMap<u32, u32> = sockets
+        .iter()
+        .filter(|socket| ports.contains(&socket.portid))
+        .map(|socket| (socket.inode, socket.portid))
+        .collect();
+    let holders = processes::holders(&inodes.keys().copied().collect());
+    let first = |(inode, found): (u32, Vec<Process>)| {
+        let Process { name, pid, .. } = found.into_iter().min_by_key(|one| one.pid)?;
+        Some((*inodes.get(&inode)?, Program { name, pid }))
     };
-    descriptors
-        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-        .any(|target| target.as_os_str() == link)
+    holders.into_iter().filter_map(first).collect()
+}
+
+/// The text of a file of /proc; nothing where the module behind it is not loaded, which nobody can hold anything of.
+fn read(path: &str) -> io::Result<String> {
+    match host::read_up_to(path, PROC_BYTES) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
 }
 
 /// Whether `pid` is a process that is neither dead nor waiting to be reaped.
@@ -163,11 +218,15 @@ fn is_alive(pid: u32) -> bool {
 }
 
 /// /proc/net is /proc/self/net, the namespace of the main thread; ours may be another.
-pub(super) const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
-pub(super) const LOG_GROUPS: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
-pub(super) const SOCKETS: &str = "/proc/thread-self/net/netlink";
+const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
+const LOG_GROUPS: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
+const SOCKETS: &str = "/proc/thread-self/net/netlink";
 /// include/uapi/linux/netlink.h, as /proc/net/netlink writes it.
-pub(super) const NETLINK_NETFILTER: &str = "12";
+const NETLINK_NETFILTER: &str = "12";
+/// NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY of include/uapi/linux/netfilter/nfnetlink_compat.h are 1, 2 and 3.
+const CONNTRACK_GROUPS: u32 = 0b111;
+/// Far more than 10,000 sockets need.
+const PROC_BYTES: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -204,15 +263,46 @@ mod tests {
         }
     }
 
+    const LISTED: &str = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
+        00000000e69573e8 0   4242       00000007 0        0        0     2        0        11\n\
+        00000000e69573e9 12  4242       00000000 0        0        0     2        0        12\n\
+        00000000e69573ea 12  2147487890 00000005 0        0        0     2        7        13\n";
+
     #[test]
-    fn a_socket_is_found_by_protocol_and_port() {
-        let text = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
-                    0000000000000000 0   4242       00000000 0        0        0     2        0        11\n\
-                    0000000000000000 12  4242       00000000 0        0        0     2        0        12\n";
-        assert_eq!(inode_of(text, 4242), Some(12));
-        assert_eq!(inode_of(text, 1), None);
+    fn sockets_of_netfilter_are_read_with_their_groups() {
+        let sockets = parse_sockets(LISTED);
+        assert_eq!(sockets.len(), 2);
+        assert_eq!((sockets[0].portid, sockets[0].inode), (4242, 12));
+        assert!(!sockets[0].hears_conntrack());
+        assert!(sockets[1].hears_conntrack());
     }
 
+    #[test]
+    fn the_kernels_lines_of_groups_are_read() {
+        assert_eq!(
+            numbers("  100   4242    17 2   256     3\n    5 2147487890     0 2 65535    100  1\n"),
+            [(100, 4242), (5, 2_147_487_890)]
+        );
+    }
+
+    #[test]
+    fn hostile_bytes_are_left_out() {
+        for text in [
+            "",
+            "\n\n",
+            "12 12 12",
+            "x 12 y z 0 0 0 0 0 q",
+            "70000 1",
+            "1",
+            "\0\u{fffd} 12 1 ffffffffff",
+        ] {
+            assert_eq!(parse_sockets(text), [], "{text:?}");
+        }
+        assert_eq!(numbers("70000 1 2\n-1 5\nx y\n99999999999 1\n"), []);
+        for cut in 0..LISTED.len() {
+            let _ = parse_sockets(&LISTED[..cut]);
+        }
+    }
     #[test]
     fn this_process_lives_and_pid_0_does_not() {
         assert!(is_alive(std::process::id()));

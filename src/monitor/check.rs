@@ -1,6 +1,5 @@
 //! One look at the engine: does it answer, are its queues bound, is its table in place, does every worker work?
 
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::places::Places;
@@ -8,6 +7,7 @@ use super::process::Process;
 use crate::control::client::ClientError;
 use crate::control::wire::{AS_EXPECTED, HealthView, QueueHealth, Reply, Request, WorkerHealth};
 use crate::kernel::netlink::Netlink;
+use crate::kernel::processes;
 use crate::kernel::queue::queue_counters;
 use crate::kernel::ruleset::{self, Loaded};
 
@@ -164,13 +164,8 @@ fn unbound(queues: &[QueueHealth], ours: bool) -> Vec<u16> {
 
 /// Whether `process` lives in our network namespace; what we see in another says nothing of it.
 fn shares_network(process: &Process) -> bool {
-    let inode = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    let theirs = inode(&format!("/proc/{}/ns/net", process.pid()));
-    match (inode("/proc/thread-self/ns/net"), theirs) {
-        (Ok(ours), Ok(theirs)) => ours == theirs,
-        // It cannot be told: systemd runs both in the same one.
-        _ => true,
-    }
+    // Where it cannot be told: systemd runs both in the same one.
+    processes::shares_network(process.pid()).unwrap_or(true)
 }
 
 /// An engine that works answers within milliseconds, and within 2 s whatever hangs in it; a busy machine may take longer.

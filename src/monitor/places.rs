@@ -10,7 +10,7 @@ use crate::audit::HEAD_NAME;
 use crate::control::client::Client;
 use crate::control::pidfile;
 use crate::files;
-use crate::integrity::DEFAULT_MANIFEST;
+use crate::places;
 
 /// The directories and files of one engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +31,11 @@ impl Default for Places {
     /// Those of the package.
     fn default() -> Places {
         Places {
-            config: "/etc/verdictd/verdictd.toml".into(),
-            state_dir: "/var/lib/verdictd".into(),
-            runtime_dir: "/run/verdictd".into(),
-            log_dir: "/var/log/verdictd".into(),
-            manifest: DEFAULT_MANIFEST.into(),
+            config: places::CONFIG.into(),
+            state_dir: places::STATE_DIR.into(),
+            runtime_dir: places::RUNTIME_DIR.into(),
+            log_dir: places::LOG_DIR.into(),
+            manifest: places::MANIFEST.into(),
         }
     }
 }

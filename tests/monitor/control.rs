@@ -159,7 +159,7 @@ fn only_root_may() {
         let mut command = Command::new(&anybodys);
         let output = rig.ns.run(command.arg(verb).uid(65_534).gid(65_534), secs(20));
         assert_eq!(output.code(), 1, "{verb}: {}", output.text());
-        let words = format!("only root may {verb} the engine: sudo verdictctl {verb}");
+        let words = format!("only root may do that: sudo verdictctl {verb}");
         assert!(output.stderr.contains(&words), "{}", output.stderr);
     }
 }

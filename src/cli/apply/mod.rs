@@ -30,7 +30,8 @@ use crate::config::{self, Config};
 use crate::control::wire::{ApplyState, BanView, Reply, Request, StatusReport};
 use crate::engine::last_good;
 use crate::engine::lockout;
-use crate::integrity::{DEFAULT_CONFIG, DEFAULT_MANIFEST};
+use crate::kernel::processes;
+use crate::places;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ApplyArgs {
@@ -57,13 +58,13 @@ pub(super) struct ApplyArgs {
     #[arg(long)]
     json: bool,
     /// The configuration file of the engine
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
     /// Where state is kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
     /// The seal of the configuration
-    #[arg(long, hide = true, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
+    #[arg(long, hide = true, value_name = "FILE", default_value = places::MANIFEST)]
     manifest: PathBuf,
 }
 
@@ -258,9 +259,8 @@ pub(super) fn files_of(client: &Client, config: &Path) -> Result<(Files, Box<Sta
 
 /// What is listening and connected here is looked at, and the old table comes back here.
 fn refuse_elsewhere(pid: u32) -> Result<(), CliError> {
-    let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
-    match (network("self"), network(&pid.to_string())) {
-        (Some(ours), Some(theirs)) if ours != theirs => Err(CliError::Failed(format!(
+    match processes::shares_network(pid) {
+        Some(false) => Err(CliError::Failed(format!(
             "the engine (pid {pid}) works in another network namespace: nsenter --net=/proc/{pid}/ns/net verdictctl …"
         ))),
         _ => Ok(()),
@@ -269,7 +269,7 @@ fn refuse_elsewhere(pid: u32) -> Result<(), CliError> {
 
 /// The engine is asked which file it runs only to notice a mistake: it could name any.
 fn refuse_another(status: &StatusReport, config: &Path) -> Result<(), CliError> {
-    let theirs = Path::new(status.config.as_deref().unwrap_or(DEFAULT_CONFIG));
+    let theirs = Path::new(status.config.as_deref().unwrap_or(places::CONFIG));
     let real = |path: &Path| {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         fs::canonicalize(&absolute).unwrap_or(absolute)

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::cli::span;
 use crate::config::Config;
-use crate::core::prefix::Prefix;
+use crate::core::prefix::PrefixSet;
 use crate::engine::lockout;
-use crate::kernel::host::{self, Why};
+use crate::kernel::host;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::way_in::{Way, WayIn, way_in};
 
@@ -106,13 +106,13 @@ pub(in crate::cli) fn proof(since: Duration, config: Option<&Config>, here: bool
     if here && matches!(way, WayIn::Window) {
         return Ok(Proof::Here);
     }
-    judge(&way, since, &own_addresses(), inside)
+    judge(&way, since, &host::own_addresses(), inside)
 }
 
 fn judge(
     way: &WayIn,
     since: Duration,
-    own: &[Prefix],
+    own: &PrefixSet,
     inside: impl Fn(&Way) -> bool,
 ) -> Result<Proof, NoProof> {
     let way = match way {
@@ -122,7 +122,7 @@ fn judge(
         WayIn::Ssh(way) => way,
     };
     let peer = way.peer.ip();
-    if way.is_of_this_host() || own.iter().any(|own| own.contains(peer)) {
+    if way.is_of_this_host() || own.contains(peer) {
         return Err(NoProof::OwnHost);
     }
     if inside(way) {
@@ -135,18 +135,13 @@ fn judge(
     }
 }
 
-fn own_addresses() -> Vec<Prefix> {
-    let facts = host::gather().map(|facts| facts.protected).unwrap_or_default();
-    let own = |(prefix, why): (Prefix, Why)| matches!(why, Why::OwnAddress { .. }).then_some(prefix);
-    facts.into_iter().filter_map(own).collect()
-}
-
 /// What to do about it.
 const NEW: &str = "open a NEW ssh connection (a new one, not one shared by ControlMaster) and type there: sudo verdictctl confirm";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::prefix::Prefix;
 
     /// Documentation (RFC 5737): on no network of this host.
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
@@ -160,7 +155,7 @@ mod tests {
     }
 
     fn judged(way: &WayIn) -> Result<String, String> {
-        let own = [Prefix::host("192.0.2.77".parse().unwrap())];
+        let own = PrefixSet::from_iter([Prefix::host("192.0.2.77".parse().unwrap())]);
         let inside = |way: &Way| way.peer.ip().to_string().starts_with("172.17.");
         let judged = judge(way, Duration::from_secs(100), &own, inside);
         judged

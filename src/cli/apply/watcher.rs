@@ -21,6 +21,7 @@ use crate::cli::{Client, ClientError, Exit};
 use crate::control::wire::{GoneBack, Reply, Request};
 use crate::engine::trial;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::processes;
 use crate::kernel::ruleset;
 use crate::monitor::places::Places;
 use crate::monitor::process::Process;
@@ -106,8 +107,7 @@ fn stand_by(command: &mut Command) -> Result<(), WatcherError> {
 
 /// systemd is the first process, and its units are in our network namespace: `restore` is for that.
 fn by_systemd() -> bool {
-    let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
-    Path::new("/run/systemd/system").is_dir() && network("self").is_some() && network("self") == network("1")
+    Path::new("/run/systemd/system").is_dir() && processes::shares_network(1) == Some(true)
 }
 
 /// What one watcher is about.

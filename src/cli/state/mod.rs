@@ -12,7 +12,7 @@ use super::print::{counted, plain};
 use super::{Ask, CliError, Client, ClientError, Exit, Screen};
 use crate::config;
 use crate::control::wire::{Reply, Request, StateCounts, StateView};
-use crate::integrity::DEFAULT_CONFIG;
+use crate::places;
 use crate::state::Place;
 
 /// What is asked of the state.
@@ -50,10 +50,10 @@ pub(super) enum StateVerb {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct FolderArgs {
     /// Where state is kept, for when no engine runs
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
     /// The configuration, which may give the state file another name
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     config: PathBuf,
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Subcommand};
 
+use crate::places::CONFIG;
 use crate::webhook::wire::EventType;
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +118,3 @@ fn event() -> impl TypedValueParser<Value = EventType> {
     let names = EventType::ALL.iter().map(|kind| kind.name());
     PossibleValuesParser::new(names).try_map(|name| name.parse())
 }
-
-/// The configuration of the package.
-pub(super) const CONFIG: &str = "/etc/verdictd/verdictd.toml";

@@ -4,9 +4,10 @@ use std::path::{self, Path};
 
 use super::super::print::{Paint, plain};
 use super::super::{CliError, Exit, Screen};
-use super::args::{CONFIG, Send, Test};
+use super::args::{Send, Test};
 use super::{load, note};
 use crate::config::suggest::nearest;
+use crate::places::CONFIG;
 use crate::webhook::config::{Delivery, EndpointConfig, Filter, SecretSource, Target, WebhookConfig};
 use crate::webhook::event::{self, Now};
 use crate::webhook::signature::Secret;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use crate::core::verdict::Proto;
 use crate::kernel::conntrack::dump::completed_flows;
-use crate::kernel::host::Why;
 use crate::kernel::netlink::NetlinkError;
+use crate::kernel::sessions::is_sshd_name;
 use crate::kernel::sockets::{self, Listener};
 use crate::kernel::{host, processes};
 
@@ -17,6 +17,17 @@ pub struct Service {
     pub listener: Listener,
     /// The names of the programs that hold it, as far as they can be seen.
     pub programs: BTreeSet<String>,
+}
+
+impl Service {
+    /// Whether strangers log in there: by the names of the programs, which anybody can give himself.
+    pub fn is_ssh(&self) -> bool {
+        let daemon = self.programs.iter().any(|name| is_sshd_name(name));
+        // systemd holds the port of ssh.socket; without rights nobody is seen to hold it.
+        let by_number =
+            self.listener.port == SSH && (self.programs.is_empty() || self.programs.contains("systemd"));
+        self.listener.proto == Proto::Tcp && !self.listener.is_loopback() && (daemon || by_number)
+    }
 }
 
 /// Every listener of the calling thread's network namespace, in order, each once.
@@ -56,7 +67,7 @@ pub struct Client {
 /// # Errors
 /// If the kernel does not tell its sockets.
 pub fn clients(services: &[Service]) -> Result<Vec<Client>, NetlinkError> {
-    let own: BTreeSet<IpAddr> = own_addresses();
+    let own = host::own_addresses();
     let tcp = services
         .iter()
         .filter(|service| service.listener.proto == Proto::Tcp);
@@ -72,25 +83,17 @@ pub fn clients(services: &[Service]) -> Result<Vec<Client>, NetlinkError> {
     let flows = completed_flows(MAX_FLOWS).unwrap_or_default();
     let published = flows
         .iter()
-        .filter(|flow| flow.is_translated() && own.contains(&flow.server))
+        .filter(|flow| flow.is_translated() && own.contains(flow.server))
         .map(|flow| Client {
             addr: flow.client,
             port: flow.port,
         });
-    let foreign = |client: &Client| !client.addr.is_loopback() && !own.contains(&client.addr);
+    let foreign = |client: &Client| !client.addr.is_loopback() && !own.contains(client.addr);
     let mut clients: Vec<Client> = direct.chain(published).filter(foreign).collect();
     clients.sort_unstable();
     Ok(clients)
 }
 
-fn own_addresses() -> BTreeSet<IpAddr> {
-    let facts = host::gather().map(|facts| facts.protected).unwrap_or_default();
-    facts
-        .into_iter()
-        .filter(|(_, why)| matches!(why, Why::OwnAddress { .. }))
-        .map(|(prefix, _)| prefix.addr())
-        .collect()
-}
-
+const SSH: u16 = 22;
 /// As many as a large machine has at a time; they are looked at, not kept.
 const MAX_FLOWS: usize = 1 << 18;

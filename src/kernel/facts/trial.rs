@@ -1,41 +1,42 @@
 //! What this kernel can do, found out by doing it: in a network namespace of our own, where the right to make one is
 //! there; else by transactions that leave nothing, which shows less.
 
-use std::error::Error;
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::Unknown;
 use crate::kernel::apart::apart;
-use crate::kernel::netlink::Netlink;
+use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::preflight;
 use crate::kernel::queue::free_queues;
 use crate::kernel::ruleset::{
     self, Backend, Feature, Ruleset, RulesetError, probe_backend, probe_feature, probe_owner, scratch,
 };
 
-/// What was tried; each `Err` says in words why it did not come off.
-#[derive(Clone, Debug)]
+/// What was tried; each `Err` says why it did not come off.
+#[derive(Debug)]
 pub struct Trial {
     /// Why it was not done in a network namespace of its own, if so: what is `None` was not tried then.
-    pub not_apart: Option<String>,
+    pub not_apart: Option<io::Error>,
     /// Whether nothing could be tried for want of CAP_NET_ADMIN.
     pub forbidden: bool,
     /// Which rule hands packets to a queue; `Err`: none does, or nobody may ask.
-    pub backend: Result<Backend, String>,
+    pub backend: Result<Backend, Unknown>,
     /// Whether a packet was queued, dropped by one verdict and accepted by another.
-    pub packet: Option<Result<(), String>>,
+    pub packet: Option<Result<(), Unknown>>,
     /// Whether the whole table of the configuration loads and reads back.
-    pub table: Option<Result<(), String>>,
+    pub table: Option<Result<(), Unknown>>,
     /// Copies to a log group.
-    pub log: Result<(), String>,
+    pub log: Result<(), Unknown>,
     /// The look for a socket of this host.
-    pub socket: Result<(), String>,
+    pub socket: Result<(), Unknown>,
     /// Tables with an owner that outlive it (Linux 6.9).
-    pub owner: Result<bool, String>,
+    pub owner: Result<bool, Unknown>,
     /// Whether queued packets can tell what conntrack holds of them (NFQA_CT).
-    pub queue_conntrack: Option<Result<bool, String>>,
+    pub queue_conntrack: Option<Result<bool, Unknown>>,
     /// Whether an element that is there takes another timeout (Linux 6.12).
-    pub refresh: Option<Result<bool, String>>,
+    pub refresh: Option<Result<bool, Unknown>>,
 }
 
 impl Trial {
@@ -44,7 +45,7 @@ impl Trial {
         match apart(|| Trial::here(Some(&table))) {
             Ok(trial) => trial,
             Err(error) => Trial {
-                not_apart: Some(error.to_string()),
+                not_apart: Some(error),
                 ..Trial::here(None)
             },
         }
@@ -56,56 +57,61 @@ impl Trial {
             .map_err(RulesetError::from)
             .and_then(|mut netlink| probe_backend(&mut netlink));
         let forbidden = matches!(probed, Err(RulesetError::NotPermitted));
-        let backend = told(probed);
         let apart = table.is_some();
         // Before anything waits in a queue there, and before a table of ours could meet the packet.
-        let packet = apart.then(|| told(preflight::judge_one_packet()).map(|_| ()));
-        let loaded = table.and_then(|make| Some(load(&make(backend.clone().ok()?))));
+        let packet = apart.then(packet);
+        let loaded = table.and_then(|make| Some(load(&make(*probed.as_ref().ok()?))));
         let refresh = matches!(loaded, Some(Ok(()))).then(refresh);
         Trial {
             not_apart: None,
             forbidden,
-            backend,
+            backend: probed.map_err(Unknown::from),
             packet,
             table: loaded,
             log: feature(Feature::Log),
             socket: feature(Feature::Socket),
-            owner: netlink().and_then(|mut netlink| told(probe_owner(&mut netlink))),
+            owner: owner(),
             queue_conntrack: apart.then(queue_conntrack),
             refresh,
         }
     }
 }
 
-fn load(table: &Ruleset) -> Result<(), String> {
-    let mut netlink = netlink()?;
-    told(ruleset::apply(&mut netlink, table)).map(|_| ())
+fn load(table: &Ruleset) -> Result<(), Unknown> {
+    ruleset::apply(&mut netlink()?, table)?;
+    Ok(())
 }
 
-fn feature(feature: Feature) -> Result<(), String> {
-    match told(probe_feature(&mut netlink()?, feature))? {
+fn packet() -> Result<(), Unknown> {
+    preflight::judge_one_packet()?;
+    Ok(())
+}
+
+fn owner() -> Result<bool, Unknown> {
+    Ok(probe_owner(&mut netlink()?)?)
+}
+
+fn feature(feature: Feature) -> Result<(), Unknown> {
+    match probe_feature(&mut netlink()?, feature)? {
         None => Ok(()),
-        Some(error) => Err(words(&error)),
+        Some(error) => Err(error.into()),
     }
 }
 
 /// Gives an element of a set that no rule looks at two timeouts, one after the other.
-fn refresh() -> Result<bool, String> {
+fn refresh() -> Result<bool, Unknown> {
     let mut netlink = netlink()?;
-    let try_out = |netlink: &mut Netlink| -> Result<bool, RulesetError> {
-        scratch::create(netlink)?;
-        scratch::add(netlink, ELEMENT, SHORT)?;
-        scratch::add(netlink, ELEMENT, SHORT * 4)?;
-        Ok(scratch::lasts(netlink)?.is_some_and(|lasts| lasts > SHORT))
-    };
-    told(try_out(&mut netlink))
+    scratch::create(&mut netlink)?;
+    scratch::add(&mut netlink, ELEMENT, SHORT)?;
+    scratch::add(&mut netlink, ELEMENT, SHORT * 4)?;
+    Ok(scratch::lasts(&mut netlink)?.is_some_and(|lasts| lasts > SHORT))
 }
 
 /// Asks a throw-away queue for it through the `nfq` crate, as the first packet did.
-fn queue_conntrack() -> Result<bool, String> {
-    let number = told(free_queues(QUEUE, 1))?;
-    let mut queue = told(nfq::Queue::open())?;
-    told(queue.bind(number))?;
+fn queue_conntrack() -> Result<bool, Unknown> {
+    let number = free_queues(QUEUE, 1)?;
+    let mut queue = nfq::Queue::open()?;
+    queue.bind(number)?;
     let mut asked = queue.set_recv_conntrack(number, true);
     // The kernel has just loaded the module behind it: to be asked again.
     if matches!(&asked, Err(error) if error.raw_os_error() == Some(libc::EAGAIN)) {
@@ -114,22 +120,14 @@ fn queue_conntrack() -> Result<bool, String> {
     let able = match asked {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.into()),
     };
-    told(queue.unbind(number))?;
+    queue.unbind(number)?;
     able
 }
 
-fn netlink() -> Result<Netlink, String> {
-    told(Netlink::open(mnl::Bus::Netfilter))
-}
-
-fn told<T, E: Error>(result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| words(&error))
-}
-
-fn words(error: &dyn Error) -> String {
-    error.to_string()
+fn netlink() -> Result<Netlink, NetlinkError> {
+    Netlink::open(mnl::Bus::Netfilter)
 }
 
 /// Of a documentation range (RFC 5737); nobody looks at the set that it is in.

@@ -2,6 +2,7 @@
 //! in it is passed over.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use super::{Key, Published};
 use crate::core::verdict::Proto;
@@ -53,6 +54,8 @@ struct Reader {
     proto: Option<Proto>,
     first: Option<u16>,
     last: Option<u16>,
+    /// The rule is for what is addressed to loopback, which comes from no network.
+    loopback: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -61,6 +64,8 @@ enum Loaded {
     Other,
     Protocol,
     Port,
+    To4,
+    To6,
 }
 
 impl Reader {
@@ -189,6 +194,10 @@ impl Reader {
                     _ => {}
                 }
             }
+            (Loaded::To4, libc::NFT_CMP_EQ, value) => self.loopback |= value.first() == Some(&127),
+            (Loaded::To6, libc::NFT_CMP_EQ, value) => {
+                self.loopback |= value == Ipv6Addr::LOCALHOST.octets();
+            }
             _ => {}
         }
     }
@@ -206,6 +215,9 @@ impl Reader {
     }
 
     fn publish(&mut self) {
+        if self.loopback {
+            return;
+        }
         self.effects.published.insert(Published {
             proto: self.proto,
             ports: self.first.zip(self.last),
@@ -213,7 +225,7 @@ impl Reader {
     }
 }
 
-/// What a payload expression loads, if that is the destination port.
+/// What a payload expression loads, if that is the destination's port or address (of a network only its first bytes).
 fn loaded(data: &[u8]) -> Loaded {
     let number = |kind| attribute(data, kind).and_then(be32);
     let place = (
@@ -221,9 +233,14 @@ fn loaded(data: &[u8]) -> Loaded {
         number(NFTA_PAYLOAD_OFFSET),
         number(NFTA_PAYLOAD_LEN),
     );
-    match place == (Some(libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32), Some(2), Some(2)) {
-        true => Loaded::Port,
-        false => Loaded::Other,
+    let (Some(base), Some(offset), Some(length)) = place else {
+        return Loaded::Other;
+    };
+    match (base as i32, offset, length) {
+        (libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2) => Loaded::Port,
+        (libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 1..=4) => Loaded::To4,
+        (libc::NFT_PAYLOAD_NETWORK_HEADER, 24, 16) => Loaded::To6,
+        _ => Loaded::Other,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Findings about conntrack: room, announcements, who else listens.
 
+use super::ENGINE;
+use super::facts::Facts;
 use super::finding::{Code, Finding, listed};
 use crate::config::Config;
 use crate::engine::room;
 use crate::kernel::conntrack::Conntrack;
-use crate::kernel::facts::Facts;
 
 /// All of them.
 pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
@@ -15,9 +16,10 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
         let remedy = "modprobe -a nf_conntrack nf_conntrack_netlink, or boot your distribution's own kernel";
         return vec![Finding::act_if(!watches_only, Code::CtRoom, what, remedy)];
     };
+    let needs = Needs::of(conntrack, config);
     let mut findings = vec![
-        room(conntrack, watches_only),
-        queues(conntrack, config, watches_only),
+        room(conntrack, &needs, watches_only),
+        queues(conntrack, &needs, config, watches_only),
         events(facts.events),
     ];
     findings.extend(loose(facts.loose));
@@ -25,20 +27,60 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn room(conntrack: &Conntrack, watches_only: bool) -> Finding {
+/// How large `nf_conntrack_max` had to be, and one number that is enough for all: who follows one finding is not to take
+/// away what another asked for.
+struct Needs {
+    /// For what is in use; `None`: it is enough.
+    room: Option<u32>,
+    /// For queues of the length that is configured.
+    queues: Option<u32>,
+}
+
+impl Needs {
+    fn of(conntrack: &Conntrack, config: &Config) -> Needs {
+        let Conntrack { max, flows, sockets } = *conntrack;
+        // Asleep it will follow what sockets there are; awake it is near its end with three quarters of its flows.
+        let small = sockets > max / 2 || flows > max / 4 * 3;
+        // A quarter is taken then: the arithmetic of the engine's own words.
+        let room = small.then(|| power_of_two(sockets.max(flows).saturating_mul(4)));
+        let waiting = config.engine.queue_length.saturating_mul(held_by(config));
+        let queues = (waiting > max / 8).then(|| power_of_two(waiting.saturating_mul(8)));
+        Needs { room, queues }
+    }
+
+    /// The commands, now and for good: systemd sets sysctls at boot, of modules that are loaded by then.
+    fn remedy(&self) -> String {
+        let max = self.room.max(self.queues).unwrap_or_default();
+        format!(
+            "make room: sysctl -w net.netfilter.nf_conntrack_max={max}, and for good: echo nf_conntrack > \
+             /etc/modules-load.d/90-conntrack.conf; echo net.netfilter.nf_conntrack_max={max} > /etc/sysctl.d/90-conntrack.conf"
+        )
+    }
+}
+
+fn power_of_two(wanted: u32) -> u32 {
+    wanted.checked_next_power_of_two().unwrap_or(u32::MAX)
+}
+
+/// How many queues there will be.
+fn held_by(config: &Config) -> u32 {
+    2 * config.engine.workers as u32
+}
+
+fn room(conntrack: &Conntrack, needs: &Needs, watches_only: bool) -> Finding {
     let Conntrack { max, flows, sockets } = *conntrack;
     if let Some(why) = room::too_small(conntrack) {
-        let (what, remedy) = why.rsplit_once(". ").unwrap_or((&why, ""));
-        return Finding::act_if(!watches_only, Code::CtRoom, what, kept(remedy, max_for(sockets)));
+        // Its own remedy knows nothing of queues.
+        let what = why.rsplit_once(". ").map_or(&*why, |(what, _)| what);
+        let remedy = format!("{}; then restart the engine, if it runs", needs.remedy());
+        return Finding::act_if(!watches_only, Code::CtRoom, what, remedy);
     }
-    if sockets > max / 2 || flows > max / 4 * 3 {
+    if needs.room.is_some() {
         let what = format!(
             "conntrack holds {flows} of at most {max} flows, and {sockets} sockets are in use: when it is full, the kernel \
              drops what is new, with or without the engine"
         );
-        let wanted = max_for(sockets.max(flows));
-        let remedy = format!("make room: sysctl -w net.netfilter.nf_conntrack_max={wanted}");
-        return Finding::act(Code::CtRoom, what, kept(&remedy, wanted));
+        return Finding::act(Code::CtRoom, what, needs.remedy());
     }
     let sleeps = if flows == 0 { " and sleeps" } else { "" };
     Finding::fine(
@@ -47,21 +89,8 @@ fn room(conntrack: &Conntrack, watches_only: bool) -> Finding {
     )
 }
 
-/// A quarter of the room is taken then; the same arithmetic as the engine's own.
-fn max_for(used: u32) -> u32 {
-    used.saturating_mul(4)
-        .checked_next_power_of_two()
-        .unwrap_or(u32::MAX)
-}
-
-fn kept(remedy: &str, max: u32) -> String {
-    format!(
-        "{remedy}, and for good: echo net.netfilter.nf_conntrack_max={max} > /etc/sysctl.d/90-conntrack.conf"
-    )
-}
-
-fn queues(conntrack: &Conntrack, config: &Config, watches_only: bool) -> Finding {
-    let (length, queues) = (config.engine.queue_length, 2 * config.engine.workers as u32);
+fn queues(conntrack: &Conntrack, needs: &Needs, config: &Config, watches_only: bool) -> Finding {
+    let (length, queues) = (config.engine.queue_length, held_by(config));
     let each = room::queue_length(length, queues, conntrack);
     if each >= length {
         let all = length.saturating_mul(queues);
@@ -69,11 +98,6 @@ fn queues(conntrack: &Conntrack, config: &Config, watches_only: bool) -> Finding
             format!("{queues} queues of {length} packets hold {all} at most, within an eighth of conntrack");
         return Finding::fine(Code::CtQueues, what);
     }
-    let wanted = length
-        .saturating_mul(queues)
-        .saturating_mul(8)
-        .checked_next_power_of_two()
-        .unwrap_or(u32::MAX);
     let hold = match watches_only {
         true => "would hold, once packets are held,",
         false => "will hold",
@@ -83,8 +107,7 @@ fn queues(conntrack: &Conntrack, config: &Config, watches_only: bool) -> Finding
          eighth of net.netfilter.nf_conntrack_max = {}",
         conntrack.max
     );
-    let remedy = format!("give conntrack room: sysctl -w net.netfilter.nf_conntrack_max={wanted}");
-    Finding::note(Code::CtQueues, what, kept(&remedy, wanted))
+    Finding::note(Code::CtQueues, what, needs.remedy())
 }
 
 fn events(mode: Option<u32>) -> Finding {
@@ -93,7 +116,8 @@ fn events(mode: Option<u32>) -> Finding {
             Code::CtEvents,
             "conntrack's announcements are off (nf_conntrack_events = 0), so who completed a handshake on a published port is \
              not known, and honest visitors there look like failed attempts",
-            "sysctl -w net.netfilter.nf_conntrack_events=2, and for good: echo net.netfilter.nf_conntrack_events=2 > \
+            "sysctl -w net.netfilter.nf_conntrack_events=2, and for good: echo nf_conntrack > \
+             /etc/modules-load.d/90-conntrack.conf; echo net.netfilter.nf_conntrack_events=2 > \
              /etc/sysctl.d/90-conntrack-events.conf",
         ),
         Some(_) => Finding::fine(Code::CtEvents, "conntrack announces who completed a handshake"),
@@ -124,11 +148,7 @@ fn listeners(facts: &Facts) -> Option<Finding> {
         .listeners
         .as_ref()?
         .iter()
-        .filter(|(_, program)| {
-            program
-                .as_ref()
-                .is_none_or(|one| one.name != super::others::ENGINE)
-        })
+        .filter(|(_, program)| program.as_ref().is_none_or(|one| one.name != ENGINE))
         .map(|(portid, program)| match program {
             Some(program) => program.to_string(),
             None => format!("a program that cannot be seen (netlink port {portid})"),
@@ -160,12 +180,13 @@ mod tests {
 
     #[test]
     fn a_small_conntrack_comes_with_its_sysctl_line() {
-        let asleep = found((8192, 0, 5000), "", Code::CtRoom);
+        let few = "[engine]\nworkers = 1\nqueue_length = 64\n";
+        let asleep = found((8192, 0, 5000), few, Code::CtRoom);
         assert_eq!(asleep.level, Level::Act);
         assert!(
-            asleep
-                .remedy
-                .contains("sysctl -w net.netfilter.nf_conntrack_max=32768, and for good: echo"),
+            asleep.remedy.contains(
+                "sysctl -w net.netfilter.nf_conntrack_max=32768, and for good: echo nf_conntrack >"
+            ),
             "{asleep:?}"
         );
         assert!(!asleep.what.contains("sysctl"), "{asleep:?}");
@@ -199,6 +220,36 @@ mod tests {
             watching.what.contains("would hold, once packets are held, 1024"),
             "{watching:?}"
         );
+    }
+
+    #[test]
+    fn one_number_is_enough_for_flows_and_queues() {
+        let config = sample::config("[engine]\nworkers = 8\nqueue_length = 4096\n");
+        for (conntrack, wanted) in [((8192, 0, 5000), 524_288), ((262_144, 250_000, 10), 1_048_576)] {
+            let (max, flows, sockets) = conntrack;
+            let mut facts = sample::facts();
+            facts.conntrack = Some(Conntrack { max, flows, sockets });
+            let findings = judge(&facts, &config);
+            for code in [Code::CtRoom, Code::CtQueues] {
+                let finding = sample::one(findings.clone(), code);
+                let sets = format!("nf_conntrack_max={wanted}");
+                assert_eq!(finding.remedy.matches(&sets).count(), 2, "{finding:?}");
+                assert_eq!(
+                    finding.remedy.matches("nf_conntrack_max=").count(),
+                    2,
+                    "{finding:?}"
+                );
+            }
+            // Who did so has nothing more to do.
+            facts.conntrack = Some(Conntrack {
+                max: wanted,
+                flows,
+                sockets,
+            });
+            for code in [Code::CtRoom, Code::CtQueues] {
+                assert_eq!(sample::one(judge(&facts, &config), code).level, Level::Fine);
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Findings about what this kernel can do.
 
+use super::facts::Facts;
 use super::finding::{Code, Finding};
 use crate::config::Config;
-use crate::kernel::facts::Facts;
+use crate::kernel::facts::Unknown;
 use crate::kernel::facts::release::Release;
 use crate::kernel::facts::trial::Trial;
 use crate::kernel::ruleset::Backend;
@@ -120,7 +121,7 @@ fn table(trial: &Trial) -> Finding {
     }
 }
 
-fn part(code: Code, tried: &Result<(), String>, fine: &str, modules: &str) -> Finding {
+fn part(code: Code, tried: &Result<(), Unknown>, fine: &str, modules: &str) -> Finding {
     match tried {
         Ok(()) => Finding::fine(code, fine),
         Err(why) => Finding::act(
@@ -232,7 +233,7 @@ mod tests {
         assert_eq!(level(Ok(Backend::Native)), Level::Fine);
         assert_eq!(level(Ok(Backend::Xt)), Level::Note);
         let none = found(
-            |facts| facts.trial.backend = Err("no such".into()),
+            |facts| facts.trial.backend = Err(sample::unknown("no such")),
             "",
             Code::Queue,
         );
@@ -243,27 +244,27 @@ mod tests {
     #[test]
     fn what_fails_is_to_act_on_and_what_was_not_tried_is_to_know() {
         for (code, tried) in [
-            (Code::Packet, Some(Err("lost".to_owned()))),
-            (Code::Table, Some(Err("lost".to_owned()))),
-            (Code::Packet, None),
-            (Code::Table, None),
+            (Code::Packet, true),
+            (Code::Table, true),
+            (Code::Packet, false),
+            (Code::Table, false),
         ] {
             let finding = found(
                 |facts| {
-                    facts.trial.packet = tried.clone();
-                    facts.trial.table = tried.clone();
+                    facts.trial.packet = tried.then(|| Err(sample::unknown("lost")));
+                    facts.trial.table = tried.then(|| Err(sample::unknown("lost")));
                 },
                 "",
                 code,
             );
-            let expected = if tried.is_some() { Level::Act } else { Level::Note };
+            let expected = if tried { Level::Act } else { Level::Note };
             assert_eq!(finding.level, expected, "{finding:?}");
         }
         for code in [Code::Log, Code::Socket] {
             let finding = found(
                 |facts| {
-                    facts.trial.log = Err("EOPNOTSUPP".into());
-                    facts.trial.socket = Err("EOPNOTSUPP".into());
+                    facts.trial.log = Err(sample::unknown("EOPNOTSUPP"));
+                    facts.trial.socket = Err(sample::unknown("EOPNOTSUPP"));
                 },
                 "",
                 code,
@@ -292,7 +293,7 @@ mod tests {
         let finding = found(|facts| facts.root = false, "", Code::Rights);
         assert!(finding.remedy.starts_with("run it again: sudo"), "{finding:?}");
         let boxed = found(
-            |facts| facts.trial.not_apart = Some("EPERM".into()),
+            |facts| facts.trial.not_apart = Some(std::io::Error::other("EPERM")),
             "",
             Code::Rights,
         );
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!(rights(&sample::facts()), None);
         let mut forbidden = sample::facts();
         forbidden.trial.forbidden = true;
-        forbidden.trial.backend = Err("not permitted".into());
+        forbidden.trial.backend = Err(sample::unknown("not permitted"));
         let found = judge(&forbidden, &sample::config(""));
         assert!(found.iter().all(|one| one.code != Code::Queue), "{found:?}");
         assert_eq!(sample::one(found, Code::Rights).level, Level::Act);
@@ -308,11 +309,14 @@ mod tests {
 
     #[test]
     fn neither_the_tuple_nor_the_timeouts_are_needed() {
-        for tried in [None, Some(Ok(true)), Some(Ok(false)), Some(Err("x".to_owned()))] {
+        type Tried = Option<Result<bool, Unknown>>;
+        let failed = || Some(Err(sample::unknown("x")));
+        let tries: [&dyn Fn() -> Tried; 4] = [&|| None, &|| Some(Ok(true)), &|| Some(Ok(false)), &failed];
+        for tried in tries {
             for code in [Code::QueueCt, Code::Timeouts] {
                 let change = |facts: &mut Facts| {
-                    facts.trial.queue_conntrack = tried.clone();
-                    facts.trial.refresh = tried.clone();
+                    facts.trial.queue_conntrack = tried();
+                    facts.trial.refresh = tried();
                 };
                 assert_eq!(found(change, "", code).level, Level::Fine);
             }

@@ -1,8 +1,11 @@
 //! One sentence of what is so, one of what to do about it.
 
+use serde::Serialize;
+
 /// What it asks of the admin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
     /// Nothing.
     Fine,
     /// To know it.
@@ -12,17 +15,8 @@ pub(super) enum Level {
 }
 
 impl Level {
-    /// In JSON.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Level::Fine => "fine",
-            Level::Note => "note",
-            Level::Act => "act",
-        }
-    }
-
     /// On the screen.
-    pub(super) fn shown(self) -> &'static str {
+    pub fn shown(self) -> &'static str {
         match self {
             Level::Fine => "ok",
             Level::Note => "note",
@@ -34,9 +28,9 @@ impl Level {
 macro_rules! codes {
     ($($variant:ident $word:literal $doc:literal,)+) => {
         /// What a finding is about; a contract, for scripts and for `docs/preflight.md`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Code {
-            $(#[doc = $doc] $variant,)+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        pub enum Code {
+            $(#[doc = $doc] #[serde(rename = $word)] $variant,)+
         }
 
         impl Code {
@@ -45,7 +39,7 @@ macro_rules! codes {
             pub(super) const ALL: &[Code] = &[$(Code::$variant),+];
 
             /// Its word.
-            pub(super) fn word(self) -> &'static str {
+            pub fn word(self) -> &'static str {
                 match self {
                     $(Code::$variant => $word,)+
                 }
@@ -88,17 +82,23 @@ codes! {
 }
 
 /// A finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) code: Code,
-    pub(super) level: Level,
-    pub(super) what: String,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about.
+    #[serde(rename = "finding")]
+    pub code: Code,
+    /// How pressing it is.
+    pub level: Level,
+    /// What is so.
+    pub what: String,
     /// What to do; empty if that is nothing.
-    pub(super) remedy: String,
+    #[serde(rename = "do")]
+    pub remedy: String,
 }
 
 impl Finding {
-    pub(super) fn fine(code: Code, what: impl Into<String>) -> Finding {
+    /// Nothing to do.
+    pub fn fine(code: Code, what: impl Into<String>) -> Finding {
         Finding {
             code,
             level: Level::Fine,
@@ -107,7 +107,8 @@ impl Finding {
         }
     }
 
-    pub(super) fn note(code: Code, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    /// To know.
+    pub fn note(code: Code, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding {
             level: Level::Note,
             remedy: remedy.into(),
@@ -115,7 +116,8 @@ impl Finding {
         }
     }
 
-    pub(super) fn act(code: Code, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    /// To act on.
+    pub fn act(code: Code, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding {
             level: Level::Act,
             ..Finding::note(code, what, remedy)
@@ -123,12 +125,7 @@ impl Finding {
     }
 
     /// To act on if `pressing`, else to know.
-    pub(super) fn act_if(
-        pressing: bool,
-        code: Code,
-        what: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Finding {
+    pub fn act_if(pressing: bool, code: Code, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
         match pressing {
             true => Finding::act(code, what, remedy),
             false => Finding::note(code, what, remedy),
@@ -165,8 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn words_are_told_apart() {
+    fn words_are_told_apart_and_the_same_in_json() {
         let words: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.word()).collect();
         assert_eq!(words.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.word());
+        }
     }
 }

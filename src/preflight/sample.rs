@@ -1,15 +1,21 @@
 //! A machine on which all is well, for tests to spoil.
 
+use std::collections::BTreeSet;
+
+use super::boot_files::Boot;
+use super::facts::Facts;
 use super::finding::{Code, Finding};
 use crate::config::{self, Config};
+use crate::core::verdict::Proto;
 use crate::kernel::conntrack::Conntrack;
-use crate::kernel::facts::Facts;
-use crate::kernel::facts::boot::Boot;
+use crate::kernel::facts::Unknown;
 use crate::kernel::facts::held::Held;
 use crate::kernel::facts::release::{Release, Version};
-use crate::kernel::facts::tables::Tables;
+use crate::kernel::facts::services::Service;
+use crate::kernel::facts::tables::{Base, Hook, Tables};
 use crate::kernel::facts::trial::Trial;
 use crate::kernel::ruleset::Backend;
+use crate::kernel::sockets::Listener;
 
 pub(super) fn facts() -> Facts {
     Facts {
@@ -65,4 +71,36 @@ pub(super) fn one(findings: Vec<Finding>, code: Code) -> Finding {
         .collect();
     assert_eq!(found.len(), 1, "{code:?}: {found:?}");
     found.remove(0)
+}
+
+/// Something that could not be found out.
+pub(super) fn unknown(why: &str) -> Unknown {
+    std::io::Error::other(why).into()
+}
+
+/// A listener on TCP.
+pub(super) fn service(port: u16, addr: &str, programs: &[&str]) -> Service {
+    Service {
+        listener: Listener {
+            proto: Proto::Tcp,
+            port,
+            addr: addr.parse().expect("an address"),
+        },
+        programs: programs.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+/// A chain that does nothing.
+pub(super) fn base(hook: Hook, priority: i32) -> Base {
+    Base {
+        family: "ip",
+        table: "filter".into(),
+        chain: "INPUT".into(),
+        hook,
+        priority,
+        drops: false,
+        accepts: false,
+        queues: BTreeSet::new(),
+        programs: BTreeSet::new(),
+    }
 }

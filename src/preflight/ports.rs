@@ -1,17 +1,16 @@
-//! Findings about who is served here: published ports, proxies in front, what a port filter would close.
+//! Findings about ports: published ones, and what a port filter closes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
-use super::super::check::{closed_among, closing_lines};
+use super::closing::{closed_among, closing_lines};
+use super::facts::Facts;
 use super::finding::{Code, Finding, listed};
 use crate::config::Config;
 use crate::core::policy::{Mode, Policy};
 use crate::core::ports::PortSet;
 use crate::core::verdict::Proto;
 use crate::engine::lockout;
-use crate::kernel::facts::Facts;
-use crate::kernel::facts::services::{Client, Service};
+use crate::kernel::facts::services::Service;
 use crate::kernel::facts::tables::{Published, Tables};
 use crate::kernel::sessions::Session;
 
@@ -26,14 +25,6 @@ pub(super) fn judge(facts: &Facts, config: &Config, sessions: &[Session]) -> Vec
     let services = facts.services.as_deref().unwrap_or_default();
     if let Ok(tables) = &facts.tables {
         findings.extend(published(tables, services, &filtering, filters));
-    }
-    match &facts.clients {
-        Ok(clients) => findings.extend(in_front(&strangers(clients, facts, config), &config.policy)),
-        Err(why) => findings.push(Finding::note(
-            Code::Proxy,
-            format!("who is connected is not known: {why}"),
-            "run this again as root",
-        )),
     }
     findings.push(match &facts.services {
         Ok(services) => {
@@ -72,13 +63,17 @@ fn published(tables: &Tables, services: &[Service], policy: &Policy, filters: bo
     let names = listed(all.iter().map(title), 8);
     let closed: Vec<String> = all
         .iter()
-        .filter(|one| is_refused(one, policy))
-        .map(title)
+        .flat_map(|one| refused(one, policy))
+        .map(|one| title(&one))
         .collect();
     let what = format!(
         "containers or other machines serve {names} through this host: bans and the port filter hold for them, since the \
          engine sees the client's own address before it is translated (programs inside may see a proxy's instead)"
     );
+    if closed.is_empty() && all.iter().any(|one| one.ports.is_none()) {
+        let remedy = "look which ports these are, and add what is meant to be reached to [allowed_ports]: nft list ruleset";
+        return Some(Finding::note(Code::Published, what, remedy));
+    }
     if closed.is_empty() {
         return Some(Finding::fine(Code::Published, what));
     }
@@ -109,84 +104,28 @@ fn title(published: &Published) -> String {
     }
 }
 
-fn is_refused(published: &Published, policy: &Policy) -> bool {
+/// The ports of it that `policy` refuses; none of those that are not known.
+fn refused(published: &Published, policy: &Policy) -> Vec<Published> {
     let Some((first, last)) = published.ports else {
-        return false; // unknown
+        return Vec::new();
     };
     let proto = published.proto.unwrap_or(Proto::Tcp);
-    (first..=last).any(|port| policy.refuses(proto, port))
+    let mut runs: Vec<Published> = Vec::new();
+    for port in (first..=last).filter(|port| policy.refuses(proto, *port)) {
+        match runs.last_mut().and_then(|run| run.ports.as_mut()) {
+            Some((_, end)) if *end + 1 == port => *end = port,
+            _ => runs.push(Published {
+                ports: Some((port, port)),
+                ..*published
+            }),
+        }
+    }
+    runs
 }
 
 /// Programs that stand in for a container's port.
 fn is_port_proxy(name: &str) -> bool {
     PORT_PROXIES.iter().any(|proxy| name.starts_with(proxy))
-}
-
-/// Connections of other machines, without administrators (SSH) and guests on internal interfaces.
-fn strangers(clients: &[Client], facts: &Facts, config: &Config) -> Vec<IpAddr> {
-    let services = facts.services.as_deref().unwrap_or_default().iter();
-    let ssh: BTreeSet<u16> = services
-        .filter(|one| is_ssh(one))
-        .map(|one| one.listener.port)
-        .collect();
-    let guest = |addr| lockout::is_guest(addr, &facts.networks, &config.engine.internal_interfaces);
-    let strange = clients
-        .iter()
-        .filter(|one| !ssh.contains(&one.port) && !guest(one.addr));
-    strange.map(|one| one.addr).collect()
-}
-
-/// What all come from one address or a trusted one would mean.
-fn in_front(strangers: &[IpAddr], policy: &Policy) -> Vec<Finding> {
-    let total = strangers.len();
-    if total < ENOUGH {
-        return Vec::new();
-    }
-    let mut findings = Vec::new();
-    let trusted = strangers
-        .iter()
-        .filter(|addr| policy.trusted.contains(**addr))
-        .count();
-    if nearly_all(trusted, total) {
-        findings.push(Finding::act(
-            Code::Trusted,
-            format!(
-                "{trusted} of {total} connections come from trusted addresses, which are neither counted nor banned: behind a \
-                 proxy or load balancer the engine then protects from nobody"
-            ),
-            "if strangers come through that address, let the proxy or the service behind it ban (the engine does not read the \
-             proxy protocol or X-Forwarded-For), or run the engine on the proxy; if all are yours, it is as it should be",
-        ));
-        return findings;
-    }
-    let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    strangers
-        .iter()
-        .for_each(|addr| *counts.entry(*addr).or_default() += 1);
-    let busiest = counts.into_iter().max_by_key(|(_, count)| *count);
-    if let Some((addr, count)) = busiest.filter(|(_, count)| nearly_all(*count, total)) {
-        // Not to act on: one stranger who holds connections open looks the same, and must not be trusted for it.
-        findings.push(Finding::note(
-            Code::Proxy,
-            format!(
-                "{count} of {total} connections come from {addr}: if it is a proxy or load balancer of yours, the real clients \
-                 are not seen behind it, and a ban would shut them all out"
-            ),
-            format!(
-                "only if you know it as your own: add \"{addr}\" to ips under [trusted], and run the engine on the proxy itself \
-                 to ban strangers (the proxy protocol and X-Forwarded-For are not read here); else it is one client that holds \
-                 connections"
-            ),
-        ));
-    } else {
-        let what = format!("{total} connections come from many addresses: no proxy is in front of this host");
-        findings.push(Finding::fine(Code::Proxy, what));
-    }
-    findings
-}
-
-fn nearly_all(part: usize, total: usize) -> bool {
-    part * 100 >= total * NEARLY_ALL_PERCENT
 }
 
 fn listeners(closing: Vec<String>, filters: bool) -> Finding {
@@ -215,21 +154,10 @@ fn listeners(closing: Vec<String>, filters: bool) -> Finding {
     }
 }
 
-fn is_ssh(service: &Service) -> bool {
-    let daemon = service
-        .programs
-        .iter()
-        .any(|name| name == "sshd" || name == "dropbear");
-    // systemd holds the port of ssh.socket; without rights nobody is seen to hold it.
-    let by_number =
-        service.listener.port == SSH && (service.programs.is_empty() || service.programs.contains("systemd"));
-    service.listener.proto == Proto::Tcp && !service.listener.is_loopback() && (daemon || by_number)
-}
-
 fn ssh_port(services: &[Service], policy: &Policy, filters: bool) -> Option<Finding> {
     let ports: PortSet = services
         .iter()
-        .filter(|one| is_ssh(one))
+        .filter(|one| one.is_ssh())
         .map(|one| one.listener.port..=one.listener.port)
         .collect();
     if ports.is_empty() {
@@ -237,7 +165,7 @@ fn ssh_port(services: &[Service], policy: &Policy, filters: bool) -> Option<Find
     }
     let all = services
         .iter()
-        .filter(|one| is_ssh(one))
+        .filter(|one| one.is_ssh())
         .map(|one| one.listener.port);
     let closed: BTreeSet<u16> = all.filter(|port| policy.refuses(Proto::Tcp, *port)).collect();
     if closed.is_empty() {
@@ -278,7 +206,6 @@ fn ssh_session(words: &str, filters: bool, allowed: bool) -> Finding {
     }
 }
 
-const SSH: u16 = 22;
 /// As /proc names them, 15 bytes long at most: Docker, rootless Docker and Podman, and their networks.
 const PORT_PROXIES: [&str; 5] = [
     "docker-proxy",
@@ -287,30 +214,15 @@ const PORT_PROXIES: [&str; 5] = [
     "slirp4netns",
     "pasta",
 ];
-/// Fewer connections than this tell nothing of where strangers come from.
-const ENOUGH: usize = 10;
-const NEARLY_ALL_PERCENT: usize = 90;
 
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::sample;
+    use super::super::sample::{self, service};
     use super::*;
     use crate::kernel::sessions::How;
-    use crate::kernel::sockets::Listener;
 
     const FIREWALL: &str = "[firewall]\nfirewall_mode = \"firewall\"\n[allowed_ports]\ntcp = [80]\n";
-
-    fn service(port: u16, addr: &str, programs: &[&str]) -> Service {
-        Service {
-            listener: Listener {
-                proto: Proto::Tcp,
-                port,
-                addr: addr.parse().unwrap(),
-            },
-            programs: programs.iter().map(|name| (*name).to_owned()).collect(),
-        }
-    }
 
     fn tcp(first: u16, last: u16) -> Published {
         Published {
@@ -340,6 +252,9 @@ mod tests {
             "{closed:?}"
         );
         assert!(closed.what.ends_with("closes tcp 8080-8090"), "{closed:?}");
+        let partly = judge(vec![tcp(79, 82)], &[], FIREWALL).unwrap();
+        assert!(partly.what.ends_with("closes tcp 79 and tcp 81-82"), "{partly:?}");
+        assert!(judge(vec![tcp(80, u16::MAX)], &[], FIREWALL).is_some());
         let proxy = judge(vec![], &[service(81, "0.0.0.0", &["docker-proxy"])], FIREWALL).unwrap();
         assert!(proxy.what.ends_with("closes tcp 81"), "{proxy:?}");
         let local = judge(vec![], &[service(81, "127.0.0.1", &["docker-proxy"])], FIREWALL);
@@ -348,45 +263,9 @@ mod tests {
             proto: None,
             ports: None,
         };
-        assert_eq!(judge(vec![unknown], &[], FIREWALL).unwrap().level, Level::Fine);
-    }
-
-    fn many(addr: &str, count: usize) -> Vec<IpAddr> {
-        vec![addr.parse().unwrap(); count]
-    }
-
-    #[test]
-    fn one_address_before_all_others_is_a_proxy() {
-        let policy = sample::config("[trusted]\nips = [\"192.0.2.0/24\"]\n").policy;
-        assert_eq!(in_front(&many("198.51.100.1", 9), &policy), [], "too few to tell");
-        let proxy = in_front(&many("198.51.100.1", 10), &policy);
-        assert_eq!((proxy[0].code, proxy[0].level), (Code::Proxy, Level::Note));
-        assert!(
-            proxy[0]
-                .remedy
-                .contains("only if you know it as your own: add \"198.51.100.1\" to ips under [trusted]"),
-            "{proxy:?}"
-        );
-        let mut mixed = many("198.51.100.1", 89);
-        mixed.extend((0..11).map(|last| IpAddr::from([203, 0, 113, last])));
-        assert_eq!(in_front(&mixed, &policy)[0].level, Level::Fine);
-        mixed.truncate(95);
-        assert_eq!(in_front(&mixed, &policy)[0].level, Level::Note);
-    }
-
-    #[test]
-    fn trusting_nearly_everybody_is_told() {
-        let policy = sample::config("[trusted]\nips = [\"192.0.2.0/24\"]\n").policy;
-        let mut all: Vec<IpAddr> = (0..19).map(|last| IpAddr::from([192, 0, 2, last])).collect();
-        all.extend(many("203.0.113.9", 1));
-        let found = in_front(&all, &policy);
-        assert_eq!((found[0].code, found[0].level), (Code::Trusted, Level::Act));
-        assert!(
-            found[0]
-                .what
-                .starts_with("19 of 20 connections come from trusted"),
-            "{found:?}"
-        );
+        let unknown = judge(vec![unknown, tcp(80, 80)], &[], FIREWALL).unwrap();
+        assert_eq!(unknown.level, Level::Note);
+        assert!(unknown.remedy.starts_with("look which ports"), "{unknown:?}");
     }
 
     #[test]
@@ -465,28 +344,7 @@ mod tests {
         );
         facts.services = Ok(vec![service(80, "::", &["nginx"])]);
         assert_eq!(judge(&facts, FIREWALL).level, Level::Fine);
-        facts.services = Err("no inet_diag".into());
+        facts.services = Err(sample::unknown("no inet_diag"));
         assert!(judge(&facts, FIREWALL).what.ends_with("not known: no inet_diag"));
-        facts.clients = Err("no inet_diag".into());
-        let found = super::judge(&facts, &sample::config(""), &[]);
-        assert_eq!(sample::one(found, Code::Proxy).level, Level::Note);
-    }
-
-    #[test]
-    fn administrators_and_guests_are_no_strangers() {
-        let mut facts = sample::facts();
-        facts.services = Ok(vec![service(22, "::", &["sshd"]), service(80, "::", &["nginx"])]);
-        facts.networks = vec![("10.1.0.0/16".parse().unwrap(), "virbr0".into())];
-        let client = |addr: &str, port| Client {
-            addr: addr.parse().unwrap(),
-            port,
-        };
-        let clients = [
-            client("192.0.2.1", 22),
-            client("10.1.2.3", 80),
-            client("192.0.2.2", 80),
-        ];
-        let left = strangers(&clients, &facts, &sample::config(""));
-        assert_eq!(left, ["192.0.2.2".parse::<IpAddr>().unwrap()]);
     }
 }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::kernel::ruleset::TABLE;
 
 /// Where something stands.
@@ -19,8 +19,27 @@ pub struct Place {
     pub line: usize,
 }
 
+/// What of the text is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// A file that is not there, or is not ours to read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// As nft would be told it.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Files that include each other deeper, or are more, than anybody means.
+    #[error("{}: too many includes, what it loads is not known", .0.display())]
+    TooMany(PathBuf),
+    /// Which folders a pattern means is not looked for.
+    #[error("include \"{0}\": a pattern of folders, what it loads is not known")]
+    Folders(String),
+}
+
 /// What the text loads, as far as it concerns us.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Boot {
     /// The files that there are where distributions have them.
     pub files: Vec<PathBuf>,
@@ -32,8 +51,8 @@ pub struct Boot {
     pub flushes: Vec<Place>,
     /// Where a rule with a target of xtables stands, which nft lists but cannot load.
     pub xt: Vec<Place>,
-    /// What could not be read, in words.
-    pub unread: Vec<String>,
+    /// What could not be read.
+    pub unread: Vec<Unread>,
 }
 
 impl Boot {
@@ -71,19 +90,18 @@ impl Reader<'_> {
 
     fn file(&mut self, path: &Path, depth: usize) {
         if depth > DEPTH || self.seen.len() >= MAX_FILES {
-            let why = format!(
-                "{}: too many includes, what it loads is not known",
-                path.display()
-            );
-            self.boot.unread.push(why);
+            self.boot.unread.push(Unread::TooMany(path.to_owned()));
             return;
         }
         if !self.seen.insert(path.to_owned()) {
             return;
         }
-        match text_of(&self.at(path)) {
-            Ok(text) => self.text(path, &text, depth),
-            Err(error) => self.boot.unread.push(format!("{}: {error}", path.display())),
+        match files::read_up_to(&self.at(path), FILE_BYTES) {
+            Ok(bytes) => self.text(path, &String::from_utf8_lossy(&bytes), depth),
+            Err(error) => self.boot.unread.push(Unread::File {
+                path: path.to_owned(),
+                error,
+            }),
         }
     }
 
@@ -121,8 +139,7 @@ impl Reader<'_> {
         }
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         if has_wildcard(&folder.to_string_lossy()) {
-            let why = format!("include \"{target}\": a pattern of folders, what it loads is not known");
-            self.boot.unread.push(why);
+            self.boot.unread.push(Unread::Folders(target.to_owned()));
             return;
         }
         let entries = fs::read_dir(self.at(&folder)).into_iter().flatten().flatten();
@@ -148,20 +165,6 @@ fn is_removed(before: &[&str]) -> bool {
         before.last(),
         Some(&("delete" | "destroy" | "flush" | "list" | "reset"))
     )
-}
-
-/// The beginning of a regular file; a pipe or a device is none of nft's, and must not hold us up.
-fn text_of(path: &Path) -> io::Result<String> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 struct Token<'a> {
@@ -261,7 +264,8 @@ mod tests {
 
     #[test]
     fn no_file_is_no_fact() {
-        assert_eq!(read(&[]), Boot::default());
+        let boot = read(&[]);
+        assert!(boot.files.is_empty() && boot.ours.is_empty() && boot.unread.is_empty());
     }
 
     #[test]
