@@ -22,6 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use super::analyst::{Analyst, Command, Inbox};
 use super::confine;
+use super::denials::Denials;
 use super::enforcer::{self, Enforcer, Expected, HOTTEST, Job, Mirror};
 use super::error::DaemonError;
 use super::handler::{EngineHandler, Running, Shared, on_loss};
@@ -463,6 +464,7 @@ impl Engine {
             place: kept_at,
             health: Arc::clone(&health),
             audit: audit.clone(),
+            denials: Denials::new(audit.clone()),
             confinement: Arc::clone(confinement),
             vitals,
             herald: herald.clone(),

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::analyst::{Command, Target};
 use super::daemon::{Couriers, Event};
+use super::denials::Denials;
 use super::enforcer::Expected;
 use super::herald::Herald;
 use super::keeper::{Errand, Health};
@@ -71,6 +72,8 @@ pub struct EngineHandler {
     pub health: Arc<Health>,
     /// Where orders are written down.
     pub audit: Audit,
+    /// Who gives orders without the right to.
+    pub denials: Denials,
     /// What holds the engine itself.
     pub confinement: Arc<Confinement>,
     /// How the workers are.
@@ -117,11 +120,13 @@ impl Shared {
 impl Handler for EngineHandler {
     fn handle(&self, request: Request, peer: Peer) -> Reply {
         let own = rustix::process::geteuid().as_raw();
-        let missing = Right::to(&request).missing(peer, own);
-        orders::recorded(&self.audit, request, peer, |request| match missing {
-            Some(why) => Reply::refused(why),
-            None => self.answer(request, peer),
-        })
+        let now = Instant::now();
+        self.denials.settle(now);
+        if let Some(why) = Right::to(&request).missing(peer, own) {
+            self.denials.note(&request, peer, &why, now);
+            return Reply::refused(why);
+        }
+        orders::recorded(&self.audit, request, peer, |request| self.answer(request, peer))
     }
 }
 
@@ -169,10 +174,10 @@ impl EngineHandler {
                     until,
                     force,
                 };
-                self.wish(Wish::Try(attempt), peer)
+                self.wish(Wish::Try(attempt))
             }
-            Request::Confirm {} => self.wish(Wish::Confirm, peer),
-            Request::GoBack {} => self.wish(Wish::GoBack, peer),
+            Request::Confirm {} => self.wish(Wish::Confirm),
+            Request::GoBack {} => self.wish(Wish::GoBack),
             Request::Unban { target } => Self::for_target(&target, |target| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
@@ -187,9 +192,9 @@ impl EngineHandler {
             Request::WebhookRetry { endpoint } => {
                 self.couriers(|webhooks| Reply::WebhooksRetried(webhooks.retry(endpoint.as_deref()) as u64))
             }
-            Request::SelftestBegin { source, witness } => self.begin_selftest(source, witness, peer),
-            Request::SelftestLook { source } => self.look_at_selftest(source, peer),
-            Request::SelftestEnd {} => self.end_selftest(peer),
+            Request::SelftestBegin { source, witness } => self.begin_selftest(source, witness),
+            Request::SelftestLook { source } => self.look_at_selftest(source),
+            Request::SelftestEnd {} => self.end_selftest(),
             Request::State {} => self.state(),
             Request::StateReset {} => self.reset_state(peer),
             Request::StateImport(part) => self.import_state(part, peer),
@@ -228,10 +233,7 @@ impl EngineHandler {
         answer.unwrap_or_default()
     }
 
-    fn wish(&self, wish: Wish, peer: Peer) -> Reply {
-        if peer.uid != 0 {
-            return Reply::refused("only root may try out a policy");
-        }
+    fn wish(&self, wish: Wish) -> Reply {
         let (to, reply) = bounded(1);
         if self.events.send(Event::Trial(wish, to)).is_err() {
             return Reply::refused("the engine is stopping");

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::chown;
 
-use crate::common::engine::{Engine, FIREWALL, Home, unprivileged};
+use crate::common::engine::{CORPORATE, Engine, FIREWALL, Home, unprivileged};
 use crate::common::namespace::Namespace;
 use crate::rig::{Copy, Exporter, GROUP, STRANGER, for_the_group};
 
@@ -66,6 +66,25 @@ fn the_group_may_look_and_not_order() {
     let output = copy.run(STRANGER, &STRANGER.to_string(), &socket, &["status"]);
     assert_eq!(output.code(), 1);
     assert!(output.stderr.contains("no permission"), "{}", output.text());
+}
+
+#[test]
+fn the_group_cannot_fill_the_audit_log() {
+    let ns = Namespace::new("host");
+    let engine = Engine::start(&ns, CORPORATE);
+    for_the_group(engine.home());
+    let (copy, socket) = (Copy::new(), engine.home().socket());
+    for _ in 0..30 {
+        let order = ["unban", "203.0.113.9"];
+        assert_eq!(copy.run(STRANGER, &GROUP.to_string(), &socket, &order).code(), 1);
+    }
+    engine.must(&["ban", "203.0.113.9"]);
+    let home = engine.stop();
+    let log = std::fs::read_to_string(home.logs().join("audit.jsonl")).unwrap();
+    let count = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(count(&format!("\"uid\":{STRANGER},\"gid\"")), 10, "{log}");
+    let rest = format!("\"kind\":\"denied\",\"uid\":{STRANGER},\"orders\":20");
+    assert_eq!((count(&rest), count("\"result\":\"done\"")), (1, 1), "{log}");
 }
 
 #[test]
