@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::collect::Source;
 use super::measure;
@@ -16,7 +15,7 @@ use crate::files::{self, Dress};
 /// If the folder does not take it. The old file stays, and grows old: node_exporter tells by
 /// `node_textfile_mtime_seconds`.
 pub(super) fn write(path: &Path, source: &Source) -> io::Result<()> {
-    let text = measure::page(&source.look(), SystemTime::now()).text();
+    let text = measure::page(&source.look()).text();
     // node_exporter is another user.
     Ok(files::replace(path, text.as_bytes(), Dress::PUBLIC)?)
 }
