@@ -47,11 +47,13 @@ impl Denials {
 
     /// Writes down the counts whose time is over.
     pub fn settle(&self, now: Instant) {
-        let mut counts = self.counts();
-        let over = |count: &Count| now.saturating_duration_since(count.since) >= WINDOW;
-        counts
-            .extract_if(.., |_, count| over(count))
-            .for_each(|(uid, count)| self.tell(uid, &count));
+        self.counts().retain(|uid, count| {
+            let goes_on = now.saturating_duration_since(count.since) < WINDOW;
+            if !goes_on {
+                self.tell(*uid, count);
+            }
+            goes_on
+        });
     }
 
     /// Whether this one has a record of its own; it is counted if not.

@@ -165,7 +165,7 @@ fn saved(page: &mut Page, state: &StateView) {
     by_word(page, f::STATE_FILES, &bytes);
     let last = state.last_snapshot.as_ref();
     let at = last.map(|last| &last.at).or(state.saved_at.as_ref());
-    page.put_known(f::SNAPSHOT_AT, &[], at.and_then(moment));
+    page.put_known(f::SNAPSHOT_AT, &[], at.and_then(|at| moment(at)));
     page.put_known(
         f::SNAPSHOT_TIME,
         &[],
@@ -195,14 +195,14 @@ fn sent(page: &mut Page, webhooks: &WebhookView) {
 
 fn watched(page: &mut Page, monitor: &MonitorView) {
     page.put(f::MONITOR_UP, &[], monitor.running);
-    page.put_known(f::MONITOR_AT, &[], monitor.last_check.as_ref().and_then(moment));
+    page.put_known(f::MONITOR_AT, &[], monitor.last_check.as_deref().and_then(moment));
     page.put(f::MONITOR_FINDINGS, &[], monitor.findings.len() as u64);
     page.put(f::MONITOR_RESTARTS, &[], monitor.restarts);
     page.put_known(f::SELFTEST, &[], monitor.selftest.passed);
     page.put_known(
         f::SELFTEST_AT,
         &[],
-        monitor.selftest.last.as_ref().and_then(moment),
+        monitor.selftest.last.as_deref().and_then(moment),
     );
     let integrity = &monitor.integrity;
     let violations = integrity.violations.len() + integrity.audit.len();
@@ -220,7 +220,7 @@ fn by_word(page: &mut Page, family: f::Family, counts: &BTreeMap<String, u64>) {
 }
 
 /// `at` (RFC 3339) in seconds since 1970; none if that cannot be read.
-fn moment(at: &String) -> Option<f64> {
+fn moment(at: &str) -> Option<f64> {
     let at = OffsetDateTime::parse(at, &Rfc3339).ok()?;
     Some(at.unix_timestamp_nanos() as f64 / 1e9)
 }
