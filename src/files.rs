@@ -1,10 +1,14 @@
 //! Files in folders that others may write in too: opened without following a link at the end of the path or waiting for
 //! anybody. What to make of owner and mode differs from file to file, and is said where each is opened.
 
+mod replacement;
+
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+pub use self::replacement::{Dress, NewFile, SaveError, keep, replace, replace_in, replace_unsynced};
 
 /// Device and inode: which file it is, whatever it is called.
 pub type Identity = (u64, u64);
@@ -38,21 +42,6 @@ pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).custom_flags(libc::O_NOFOLLOW).mode(0o600);
     options
-}
-
-/// Puts `bytes` in the place of what is at `path`, for no other user: all of them or none. `synced`: they are on the
-/// disk before the name is theirs.
-///
-/// # Errors
-/// If they cannot be written; what was there stays.
-pub fn replace(path: &Path, bytes: &[u8], synced: bool) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = private().write(true).truncate(true).open(&new)?;
-    file.write_all(bytes)?;
-    if synced {
-        file.sync_data()?;
-    }
-    std::fs::rename(new, path)
 }
 
 /// Makes `folder` and those above it with `mode`, as the umask lets it; one that is there stays as it is.

@@ -82,6 +82,13 @@ pub enum What {
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+    /// So many more orders of somebody who has no right to them; the first ones have a record each.
+    Denied {
+        /// Absent: of several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
+        orders: u64,
+    },
     /// The configuration was read again.
     Config {
         /// `SIGHUP` or `control socket`.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
+use serde::de::DeserializeOwned;
 
 use crate::control::wire::{Reply, Request};
 
@@ -111,8 +112,19 @@ impl Client {
         &self.path
     }
 
+    /// The same way, where that answer may be so many bytes.
+    pub fn taking(mut self, bytes: u64) -> Client {
+        self.whole = Some(bytes);
+        self
+    }
+
     /// Asks and waits for the answer.
     pub fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
+        self.ask_for(request)
+    }
+
+    /// As [`Client::ask`], for somebody who wants only some of what a [`Reply`] says.
+    pub fn ask_for<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
         let mut stream = connect(&self.path, self.connect_time, self.answer_time)
             .map_err(|error| self.unreachable(error))?;
         // A server that refuses may close before all is written: what it said counts, not our EPIPE.
@@ -129,7 +141,7 @@ impl Client {
         if line.is_empty() {
             return Err(ClientError::Silent(self.path.clone()));
         }
-        Reply::decode(&line).map_err(|source| ClientError::Malformed {
+        serde_json::from_slice(&line).map_err(|source| ClientError::Malformed {
             path: self.path.clone(),
             source,
         })

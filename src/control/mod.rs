@@ -14,6 +14,7 @@ pub mod selftest_view;
 pub mod server;
 mod socket;
 pub mod state_view;
+pub mod stats_view;
 pub mod upkeep_view;
 pub mod views;
 pub mod webhook_view;

@@ -13,6 +13,7 @@ pub use super::apply_view::{ApplyState, ApplyView, GoneBack};
 pub use super::health_view::{AS_EXPECTED, HealthView, QueueHealth, WorkerHealth};
 pub use super::selftest_view::{SelftestPlan, SelftestState};
 pub use super::state_view::*;
+pub use super::stats_view::*;
 pub use super::views::*;
 pub use super::webhook_view::*;
 use crate::notify::text::plain;

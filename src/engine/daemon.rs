@@ -1,6 +1,7 @@
 //! Composition: open, spawn, wire, wait, stop in reverse. Whatever fails before the ruleset is loaded leaves the
 //! running policy untouched; whatever fails after it ends the process, and the kernel keeps the policy.
 
+mod crew;
 mod trials;
 
 use std::fs::{self, File};
@@ -20,11 +21,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{debug, error, info, warn};
 
+use self::crew::Crew;
 use super::analyst::{Analyst, Command, Inbox};
 use super::confine;
+use super::denials::Denials;
 use super::enforcer::{self, Enforcer, Expected, HOTTEST, Job, Mirror};
 use super::error::DaemonError;
-use super::handler::{EngineHandler, Running, Shared, on_loss};
+use super::handler::{EngineHandler, Running, Shared};
 use super::handshakes::{self, Handshakes};
 use super::herald::Herald;
 use super::keeper::{Errand, Health, Keeper};
@@ -32,27 +35,24 @@ use super::last_good::{Chosen, LastGood};
 use super::lockout::spare_sessions;
 use super::open::{Opened, open, put_in_place};
 use super::orders;
-use super::pulse::{self, Pulse, Vitals};
-use super::reconciler;
+use super::pulse::Vitals;
 use super::refusals;
 use super::reload::{ReloadError, Reloader};
 use super::report::Reporter;
 use super::restore::Kept;
-use super::scribe::{Desk, Scribe, Task};
+use super::scribe::{Desk, Task};
 use super::trial::{Trials, Wish};
-use super::worker::{Ears, Handle, Order, Tap, Worker};
-use crate::audit::log::{Audit, Paths};
+use super::worker::{Ears, Handle, Order, Tap};
+use crate::audit::log::Audit;
 use crate::audit::record::What;
-use crate::audit::{self};
-use crate::config::{Config, duration_text};
+use crate::config::Config;
 use crate::control::pidfile::{self, PidFile};
 use crate::control::server::{Bound, Server};
 use crate::control::wire::Reply;
-use crate::core::policy::{OnLoss, Policy};
 use crate::files;
 use crate::kernel::confine::Confinement;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::ruleset::{self, Backend, Layout, Ruleset, TableWatch};
+use crate::kernel::ruleset::{self, Layout, Ruleset, TableWatch};
 use crate::notify::systemd::notify;
 use crate::state::Place;
 use crate::stats::Stats;
@@ -265,18 +265,20 @@ impl Engine {
         let stop_followers = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let mut listening = Netlink::open(mnl::Bus::Netfilter)?;
         let now = Instant::now();
-        let policy = Arc::new(config.policy.clone());
-        let stats = Arc::new(Stats::new(feeds.len(), now));
-        let (webhooks, herald) = couriers(&options.state_dir, &health);
         let layout = spec.layout;
         let (alarm, events) = unbounded();
-        let paths = Paths {
-            log: config.audit.place(&options.log_dir),
-            head: options.state_dir.join(audit::HEAD_NAME),
+        let (webhooks, herald) = couriers(&options.state_dir, &health);
+        let (audit, recorder) = crew::write_down(options, config, restored.ledger.active(), &alarm)?;
+        let crew = Crew {
+            alarm,
+            policy: Arc::new(config.policy.clone()),
+            stats: Arc::new(Stats::new(feeds.len(), now)),
+            health,
+            webhooks,
+            herald,
+            audit,
+            stop_followers,
         };
-        let (audit, recorder) = Audit::begin(paths, &config.audit);
-        let recorder = spawn("audit", &alarm, move || recorder.run())?;
-        audit.note(|| starts(options, config, restored.ledger.active()));
         let (offence_sender, offences) = bounded(OFFENCE_CHANNEL);
         let (refusal_sender, refused) = bounded(refusals::CHANNEL);
         let (attempt_sender, attempts) = bounded(handshakes::CHANNEL);
@@ -288,9 +290,9 @@ impl Engine {
             offences: offence_sender,
             attempts: attempt_sender,
             refusals: refusal_sender,
-            herald: herald.clone(),
+            herald: crew.herald.clone(),
             activity: Tap::new(activity_sender, now),
-            gate: audit.gate(),
+            gate: crew.audit.gate(),
         };
         let (commands, command_receiver) = unbounded();
         let (jobs, job_receiver) = unbounded();
@@ -298,26 +300,9 @@ impl Engine {
         let (errands, errand_receiver) = bounded(ERRANDS);
 
         // Workers answer before the first rule leads to them.
-        let mut workers = Vec::new();
-        let services = handshakes::services(spec.ephemeral, now);
-        for (index, (feed, mut judge)) in feeds.into_iter().zip(judges).enumerate() {
-            judge.set_services(Arc::clone(&services));
-            let (worker, handle) =
-                Worker::new(feed, judge, ears.clone(), Arc::clone(&stats), index).map_err(io::Error::from)?;
-            let thread = spawn(&format!("worker {index}"), &alarm, move || {
-                if let Err(error) = worker.run() {
-                    error!("worker {index}: {error}");
-                }
-            })?;
-            workers.push((handle, thread));
-        }
+        let workers = crew.workers(feeds, judges, &ears, spec.ephemeral, now)?;
         drop(ears);
-        let refusals = {
-            let (stats, audit) = (Arc::clone(&stats), audit.clone());
-            spawn("refusals", &alarm, move || {
-                refusals::follow(&refused, &stats, &audit);
-            })?
-        };
+        let refusals = crew.refusals(refused)?;
         let handles: Box<[Handle]> = workers.iter().map(|(handle, _)| handle.clone()).collect();
 
         // Listens from before the table is written, so that nothing somebody else does to it goes unheard.
@@ -334,20 +319,7 @@ impl Engine {
             &wanted.hottest(HOTTEST, now),
         )?;
         let expected: Expected = Arc::new(Mutex::new(Arc::new(ruleset)));
-        let (leash, stop) = pulse::leash();
-        let mut pulse = Pulse {
-            workers: handles.clone(),
-            expected: Arc::clone(&expected),
-            netlink: listening,
-            jobs: jobs.clone(),
-            vitals: Arc::clone(&vitals),
-            stats: Arc::clone(&stats),
-            stop,
-            suspects: Vec::new(),
-            give_up: give_up(&audit, &herald, &stats),
-        };
-        pulse.begin();
-        let pulse = spawn("pulse", &alarm, move || pulse.run())?;
+        let (leash, pulse) = crew.pulse(handles.clone(), &expected, listening, &jobs, &vitals)?;
 
         let mut enforcer = Enforcer::new(
             sets,
@@ -358,37 +330,34 @@ impl Engine {
                 jobs: job_receiver,
                 reports: report_sender,
                 scribe: tasks.clone(),
-                stats: Arc::clone(&stats),
+                stats: Arc::clone(&crew.stats),
             },
         );
         enforcer.begin(&restored.changes);
         // Reads what waits on disk, which may be much: the kernel holds rules and bans by now.
-        if let Err(error) = reload_couriers(&webhooks, &config.webhooks) {
-            health.trouble(format!("no webhooks: {error}"));
+        if let Err(error) = reload_couriers(&crew.webhooks, &config.webhooks) {
+            crew.health.trouble(format!("no webhooks: {error}"));
         }
         let desk = Desk {
             place: place.clone(),
             tasks: task_receiver,
             activity,
             keeper: errands.clone(),
-            health: Arc::clone(&health),
-            herald: herald.clone(),
-            stats: Arc::clone(&stats),
+            health: Arc::clone(&crew.health),
+            herald: crew.herald.clone(),
+            stats: Arc::clone(&crew.stats),
         };
-        let scribe = Scribe::begin(desk, generations.next);
-        let scribe = spawn("journal", &alarm, move || scribe.run())?;
-        let enforcer = spawn("enforcer", &alarm, move || enforcer.run())?;
+        let scribe = crew.scribe(desk, generations.next)?;
+        let enforcer = spawn("enforcer", &crew.alarm, move || enforcer.run())?;
         let mut analyst = Analyst::new(
-            Arc::clone(&policy),
+            Arc::clone(&crew.policy),
             protection.clone(),
             handles.clone(),
             layout.seed,
             jobs.clone(),
-            Arc::clone(&stats),
+            Arc::clone(&crew.stats),
         )
-        .with_watcher(word_sender)
-        .with_herald(herald.clone())
-        .with_audit(audit.clone());
+        .with_watcher(word_sender);
         analyst.restore(restored.ledger, restored.attacks);
         let inbox = Inbox {
             offences,
@@ -396,9 +365,9 @@ impl Engine {
             attempts: counted,
             reports,
         };
-        let analyst = spawn("analyst", &alarm, move || analyst.run(&inbox))?;
+        let analyst = crew.analyst(analyst, inbox)?;
         let kept_at = place.clone();
-        let keeper = Keeper {
+        let keeper = crew.keeper(Keeper {
             place,
             every: config.engine.snapshot_every,
             seed: layout.seed,
@@ -406,87 +375,63 @@ impl Engine {
             analyst: commands.clone(),
             scribe: tasks.clone(),
             generation: generations.loaded,
-            health: Arc::clone(&health),
-            herald: herald.clone(),
+            health: Arc::clone(&crew.health),
+            herald: crew.herald.clone(),
             errands: errand_receiver,
-        };
-        let keeper = spawn("keeper", &alarm, move || keeper.run())?;
-        let protector = {
-            let (commands, stop) = (commands.clone(), Arc::clone(&stop_followers));
-            spawn("protector", &alarm, move || watch.follow(&commands, &stop))?
-        };
-        let watcher = Handshakes {
+        })?;
+        let protector = crew.protector(watch, &commands)?;
+        let watcher = crew.handshakes(Handshakes {
             eyes,
             attempts,
             words,
             workers: handles.clone(),
             seed: layout.seed,
             counted: counted_sender,
-            stats: Arc::clone(&stats),
-            policy: Arc::clone(&policy),
+            stats: Arc::clone(&crew.stats),
+            policy: Arc::clone(&crew.policy),
             own: protection.own(),
             local_ports: spec.ephemeral,
-            stop: Arc::clone(&stop_followers),
-        };
-        let watcher = watcher.begin();
-        let watcher = spawn("handshakes", &alarm, move || watcher.run())?;
+            stop: Arc::clone(&crew.stop_followers),
+        })?;
         let running = Shared::new(Running {
             path: options.config.clone(),
             config: config.clone(),
             backend,
             manner: manner.clone(),
         });
-        let reconciler = {
-            let (jobs, stop) = (jobs.clone(), Arc::clone(&stop_followers));
-            spawn("reconciler", &alarm, move || {
-                reconciler::follow(table_watch, jobs, stop)
-            })?
-        };
+        let reconciler = crew.reconciler(table_watch, &jobs)?;
         let trials = Trials::default();
         let reporter = Reporter::start(
             running.clone(),
-            Arc::clone(&stats),
+            Arc::clone(&crew.stats),
             handles.clone(),
             commands.clone(),
         )?;
         let handler = EngineHandler {
             running: running.clone(),
-            events: alarm.clone(),
+            events: crew.alarm.clone(),
             layout,
-            stats: Arc::clone(&stats),
-            webhooks: Arc::clone(&webhooks),
+            stats: Arc::clone(&crew.stats),
+            webhooks: Arc::clone(&crew.webhooks),
             commands: commands.clone(),
             workers: handles,
             expected,
             netlink: Mutex::new(asking),
             keeper: errands.clone(),
             place: kept_at,
-            health: Arc::clone(&health),
-            audit: audit.clone(),
+            health: Arc::clone(&crew.health),
+            audit: crew.audit.clone(),
+            denials: Denials::new(crew.audit.clone()),
             confinement: Arc::clone(confinement),
             vitals,
-            herald: herald.clone(),
+            herald: crew.herald.clone(),
             trials: trials.clone(),
         };
         let server = control.serve(Arc::new(handler))?;
-        follow_signals(alarm)?;
-        introduce(
-            &policy,
-            manner.stateless.as_deref(),
-            config.engine.on_loss,
-            backend,
-            &layout,
-        );
+        follow_signals(crew.alarm.clone())?;
+        crew.introduce(config, manner.stateless.as_deref(), backend, &layout);
         info!("control socket {}", server.path().display());
-        herald.tell(|now| event::firewall_started(now, &policy, &config.webhooks));
-        // Whoever relied on them is told, however late. Few as a rule: what finds no room is counted as dropped.
-        for event in restored
-            .ended
-            .iter()
-            .filter_map(|(ban, why)| herald.unblocked(ban, *why))
-        {
-            herald.hand_over(event);
-        }
+        crew.tell_others(config, &restored.ended);
         Ok(Engine {
             running,
             layout,
@@ -504,16 +449,16 @@ impl Engine {
             keeper,
             errands,
             followers: [protector, reconciler, watcher],
-            stop_followers,
-            webhooks,
-            herald,
-            audit,
+            stop_followers: crew.stop_followers,
+            webhooks: crew.webhooks,
+            herald: crew.herald,
+            audit: crew.audit,
             recorder,
-            stats,
+            stats: crew.stats,
             confinement: Arc::clone(confinement),
             pulse,
             leash,
-            health,
+            health: crew.health,
             good: LastGood::beside(&options.state_dir),
             trials,
         })
@@ -746,43 +691,6 @@ fn follow_signals(events: Sender<Event>) -> io::Result<()> {
         }
     })?;
     Ok(())
-}
-
-/// Says in plain words what happens from now on.
-fn introduce(
-    policy: &Policy,
-    stateless: Option<&str>,
-    loss: OnLoss,
-    backend: Option<Backend>,
-    layout: &Layout,
-) {
-    if let Some(why) = stateless {
-        warn!("DEGRADED: {why}");
-    }
-    match policy.mode.filters_ports() && stateless.is_none() {
-        true => info!(
-            "mode {}: open are tcp {} and udp {}; every other port is refused by the kernel",
-            policy.mode, policy.tcp_allowed, policy.udp_allowed
-        ),
-        false => info!("mode {}: no port is refused", policy.mode),
-    }
-    info!(
-        "preset {}: a source that touches more than {} ports within {} is an offender",
-        policy.preset,
-        policy.ports_threshold,
-        duration_text(policy.window)
-    );
-    match backend {
-        Some(backend) => info!(
-            "{} workers on queues {}..{} ({}), on_loss = {}",
-            layout.workers,
-            layout.queue_base,
-            layout.queue_base + (2 * layout.workers - 1),
-            backend,
-            on_loss(loss)
-        ),
-        None => info!("{} workers on log copies, nothing is held", layout.workers),
-    }
 }
 
 /// Offences on their way to the analyst. A full channel loses nothing: the source stays dropped and its next

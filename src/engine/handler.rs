@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::analyst::{Command, Target};
 use super::daemon::{Couriers, Event};
+use super::denials::Denials;
 use super::enforcer::Expected;
 use super::herald::Herald;
 use super::keeper::{Errand, Health};
@@ -71,6 +72,8 @@ pub struct EngineHandler {
     pub health: Arc<Health>,
     /// Where orders are written down.
     pub audit: Audit,
+    /// Who gives orders without the right to.
+    pub denials: Denials,
     /// What holds the engine itself.
     pub confinement: Arc<Confinement>,
     /// How the workers are.
@@ -117,11 +120,13 @@ impl Shared {
 impl Handler for EngineHandler {
     fn handle(&self, request: Request, peer: Peer) -> Reply {
         let own = rustix::process::geteuid().as_raw();
-        let missing = Right::to(&request).missing(peer, own);
-        orders::recorded(&self.audit, request, peer, |request| match missing {
-            Some(why) => Reply::refused(why),
-            None => self.answer(request, peer),
-        })
+        let now = Instant::now();
+        self.denials.settle(now);
+        if let Some(why) = Right::to(&request).missing(peer, own) {
+            self.denials.note(&request, peer, &why, now);
+            return Reply::refused(why);
+        }
+        orders::recorded(&self.audit, request, peer, |request| self.answer(request, peer))
     }
 }
 
@@ -132,68 +137,71 @@ impl EngineHandler {
             Request::Health {} => self.health(),
             Request::Stats { top } => self.stats(top.min(MAX_TOP)),
             Request::List {} => self.ask(|to| Command::List { to }),
+            Request::State {} => self.state(),
+            Request::Webhooks {} => {
+                self.couriers(|webhooks| Reply::Webhooks(Box::new(WebhookView::of(&webhooks.status()))))
+            }
             Request::Ban {
                 target,
                 duration_seconds,
                 reason,
-            } => {
-                let length = duration_seconds.map(Duration::from_secs);
-                Self::for_target(&target, |target| {
-                    info!(
-                        reason = reason.as_deref(),
-                        "uid {} (pid {}) bans {target}", peer.uid, peer.pid
-                    );
-                    let note = reason.map(String::into_boxed_str);
-                    self.ask(|to| Command::Ban {
-                        target,
-                        length,
-                        note,
-                        to,
-                    })
-                })
+            } => self.ban(&target, duration_seconds.map(Duration::from_secs), reason, peer),
+            Request::Unban { target } => self.unban(&target, peer),
+            Request::Reload {} => self.reload(peer),
+            Request::Snapshot {} => self.snapshot(),
+            Request::WebhookRetry { endpoint } => {
+                self.couriers(|webhooks| Reply::WebhooksRetried(webhooks.retry(endpoint.as_deref()) as u64))
             }
-            Request::Reload {} => {
-                info!("uid {} (pid {}) asks for a reload", peer.uid, peer.pid);
-                self.answered(|to| self.events.send(Event::Reload(Some(to))).is_ok())
-            }
+            Request::StateReset {} => self.reset_state(peer),
+            Request::StateImport(part) => self.import_state(part, peer),
             Request::Try {
                 from,
                 sha256,
                 until_ms,
                 force,
-            } => {
-                let until = until_ms.map(Duration::from_millis);
-                let attempt = Attempt {
-                    from,
-                    sha256,
-                    until,
-                    force,
-                };
-                self.wish(Wish::Try(attempt), peer)
-            }
-            Request::Confirm {} => self.wish(Wish::Confirm, peer),
-            Request::GoBack { until_ms } => self.wish(Wish::GoBack(until_ms), peer),
-            Request::Unban { target } => Self::for_target(&target, |target| {
-                info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
-                self.ask(|to| Command::Unban { target, to })
-            }),
-            Request::Snapshot {} => self.snapshot(),
+            } => self.wish(Wish::Try(Attempt {
+                from,
+                sha256,
+                until: until_ms.map(Duration::from_millis),
+                force,
+            })),
+            Request::Confirm {} => self.wish(Wish::Confirm),
+            Request::GoBack { until_ms } => self.wish(Wish::GoBack(until_ms)),
             Request::AuditNote { kind, result, detail } => {
                 orders::note(&self.audit, &self.herald, kind, result, detail, peer)
             }
-            Request::Webhooks {} => {
-                self.couriers(|webhooks| Reply::Webhooks(Box::new(WebhookView::of(&webhooks.status()))))
-            }
-            Request::WebhookRetry { endpoint } => {
-                self.couriers(|webhooks| Reply::WebhooksRetried(webhooks.retry(endpoint.as_deref()) as u64))
-            }
-            Request::SelftestBegin { source, witness } => self.begin_selftest(source, witness, peer),
-            Request::SelftestLook { source } => self.look_at_selftest(source, peer),
-            Request::SelftestEnd {} => self.end_selftest(peer),
-            Request::State {} => self.state(),
-            Request::StateReset {} => self.reset_state(peer),
-            Request::StateImport(part) => self.import_state(part, peer),
+            Request::SelftestBegin { source, witness } => self.begin_selftest(source, witness),
+            Request::SelftestLook { source } => self.look_at_selftest(source),
+            Request::SelftestEnd {} => self.end_selftest(),
         }
+    }
+
+    fn ban(&self, target: &str, length: Option<Duration>, reason: Option<String>, peer: Peer) -> Reply {
+        Self::for_target(target, |target| {
+            info!(
+                reason = reason.as_deref(),
+                "uid {} (pid {}) bans {target}", peer.uid, peer.pid
+            );
+            let note = reason.map(String::into_boxed_str);
+            self.ask(|to| Command::Ban {
+                target,
+                length,
+                note,
+                to,
+            })
+        })
+    }
+
+    fn unban(&self, target: &str, peer: Peer) -> Reply {
+        Self::for_target(target, |target| {
+            info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
+            self.ask(|to| Command::Unban { target, to })
+        })
+    }
+
+    fn reload(&self, peer: Peer) -> Reply {
+        info!("uid {} (pid {}) asks for a reload", peer.uid, peer.pid);
+        self.answered(|to| self.events.send(Event::Reload(Some(to))).is_ok())
     }
 
     /// A plain address means its source (an IPv6 address its prefix); one with a length means just that.
@@ -228,10 +236,7 @@ impl EngineHandler {
         answer.unwrap_or_default()
     }
 
-    fn wish(&self, wish: Wish, peer: Peer) -> Reply {
-        if peer.uid != 0 {
-            return Reply::refused("only root may try out a policy");
-        }
+    fn wish(&self, wish: Wish) -> Reply {
         let (to, reply) = bounded(1);
         if self.events.send(Event::Trial(wish, to)).is_err() {
             return Reply::refused("the engine is stopping");

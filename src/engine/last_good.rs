@@ -12,7 +12,7 @@ use tracing::{error, warn};
 use super::error::DaemonError;
 use super::lockout::Lockout;
 use crate::config::{self, Config};
-use crate::files;
+use crate::files::{self, Dress};
 
 /// Where it is kept.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl LastGood {
     pub fn keep(&self, path: &Path, sha256: &str) {
         let kept = match config::text(path) {
             Ok(text) if config::digest(&text) != sha256 => return, // edited since
-            Ok(text) => files::replace(&self.path, text.as_bytes(), true),
+            Ok(text) => files::replace(&self.path, text.as_bytes(), Dress::PRIVATE).map_err(io::Error::from),
             Err(error) => Err(io::Error::other(error.to_string())),
         };
         if let Err(error) = kept {

@@ -17,6 +17,7 @@ pub mod attack_lines;
 pub mod clock;
 mod confine;
 pub mod daemon;
+pub mod denials;
 pub mod early;
 pub mod enforcer;
 pub mod error;

@@ -8,32 +8,25 @@ use super::herald::Herald;
 use crate::audit::log::Audit;
 use crate::audit::record::{Note, Outcome, What};
 use crate::audit::who::Who;
+use crate::control::rights::is_audited;
 use crate::control::server::Peer;
 use crate::control::wire::{NoteKind, NoteResult, Reply, Request};
 use crate::webhook::event;
 
-/// Has `act` carry out `request` of `peer`, unless it would have to be written down and cannot be.
+/// Has `act` carry out `request` of `peer`, who has the right to it, unless it would have to be written down and cannot
+/// be.
 pub fn recorded(audit: &Audit, request: Request, peer: Peer, act: impl FnOnce(Request) -> Reply) -> Reply {
-    let (name, arguments) = parts(&request);
-    let is_note = matches!(request, Request::AuditNote { .. }) && peer.uid == 0;
-    if !audit.is_on() || is_note || QUESTIONS.contains(&name.as_str()) {
+    if !audit.is_on() || !is_audited(&request) {
         return act(request);
     }
-    let who = Who::of(peer.uid, peer.gid, peer.pid);
-    let order = |result, message| What::Operator {
-        request: name.clone(),
-        arguments: arguments.clone(),
-        who: who.clone(),
-        result,
-        message,
-    };
+    let order = Order::of(&request, peer);
     let first = audit.comes_first();
     let refused = audit.refuses().or_else(|| {
-        let unwritten = first && !audit.confirm(order(Outcome::Asked, None));
+        let unwritten = first && !audit.confirm(order.ended(Outcome::Asked, None));
         unwritten.then(|| audit.refuses().unwrap_or_else(|| UNWRITTEN.to_owned()))
     });
     if let Some(why) = refused {
-        audit.note(|| order(Outcome::Refused, Some(why.clone())));
+        audit.note(|| order.ended(Outcome::Refused, Some(why.clone())));
         return Reply::refused(why);
     }
     let reply = act(request);
@@ -43,8 +36,38 @@ pub fn recorded(audit: &Audit, request: Request, peer: Peer, act: impl FnOnce(Re
         _ => (Outcome::Done, None),
     };
     // Done is done: if this cannot be written now, it is when the log can.
-    audit.confirm(order(result, message));
+    audit.confirm(order.ended(result, message));
     reply
+}
+
+/// What is written down of an order.
+pub(super) struct Order {
+    name: String,
+    arguments: Value,
+    who: Who,
+}
+
+impl Order {
+    /// `request`, given by `peer`.
+    pub(super) fn of(request: &Request, peer: Peer) -> Order {
+        let (name, arguments) = parts(request);
+        Order {
+            name,
+            arguments,
+            who: Who::of(peer.uid, peer.gid, peer.pid),
+        }
+    }
+
+    /// With what became of it.
+    pub(super) fn ended(&self, result: Outcome, message: Option<String>) -> What {
+        What::Operator {
+            request: self.name.clone(),
+            arguments: self.arguments.clone(),
+            who: self.who.clone(),
+            result,
+            message,
+        }
+    }
 }
 
 /// Writes down what another part of the program found out, and tells other systems of what they should know.
@@ -56,9 +79,6 @@ pub fn note(
     detail: String,
     peer: Peer,
 ) -> Reply {
-    if peer.uid != 0 {
-        return Reply::refused("only root may write into the audit log");
-    }
     match (kind, result) {
         (NoteKind::Integrity, NoteResult::Failed) => {
             herald.tell(|now| event::integrity_violation(now, &detail));
@@ -114,18 +134,6 @@ fn parts(request: &Request) -> (String, Value) {
     (name.unwrap_or_default(), Value::Object(fields))
 }
 
-/// They change nothing, and some are asked every minute. What is not listed is an order.
-const QUESTIONS: [&str; 9] = [
-    "status",
-    "state",
-    "stats",
-    "list",
-    "webhooks",
-    "health",
-    "selftest_begin",
-    "selftest_look",
-    "selftest_end",
-];
 const UNWRITTEN: &str =
     "it could not be written down within 3 s, and on_audit_failure = \"closed\": see verdictctl status";
 
@@ -146,15 +154,6 @@ mod tests {
             arguments.to_string(),
             "{\"duration_seconds\":60,\"target\":\"203.0.113.9\"}"
         );
-        for question in [
-            Request::Status {},
-            Request::Health {},
-            Request::Stats { top: 1 },
-            Request::List {},
-            Request::Webhooks {},
-        ] {
-            assert!(QUESTIONS.contains(&parts(&question).0.as_str()));
-        }
     }
 
     #[test]
@@ -167,17 +166,8 @@ mod tests {
         let audit = Audit::default();
         let done = recorded(&audit, Request::Reload {}, peer, |_| Reply::Reloaded(Vec::new()));
         assert_eq!(done, Reply::Reloaded(Vec::new()));
-        let noted = |uid| {
-            note(
-                &audit,
-                &Herald::default(),
-                NoteKind::Integrity,
-                NoteResult::Ok,
-                String::new(),
-                Peer { uid, ..peer },
-            )
-        };
-        assert_eq!(noted(0), Reply::Noted { written: false });
-        assert!(matches!(noted(7), Reply::Refused { .. }));
+        let (herald, detail) = (Herald::default(), String::new());
+        let noted = note(&audit, &herald, NoteKind::Integrity, NoteResult::Ok, detail, peer);
+        assert_eq!(noted, Reply::Noted { written: false });
     }
 }

@@ -1,17 +1,22 @@
 //! One file sealed anew, because we changed it ourselves, with an administrator's word. Whatever else differs from the
 //! seal goes on differing.
 
-use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::manifest::{About, Dress, Manifest};
 use super::{SealError, root::Root};
 use crate::audit::chain::Hash;
-use crate::state::replace;
+use crate::files;
 
 impl Manifest {
+    /// Its own.
+    pub(super) const DRESS: files::Dress = files::Dress {
+        owner: Some((0, 0)),
+        mode: 0o644,
+    };
+
     /// Seals the file at `path` as it is now; the sum of the new manifest, or none if that file is not sealed.
     ///
     /// # Errors
@@ -43,10 +48,7 @@ impl Manifest {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let directory = root.directory(folder).map_err(|odd| unreadable(odd.into()))?;
         let text = self.text();
-        replace(directory, &self.path, &text, |file: &File| {
-            fchown(file, Some(0), Some(0))?;
-            file.set_permissions(Permissions::from_mode(0o644))
-        })?;
+        files::replace_in(directory, &self.path, &text, Manifest::DRESS)?;
         Ok(Some(Hash::of(&text).to_string()))
     }
 }

@@ -23,9 +23,9 @@ use super::root::Root;
 use super::verify::{Mismatch, lossy};
 use crate::audit::chain::Hash;
 use crate::config::ConfigError;
+use crate::files::{self, SaveError};
 use crate::notify::text::plain;
 use crate::places;
-use crate::state::{SaveError, replace};
 
 /// What is sealed, and where.
 #[derive(Clone, Debug)]
@@ -287,14 +287,8 @@ impl Plan {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let cannot = |odd| SealError::Problems(vec![format!("{folder:?}: {}", io::Error::from(odd))]);
         let directory = self.root.directory(folder).map_err(cannot)?;
-        let dress = Dress {
-            uid: 0,
-            gid: 0,
-            mode: 0o644,
-        };
-        Ok(replace(directory, path, &self.manifest.text(), |file| {
-            dress.put_on(file)
-        })?)
+        let text = self.manifest.text();
+        Ok(files::replace_in(directory, path, &text, Manifest::DRESS)?)
     }
 }
 

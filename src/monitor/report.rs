@@ -1,9 +1,9 @@
 //! The monitor's file: written whole, read by `status` and by the monitor's next start. Nothing is trusted that root did
 //! not write.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -14,8 +14,7 @@ use super::places::{Places, make_folder_of};
 use super::process::Process;
 use crate::control::monitor_view::MonitorView;
 use crate::control::views::timestamp;
-use crate::files;
-use crate::state;
+use crate::files::{self, Dress};
 
 /// Writes `view` for all who ask.
 ///
@@ -29,9 +28,13 @@ pub(super) fn save(path: &Path, view: &MonitorView) -> io::Result<()> {
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(folder)?;
-    // Whatever the umask: `verdictctl status` of the group reads it.
-    let dress = |file: &File| file.set_permissions(Permissions::from_mode(0o644));
-    state::replace(directory, path, text.as_bytes(), dress).map_err(io::Error::other)
+    // `verdictctl status` of the group reads it.
+    Ok(files::replace_in(
+        directory,
+        path,
+        text.as_bytes(),
+        Dress::PUBLIC,
+    )?)
 }
 
 /// What was last written; none if nothing was, or not by root or this user.
@@ -92,7 +95,7 @@ const LONGEST: u64 = 1 << 20;
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 

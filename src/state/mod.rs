@@ -58,8 +58,9 @@ pub use self::encode::{Counts, Encoder};
 pub use self::journal::{Journal, MOST_ACTIVITY_BYTES, MOST_JOURNAL_BYTES, Record, forget_journals_before};
 pub use self::load::{Loaded, load, peek};
 pub use self::moment::{Boot, Moment};
-pub use self::snapshot::{SaveError, Saved, Snapshot, replace};
+pub use self::snapshot::{Saved, Snapshot, replace};
 pub use self::wake::{Awake, wake};
+pub use crate::files::SaveError;
 
 use crate::core::attack::Baseline;
 use crate::core::prefix::Prefix;

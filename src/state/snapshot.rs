@@ -2,34 +2,16 @@
 //! is written, synced and checked for its length; the old one becomes `.1`; then the new one takes its name.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
-use thiserror::Error;
 
 use super::{Counts, Encoder, Moment, Place};
 use crate::core::attack::Baseline;
 use crate::core::judge::Memory;
 use crate::core::ledger::Standing;
 use crate::core::verdict::Ban;
-
-/// Why there is no new snapshot. The last good one stays.
-#[derive(Debug, Error)]
-#[error("cannot {what} {}: {source}", path.display())]
-pub struct SaveError {
-    what: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl SaveError {
-    pub(super) fn new(what: &'static str, path: PathBuf, source: io::Error) -> SaveError {
-        SaveError { what, path, source }
-    }
-}
+use crate::files::{self, Dress, NewFile, SaveError};
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +28,9 @@ pub struct Saved {
 pub struct Snapshot {
     /// Gone once finished.
     encoder: Option<Encoder<File>>,
-    temporary: Temporary,
-}
-
-/// The new file until it has its name; removed if it never gets it.
-struct Temporary {
-    place: Place,
-    directory: File,
-    named: bool,
+    new: NewFile,
+    path: PathBuf,
+    previous: PathBuf,
 }
 
 impl Snapshot {
@@ -69,15 +46,18 @@ impl Snapshot {
         seed: u32,
         generation: u64,
     ) -> Result<Snapshot, SaveError> {
-        let mut temporary = Temporary::of(place)?;
-        let file = temporary.create()?;
-        let encoder = Encoder::new(file, moment, now, seed).and_then(|mut encoder| {
+        let path = place.path();
+        let new = NewFile::beside(&path, Dress::PRIVATE)?;
+        let begun = new.parts().0.try_clone().and_then(|file| {
+            let mut encoder = Encoder::new(file, moment, now, seed)?;
             encoder.generation(generation)?;
             Ok(encoder)
         });
         Ok(Snapshot {
-            encoder: Some(temporary.write(encoder)?),
-            temporary,
+            encoder: Some(new.did("write", begun)?),
+            new,
+            path,
+            previous: place.directory.join(place.named(PREVIOUS)),
         })
     }
 
@@ -103,20 +83,21 @@ impl Snapshot {
 
     /// Makes it the current generation, and the current one the previous.
     pub fn commit(mut self) -> Result<Saved, SaveError> {
-        let temporary = &mut self.temporary;
-        let Some(encoder) = self.encoder.take() else {
-            return Err(temporary.error("write", io::Error::other("finished already")));
+        let finished = match self.encoder.take() {
+            Some(encoder) => encoder.finish(),
+            None => Err(io::Error::other("finished already")),
         };
-        let (file, counts, bytes) = temporary.write(encoder.finish())?;
-        temporary.write(file.sync_all())?;
-        if temporary.write(file.metadata())?.len() != bytes {
+        let (file, counts, bytes) = self.new.did("write", finished)?;
+        // Before the previous one goes.
+        self.new.did("write", file.sync_all())?;
+        if self.new.did("write", file.metadata())?.len() != bytes {
             let short = io::Error::other("it is not as long as what was written");
-            return Err(temporary.error("write", short));
+            return self.new.did("write", Err(short));
         }
-        temporary.keep_previous();
-        temporary.take_name()?;
+        self.keep_previous();
+        self.new.take_name()?;
         Ok(Saved {
-            path: temporary.place.path(),
+            path: self.path,
             bytes,
             counts,
         })
@@ -124,14 +105,24 @@ impl Snapshot {
 
     fn add(&mut self, write: impl FnOnce(&mut Encoder<File>) -> io::Result<()>) -> Result<(), SaveError> {
         match &mut self.encoder {
-            Some(encoder) => self.temporary.write(write(encoder)),
+            Some(encoder) => self.new.did("write", write(encoder)),
             None => Ok(()),
+        }
+    }
+
+    /// The current generation under a second name. Without it there is one generation less, and no harm.
+    fn keep_previous(&self) {
+        match files::keep(self.new.parts().1, &self.path, &self.previous) {
+            // A file system without links: for a moment there is only the previous generation.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let _ = std::fs::rename(&self.path, &self.previous);
+            }
+            _ => {}
         }
     }
 }
 
-/// Puts `bytes` in the place of the file at `path`, whose `directory` is open: all of them or none, on the disk before
-/// the name is theirs. `dress` gives owner and mode before anybody sees it; without, it is 0600.
+/// For what dresses its files by itself; else [`files::replace_in`].
 ///
 /// # Errors
 /// If the directory does not take it. The old one stays.
@@ -141,104 +132,11 @@ pub fn replace(
     bytes: &[u8],
     dress: impl FnOnce(&File) -> io::Result<()>,
 ) -> Result<(), SaveError> {
-    let mut temporary = Temporary {
-        place: Place::new(Path::new(""), Some(path)),
-        directory,
-        named: true,
-    };
-    let mut file = temporary.create()?;
-    let written = file.write_all(bytes).and_then(|()| dress(&file));
-    temporary.write(written.and_then(|()| file.sync_all()))?;
-    temporary.take_name()
-}
-
-impl Temporary {
-    fn of(place: &Place) -> Result<Temporary, SaveError> {
-        let directory = File::open(&place.directory).map_err(|source| SaveError {
-            what: "open directory",
-            path: place.directory.clone(),
-            source,
-        })?;
-        Ok(Temporary {
-            place: place.clone(),
-            directory,
-            named: true,
-        })
-    }
-
-    /// A file of our own, whatever lies in its place: it is never opened, only removed.
-    fn create(&mut self) -> Result<File, SaveError> {
-        let name = self.name();
-        let created = self.remove().and_then(|()| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&self.directory, &name, flags, Mode::RUSR | Mode::WUSR)
-        });
-        let file = created.map_err(|errno| self.error("create", errno.into()))?;
-        self.named = false;
-        Ok(File::from(file))
-    }
-
-    /// The current generation under a second name. Without it there is one generation less, and no harm.
-    fn keep_previous(&self) {
-        let (current, previous) = (&self.place.name, self.place.named(PREVIOUS));
-        let exists = rustix::fs::statat(&self.directory, current, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        if !exists {
-            return;
-        }
-        let _ = rustix::fs::unlinkat(&self.directory, &previous, AtFlags::empty());
-        let linked = rustix::fs::linkat(
-            &self.directory,
-            current,
-            &self.directory,
-            &previous,
-            AtFlags::empty(),
-        );
-        if linked.is_err() {
-            // A file system without links: for a moment there is only the previous generation.
-            let _ = rustix::fs::renameat(&self.directory, current, &self.directory, &previous);
-        }
-    }
-
-    fn take_name(&mut self) -> Result<(), SaveError> {
-        let current = &self.place.name;
-        rustix::fs::renameat(&self.directory, self.name(), &self.directory, current)
-            .map_err(|errno| self.error("rename to its name", errno.into()))?;
-        self.named = true;
-        self.write(self.directory.sync_all())
-    }
-
-    fn remove(&self) -> rustix::io::Result<()> {
-        match rustix::fs::unlinkat(&self.directory, self.name(), AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            other => other,
-        }
-    }
-
-    fn name(&self) -> String {
-        self.place.named(TEMPORARY)
-    }
-
-    fn write<T>(&self, result: io::Result<T>) -> Result<T, SaveError> {
-        result.map_err(|source| self.error("write", source))
-    }
-
-    fn error(&self, what: &'static str, source: io::Error) -> SaveError {
-        SaveError {
-            what,
-            path: self.place.directory.join(self.name()),
-            source,
-        }
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.named {
-            let _ = self.remove();
-        }
-    }
+    let mut new = NewFile::create(directory, path, Dress::PRIVATE)?;
+    new.did("write", dress(new.parts().0))?;
+    new.write(bytes)?;
+    new.take_name()
 }
 
 /// The previous generation.
 pub(super) const PREVIOUS: &str = ".1";
-const TEMPORARY: &str = ".new";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::wire::Event;
-use crate::files;
+use crate::files::{self, Dress};
 
 /// The dead letters of one endpoint.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ impl DeadLetters {
     }
 
     fn rewrite(&mut self, letters: &[Letter]) -> io::Result<()> {
-        files::replace(&self.path, &lines_of(letters)?, true)?;
+        files::replace(&self.path, &lines_of(letters)?, Dress::PRIVATE)?;
         self.kept = letters.len() as u64;
         Ok(())
     }

@@ -235,7 +235,7 @@ fn who_asks_is_told_apart_as_ever() {
     let begin = json!({"request": "selftest_begin", "source": "192.0.2.7", "witness": "192.0.2.8"});
     let refused = ask(&engine, NOBODY, &begin).to_string();
     assert!(
-        refused.contains("only root may begin a self-test, and uid 65534 asks"),
+        refused.contains("only root may do that, and uid 65534 asks"),
         "{refused}"
     );
     let note = json!({"request": "audit_note", "kind": "integrity", "result": "failed", "detail": "x"});

@@ -48,8 +48,8 @@ macro_rules! families {
             help: $help,
         };)*
 
-        /// All of them.
-        #[cfg_attr(not(test), allow(dead_code, reason = "tests hold the documents to it"))]
+        /// All of them, to hold the documents to.
+        #[cfg(test)]
         pub(super) const ALL: &[Family] = &[$($constant),*];
     };
 }
@@ -102,7 +102,7 @@ families! {
     UNSPOOLED Counter "webhook_unspooled_total" [] "Events that were never written to disk";
 
     STATE_FILES Gauge "state_file_bytes" ["kind"] "Files of the state: snapshot, previous, journal and what else lies there";
-    SNAPSHOT_AGE Gauge "last_snapshot_age_seconds" [] "Time since the state was last saved";
+    SNAPSHOT_AT Gauge "last_snapshot_timestamp_seconds" [] "When the state was last saved, in seconds since 1970";
     SNAPSHOT_TIME Gauge "last_snapshot_duration_seconds" [] "How long that took, its way to the disk included";
     GENERATION Gauge "state_generation" [] "Number of the snapshot; grows with each";
     LADDER Gauge "ladder_positions" [] "Sources whose offences are remembered";
@@ -111,11 +111,11 @@ families! {
     AUDIT_LOST Counter "audit_lost_total" [] "Records that the audit log lost";
 
     MONITOR_UP Gauge "monitor_up" [] "Whether the monitor runs";
-    MONITOR_AGE Gauge "monitor_last_look_age_seconds" [] "Time since the monitor last looked";
+    MONITOR_AT Gauge "monitor_last_look_timestamp_seconds" [] "When the monitor last looked, in seconds since 1970";
     MONITOR_FINDINGS Gauge "monitor_findings" [] "What the monitor found wrong then";
     MONITOR_RESTARTS Counter "monitor_restarts_total" [] "Times that the monitor started the engine again";
     SELFTEST Gauge "selftest_passed" [] "Whether the last self-test passed";
-    SELFTEST_AGE Gauge "selftest_age_seconds" [] "Time since the last self-test";
+    SELFTEST_AT Gauge "selftest_timestamp_seconds" [] "When the last self-test was, in seconds since 1970";
     SEALED Gauge "integrity_sealed" [] "Whether there is a manifest to compare files with";
     VIOLATIONS Gauge "integrity_violations" [] "Files and lines of the audit log that are not what they were";
 
@@ -167,6 +167,8 @@ mod tests {
             let total = family.name.ends_with("_total");
             assert_eq!(total, family.kind == Kind::Counter, "{}", family.name);
             assert!(!family.help.ends_with('.'), "{}", family.help);
+            // An age is old when it is read: what is told is the moment, and the reader takes it from time().
+            assert!(!family.name.contains("_age"), "{}", family.name);
         }
     }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -73,7 +73,7 @@ impl Scraper {
                 if waiting.is_empty() {
                     continue;
                 }
-                let page = measure::page(&source.look(), SystemTime::now());
+                let page = measure::page(&source.look());
                 let page = Bytes::from(page.text());
                 for one in waiting {
                     let _ = one.send(page.clone());

@@ -2,19 +2,18 @@
 //! number is not.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::collect::Look;
+use super::collect::{InForce, Look};
 use super::families as f;
 use super::page::Page;
 use crate::control::monitor_view::MonitorView;
-use crate::control::wire::{StateView, StatsView, StatusReport, WebhookView};
+use crate::control::wire::{StateView, StatsView, WebhookView};
 
-/// Everything that `look` tells, as of `now`.
-pub(super) fn page(look: &Look, now: SystemTime) -> Page {
+/// Everything that `look` tells.
+pub(super) fn page(look: &Look) -> Page {
     let mut page = Page::default();
     page.put(f::UP, &[], look.stats.is_some());
     page.put(f::EXPORTER_INFO, &[env!("CARGO_PKG_VERSION")], 1);
@@ -37,13 +36,13 @@ pub(super) fn page(look: &Look, now: SystemTime) -> Page {
         in_force(&mut page, status);
     }
     if let Some(state) = &look.state {
-        saved(&mut page, state, now);
+        saved(&mut page, state);
     }
     if let Some(webhooks) = &look.webhooks {
         sent(&mut page, webhooks);
     }
     if let Some(monitor) = &look.monitor {
-        watched(&mut page, monitor, now);
+        watched(&mut page, monitor);
     }
     page
 }
@@ -144,20 +143,20 @@ fn upkeep(page: &mut Page, stats: &StatsView) {
     page.put(f::ENFORCEMENT_ERRORS, &[], stats.losses.enforcement_errors);
 }
 
-fn in_force(page: &mut Page, status: &StatusReport) {
+fn in_force(page: &mut Page, status: &InForce) {
     page.put(f::BUILD_INFO, &[&status.version], 1);
     let labels = [&status.mode, &status.preset, &status.on_loss, &status.backend];
     page.put(f::MODE_INFO, &labels.map(String::as_str), 1);
     page.put(f::WORKERS, &[], u64::from(status.workers));
-    page.put(f::ATTACKS, &[], status.attacks.len() as u64);
-    page.put(f::PROTECTED_SOURCES, &[], status.protected_sources.len() as u64);
+    page.put(f::ATTACKS, &[], status.attacks.0);
+    page.put(f::PROTECTED_SOURCES, &[], status.protected_sources.0);
     if let Some(audit) = &status.audit {
         page.put(f::AUDIT_LINES, &[], audit.seq);
         page.put(f::AUDIT_LOST, &[], audit.lost);
     }
 }
 
-fn saved(page: &mut Page, state: &StateView, now: SystemTime) {
+fn saved(page: &mut Page, state: &StateView) {
     let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
     bytes.extend(["snapshot", "journal"].map(|kind| (kind.to_owned(), 0)));
     for file in &state.files {
@@ -166,7 +165,7 @@ fn saved(page: &mut Page, state: &StateView, now: SystemTime) {
     by_word(page, f::STATE_FILES, &bytes);
     let last = state.last_snapshot.as_ref();
     let at = last.map(|last| &last.at).or(state.saved_at.as_ref());
-    page.put_known(f::SNAPSHOT_AGE, &[], at.and_then(|at| age(at, now)));
+    page.put_known(f::SNAPSHOT_AT, &[], at.and_then(|at| moment(at)));
     page.put_known(
         f::SNAPSHOT_TIME,
         &[],
@@ -194,14 +193,17 @@ fn sent(page: &mut Page, webhooks: &WebhookView) {
     page.put(f::UNSPOOLED, &[], webhooks.dropped);
 }
 
-fn watched(page: &mut Page, monitor: &MonitorView, now: SystemTime) {
-    let since = |at: &Option<String>| at.as_ref().and_then(|at| age(at, now));
+fn watched(page: &mut Page, monitor: &MonitorView) {
     page.put(f::MONITOR_UP, &[], monitor.running);
-    page.put_known(f::MONITOR_AGE, &[], since(&monitor.last_check));
+    page.put_known(f::MONITOR_AT, &[], monitor.last_check.as_deref().and_then(moment));
     page.put(f::MONITOR_FINDINGS, &[], monitor.findings.len() as u64);
     page.put(f::MONITOR_RESTARTS, &[], monitor.restarts);
     page.put_known(f::SELFTEST, &[], monitor.selftest.passed);
-    page.put_known(f::SELFTEST_AGE, &[], since(&monitor.selftest.last));
+    page.put_known(
+        f::SELFTEST_AT,
+        &[],
+        monitor.selftest.last.as_deref().and_then(moment),
+    );
     let integrity = &monitor.integrity;
     let violations = integrity.violations.len() + integrity.audit.len();
     page.put(f::SEALED, &[], integrity.sealed);
@@ -217,10 +219,10 @@ fn by_word(page: &mut Page, family: f::Family, counts: &BTreeMap<String, u64>) {
     }
 }
 
-/// Seconds since `at` (RFC 3339); none if that cannot be read, 0 if it lies ahead.
-fn age(at: &str, now: SystemTime) -> Option<f64> {
-    let at = SystemTime::from(OffsetDateTime::parse(at, &Rfc3339).ok()?);
-    Some(now.duration_since(at).map_or(0.0, |age| age.as_secs_f64()))
+/// `at` (RFC 3339) in seconds since 1970; none if that cannot be read.
+fn moment(at: &str) -> Option<f64> {
+    let at = OffsetDateTime::parse(at, &Rfc3339).ok()?;
+    Some(at.unix_timestamp_nanos() as f64 / 1e9)
 }
 
 #[cfg(test)]
@@ -265,10 +267,10 @@ mod tests {
         }];
         Look {
             stats: Some(view),
-            status: Some(StatusReport {
+            status: Some(InForce {
                 version: "9.9".into(),
                 audit: Some(AuditView::default()),
-                ..StatusReport::default()
+                ..InForce::default()
             }),
             state: Some(StateView {
                 generation: Some(3),
@@ -297,8 +299,7 @@ mod tests {
     }
 
     fn told(look: &Look) -> String {
-        let noon = OffsetDateTime::parse("2026-03-01T12:00:30Z", &Rfc3339).unwrap();
-        page(look, noon.into()).text()
+        page(look).text()
     }
 
     #[test]
@@ -315,11 +316,10 @@ mod tests {
             "verdictd_degraded{reason=\"integrity\"} 1",
             "verdictd_degraded{reason=\"selftest\"} 1",
             "verdictd_dropped_packets_total{set=\"banned4\"} 7",
-            "verdictd_last_snapshot_age_seconds 90",
+            "verdictd_last_snapshot_timestamp_seconds 1772366340",
             "verdictd_last_snapshot_duration_seconds 0.25",
-            "verdictd_monitor_last_look_age_seconds 30",
-            // The clock was set back.
-            "verdictd_selftest_age_seconds 0",
+            "verdictd_monitor_last_look_timestamp_seconds 1772366400",
+            "verdictd_selftest_timestamp_seconds 32472144000",
             "verdictd_webhook_deliveries_total{endpoint=\"SOC\",result=\"ok\"} 3",
             "verdictd_webhook_circuit_closed{endpoint=\"SOC\"} 0",
         ] {

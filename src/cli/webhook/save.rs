@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::files::{self, Dress, NewFile};
+
 /// A file as it was read.
 pub(super) struct Original {
     /// The file itself, not a link to it.
@@ -25,38 +27,16 @@ impl Original {
 
     /// Puts `text` in its place; says where the old one is.
     pub(super) fn replace(&self, text: &str) -> io::Result<PathBuf> {
-        let mode = fs::metadata(&self.path)?.permissions().mode();
-        let new = beside(&self.path, &format!(".new-{}", std::process::id()));
-        let written = self.write_new(&new, text, mode).and_then(|()| self.swap(&new));
-        if written.is_err() {
-            let _ = fs::remove_file(&new);
-        }
-        written
-    }
-
-    fn write_new(&self, new: &Path, text: &str, mode: u32) -> io::Result<()> {
-        let mut file = create(new)?;
-        let old = fs::metadata(&self.path)?;
-        // Changing the owner takes mode bits away, so the mode comes after it.
-        fchown(&file, Some(old.uid()), Some(old.gid()))?;
-        file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    }
-
-    /// The old one stays under its name until the new one has it: the engine may read at any moment.
-    fn swap(&self, new: &Path) -> io::Result<PathBuf> {
+        let mut new = NewFile::beside(&self.path, Dress::of(&fs::metadata(&self.path)?))?;
+        new.write(text.as_bytes())?;
         if fs::read_to_string(&self.path)? != self.text {
             return Err(io::Error::other("it was changed by somebody else meanwhile"));
         }
-        let kept = beside(&self.path, ".bak");
-        let link = beside(&self.path, &format!(".old-{}", std::process::id()));
-        fs::hard_link(&self.path, &link)?;
-        if let Err(error) = fs::rename(&link, &kept).and_then(|()| fs::rename(new, &self.path)) {
-            let _ = fs::remove_file(&link);
-            return Err(error);
-        }
-        sync_folder(&self.path)?;
+        let mut kept = self.path.clone().into_os_string();
+        kept.push(".bak");
+        let kept = PathBuf::from(kept);
+        files::keep(new.parts().1, &self.path, &kept)?;
+        new.take_name()?;
         Ok(kept)
     }
 }
@@ -107,12 +87,6 @@ fn create(path: &Path) -> io::Result<File> {
 fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent()
         .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

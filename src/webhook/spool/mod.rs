@@ -92,7 +92,6 @@ impl Spool {
             );
         }
         if !new.is_empty() {
-            result = result.and_then(|()| File::open(&self.folder)?.sync_all());
             result = result.and(self.count_waiting(&mut new));
             self.places.append(&mut new);
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::record::Record;
-use crate::files;
+use crate::files::{self, Dress};
 use crate::webhook::config::Filter;
 use crate::webhook::wire::Event;
 
@@ -30,8 +30,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The place of `name` as it was saved; at `end` if it never had one; at the beginning if it cannot be told. Says
-    /// also whether a new one was saved: one that was not is good until the next start. Whoever opens it syncs the
-    /// folder.
+    /// also whether a new one was saved: one that was not is good until the next start.
     pub(super) fn open(folder: &Path, name: &str, end: u64) -> (Place, io::Result<()>) {
         let path = path(folder, name);
         let (acked, new) = match std::fs::read(&path) {
@@ -49,7 +48,9 @@ impl Place {
             dropped: 0,
         };
         let saved = match new {
-            true => files::replace(&path, text(acked, name).as_bytes(), true),
+            true => {
+                files::replace(&path, text(acked, name).as_bytes(), Dress::PRIVATE).map_err(io::Error::from)
+            }
             false => Ok(()),
         };
         (place, saved)
@@ -57,7 +58,11 @@ impl Place {
 
     /// Not synced: after a loss of power events are sent twice at worst.
     pub(super) fn save(&self, folder: &Path, name: &str) -> io::Result<()> {
-        files::replace(&path(folder, name), text(self.acked, name).as_bytes(), false)
+        Ok(files::replace_unsynced(
+            &path(folder, name),
+            text(self.acked, name).as_bytes(),
+            Dress::PRIVATE,
+        )?)
     }
 
     pub(super) fn wants(&self, event: &Event) -> bool {
