@@ -59,7 +59,10 @@ fn systemd_understands_every_line_of_every_unit() {
         .map(|unit| {
             let text = fs::read_to_string(unit).unwrap();
             let text = text.replace("/usr/bin/verdict", &format!("{}/verdict", here.display()));
-            let text = text.replace("/usr/lib/verdictd", concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/lib"));
+            let text = text.replace(
+                "/usr/lib/verdictd",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/lib"),
+            );
             let copy = folder.path().join(unit.file_name().unwrap());
             fs::write(&copy, text).unwrap();
             copy

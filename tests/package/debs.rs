@@ -30,9 +30,8 @@ pub(crate) fn as_built() -> Vec<PathBuf> {
 
 /// The Debian that they are installed in, without systemd.
 pub(crate) fn base() -> PathBuf {
-    static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
-        must("tests/bookworm.sh", &["package", HOLDS]).trim().into()
-    });
+    static BASE: LazyLock<PathBuf> =
+        LazyLock::new(|| must("tests/bookworm.sh", &["package", HOLDS]).trim().into());
     BASE.clone()
 }
 
@@ -44,4 +43,5 @@ fn must(program: &str, arguments: &[&str]) -> String {
     output.stdout
 }
 
-const HOLDS: &str = "nftables,iproute2,libnftnl11,libmnl0,systemd-standalone-sysusers,systemd-standalone-tmpfiles";
+const HOLDS: &str =
+    "nftables,iproute2,libnftnl11,libmnl0,systemd-standalone-sysusers,systemd-standalone-tmpfiles";

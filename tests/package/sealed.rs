@@ -16,7 +16,10 @@ fn a_seal_that_fitted_fits_after_the_upgrade() {
         "a conffile of the package too"
     );
     let sealed = host.must("cat /etc/verdictd/integrity.sha256");
-    assert!(sealed.contains("  /usr/lib/verdictd/of-99\n"), "a file that is new: {sealed}");
+    assert!(
+        sealed.contains("  /usr/lib/verdictd/of-99\n"),
+        "a file that is new: {sealed}"
+    );
     host.dpkg("-i /debs/verdictd_1.deb");
     host.must("verdictctl verify; ! grep of-99 /etc/verdictd/integrity.sha256");
     // Another package is none of its business.
@@ -58,7 +61,10 @@ fn what_did_not_fit_before_is_not_sealed_by_an_upgrade() {
 #[test]
 fn what_changes_in_the_middle_of_an_upgrade_is_not_sealed_by_it() {
     let host = Host::new();
-    host.write("/etc/systemd/system/verdictd.service.d/x.conf", "[Service]\nNice=1\n");
+    host.write(
+        "/etc/systemd/system/verdictd.service.d/x.conf",
+        "[Service]\nNice=1\n",
+    );
     host.dpkg("-i /debs/verdictd_1.deb");
     host.must(SEAL);
     host.dpkg("--unpack /debs/verdictd_2.deb");
@@ -70,10 +76,16 @@ fn what_changes_in_the_middle_of_an_upgrade_is_not_sealed_by_it() {
     assert!(said.contains("is not sealed by it"), "{said}");
     let found = host.sh("verdictctl verify").text();
     for changed in ["x.conf", "/usr/bin/verdictd", "/system/verdictd.service"] {
-        assert!(found.contains(&format!("{changed} was changed")), "{changed}: {found}");
+        assert!(
+            found.contains(&format!("{changed} was changed")),
+            "{changed}: {found}"
+        );
     }
     assert!(found.contains("CHANGED: 3 differences"), "{found}");
-    assert!(!host.holds("/usr/lib/verdictd/seal-fits"), "no unit starts that program");
+    assert!(
+        !host.holds("/usr/lib/verdictd/seal-fits"),
+        "no unit starts that program"
+    );
 }
 
 /// A verdictctl that calls anything sound is no witness.

@@ -11,7 +11,9 @@ use crate::audit::chain::Hash;
 use crate::config::{self, Config};
 use crate::files::identity;
 use crate::integrity::accounts::Accounts;
-use crate::integrity::files::{self, ACCOUNT, BINARIES, Kind, NFT_FILE, OWN_FOLDER, PRELOAD, WRITTEN_FOLDERS};
+use crate::integrity::files::{
+    self, ACCOUNT, BINARIES, Kind, NFT_FILE, OWN_FOLDER, PRELOAD, WRITTEN_FOLDERS,
+};
 use crate::integrity::manifest::Dress;
 use crate::integrity::root::{Odd, Root};
 use crate::webhook::config::SecretSource;
