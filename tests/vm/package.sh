@@ -1,10 +1,10 @@
 # What installation and purge share: what is there of ours, and at all; sourced by them, in the guest.
 # shellcheck shell=bash
 
-# All that has our name in it, wherever; but the logs, and what the account tools keep of the file before.
+# ours FILES: all that has our name in it, wherever; but the logs, and what the account tools keep of the file before.
 ours() {
-    find / \( -path /proc -o -path /sys -o -path /run/vm -o -path "$PWD" -o -path /usr/lib/modules -o -path /tmp \) -prune -o \
-        -iname '*verdict*' -print
+    grep -i verdict "$1"
+    find /run /dev /tmp /var/tmp /root /var/log /var/lib/dpkg /var/lib/systemd -path /run/vm -prune -o -iname '*verdict*' -print
     getent passwd verdictd
     getent group verdictd
     systemctl list-unit-files --no-legend '*verdict*'

@@ -54,7 +54,7 @@ in_ssh() {
         -o LogLevel=ERROR root@10.77.0.2 "$@"
 }
 ssh_server() {
-    mkdir -p -m 700 /root/.ssh
+    command install -d -m 700 /root/.ssh
     cp target/vm/id /root/id
     chmod 600 /root/id
     cat target/vm/id.pub >/root/.ssh/authorized_keys

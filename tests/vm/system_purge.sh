@@ -1,14 +1,15 @@
 # Other versions of the packages with rules in force, without a moment in which they are not, and a purge that leaves
-# nothing; after system_boot.sh, whose outside goes on asking.
+# nothing; after system_package.sh, in the same boot.
 # shellcheck shell=bash source=tests/vm/system.sh
 . tests/vm/system.sh
 . tests/vm/package.sh
 
-rm -r /run/systemd/system/verdictd.service.d
-systemctl daemon-reload
-systemctl restart verdictd && systemctl start verdictd-monitor || fail "it does not start again"
-
-# nft tells of every moment.
+# Who is refused asks without rest, and nft tells of every moment.
+for asked in "banned 10.77.0.3 80" "closed 10.77.0.1 81" "open 10.77.0.1 80"; do
+    # shellcheck disable=SC2086 # a list of words
+    ip netns exec peer perl tests/vm/knock.pl $asked &
+    knocking+=($!)
+done
 nft monitor >"$work/lost" 2>&1 &
 monitor=$!
 lost() { grep -q '^delete \(table\|chain\|rule\)\|^flush\|^delete element.*10\.77\.0\.3' "$work/lost"; }
@@ -28,23 +29,22 @@ change() { # change VERSION NAME: to the package VERSION, which calls itself NAM
     in_kernel 10.77.0.3 || fail "version $1: the ban is gone"
     [ "$(sha256sum </etc/verdictd/verdictd.toml)" = "$config" ] || fail "version $1: the file is another"
 }
+until_true 30 test -s /run/open || fail "an open port does not answer"
 config=$(sha256sum </etc/verdictd/verdictd.toml)
 first=$(dpkg-query --show --showformat '${Version}' verdictd)
 change 2 99.0-1
 step "upgraded, rules in force all the while"
 change 1 "$first"
 step "downgraded, rules in force all the while"
-kill $monitor
-# Not the packages'.
-systemctl disable --quiet lan
-rm /etc/systemd/system/lan.service
+kill "${knocking[@]}" $monitor
 
 DEBIAN_FRONTEND=noninteractive dpkg --purge verdictd verdict-receiver >"$work/dpkg" 2>&1 </dev/null ||
     fail "dpkg --purge: $(cat "$work/dpkg")"
 step "purged"
 [ -z "$(nft list ruleset)" ] || fail "purged, and in the kernel: $(nft list ruleset)"
-[ -z "$(ours)" ] || fail "purged, and left: $(ours)"
-everything | comm -13 /run/vm/out/before - >"$work/left"
+everything >"$work/after"
+[ -z "$(ours "$work/after")" ] || fail "purged, and left: $(ours "$work/after")"
+comm -13 /run/before "$work/after" >"$work/left"
 [ ! -s "$work/left" ] || fail "purged, and new: $(cat "$work/left")"
 pgrep verdict && fail "purged, and running"
 knock 10.77.0.1 81 || fail "purged, and a port is closed"

@@ -3,10 +3,9 @@
 # shellcheck shell=bash source=tests/vm/system.sh
 . tests/vm/system.sh
 
-if [ "${VM_PART:-}" = short ]; then
-    peers 10.77.0.1 10.77.0.3 10.77.0.4
-    serve 80
-fi
+peers 10.77.0.1 10.77.0.3 10.77.0.4 10.77.0.5
+serve 80
+serve 81
 
 # An authority of this host's own, so that both the names and the certificates of the sandbox are needed.
 echo '127.0.0.1 hooks.test' >>/etc/hosts
@@ -36,13 +35,9 @@ url = "https://hooks.test:8443/in"
 secret = "0123456789abcdef0123456789abcdef"
 EOF
 
-if [ "${VM_PART:-}" = short ]; then
-    # Installed over a configuration that is there already it begins with that.
-    install 1
-else
-    systemctl restart verdictd
-fi
-active || fail "it is $(property ActiveState)"
+# Installed over a configuration that is there already it begins with that.
+install 1
+active || fail "it is $(property ActiveState): $(cat "$work/dpkg")"
 systemctl is-active --quiet verdictd-monitor || fail "the monitor does not run"
 # It has its own part below.
 systemctl stop verdictd-monitor
@@ -82,6 +77,7 @@ if [ "${VM_PART:-}" = short ]; then
 fi
 
 # Who is logged in by SSH is seen from inside.
+ssh_server
 in_ssh 10.77.0.5 sleep 1000 >"$work/ssh" 2>&1 &
 protected() { verdictctl status | grep -q '10\.77\.0\.5'; }
 until_true 60 protected || fail "the SSH session protects nobody: $(verdictctl status; ls -l /run/systemd/sessions)"
