@@ -34,7 +34,7 @@ impl Handler for Canned {
         self.asked.lock().unwrap().push(request.clone());
         match request {
             Request::Status {} => Reply::Status(Box::new(self.status.clone())),
-            Request::Health {} | Request::Try { .. } | Request::Confirm {} | Request::GoBack {} => {
+            Request::Health {} | Request::Try { .. } | Request::Confirm {} | Request::GoBack { .. } => {
                 Reply::refused("not asked by any verb")
             }
             Request::Stats { .. } => Reply::Stats(Box::new(self.stats.clone())),

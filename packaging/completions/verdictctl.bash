@@ -284,13 +284,17 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__apply)
-            opts="-h --confirm --no-confirm --force --yes --dry-run --json --state-dir --socket --help"
+            opts="-h --confirm --no-confirm --force --yes --dry-run --json --config --state-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --confirm)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -422,12 +426,16 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__confirm)
-            opts="-h --here --socket --help"
+            opts="-h --here --config --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -474,12 +482,16 @@ _verdictctl() {
             return 0
             ;;
         verdictctl__subcmd__go__subcmd__back)
-            opts="-h --state-dir --socket --help"
+            opts="-h --config --state-dir --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

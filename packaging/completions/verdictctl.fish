@@ -92,7 +92,8 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand ban" -l socket -d 
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand ban" -s h -l help -d 'Print help'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand reload" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand reload" -s h -l help -d 'Print help'
-complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l confirm -d 'Go back after this time unless `verdictctl confirm` comes from a new connection, 5s to 1h [default: 120s if anything closes]' -r
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l confirm -d 'Go back after this time unless `verdictctl confirm` comes from a new connection, 5s to 1h [default: 120s if anything closes, or anybody is banned or no longer trusted]' -r
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l config -d 'The configuration file of the engine' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l state-dir -d 'Where state is kept' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l no-confirm -d 'Apply for good, also what closes something'
@@ -101,9 +102,11 @@ complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l yes -d '
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l dry-run -d 'Only say what it would change'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -l json -d 'Print JSON; asks nothing, so that it needs --yes or --dry-run'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -l config -d 'The configuration file of the engine' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -l here -d 'You sit in front of this host, in a window that tells nothing of it'
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand confirm" -s h -l help -d 'Print help'
+complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l config -d 'The configuration file of the engine' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l state-dir -d 'Where state is kept' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -l socket -d 'The engine\'s control socket [default: $VERDICTD_SOCKET, else /run/verdictd/control.sock]' -r -F
 complete -c verdictctl -n "__fish_verdictctl_using_subcommand go-back" -s h -l help -d 'Print help'

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::apply::files::Files;
-use super::apply::session;
-use super::apply::watcher::{self, Watcher};
-use super::apply::{files_of, need_root};
+use super::apply::watcher::{self, Ended, Watcher};
+use super::apply::{failed, files_of, need_root, session, status};
 use super::print::{Paint, plain};
 use super::verify::note;
 use super::{CliError, Client, Exit, Screen};
@@ -19,6 +18,9 @@ pub(super) struct ConfirmArgs {
     /// You sit in front of this host, in a window that tells nothing of it
     #[arg(long)]
     here: bool,
+    /// The configuration file of the engine
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
     /// The seal of the configuration
     #[arg(long, hide = true, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
     manifest: PathBuf,
@@ -29,8 +31,8 @@ pub(super) struct GoBackArgs {
     /// When, in milliseconds since boot: what an apply leaves running
     #[arg(long, hide = true, value_name = "MS")]
     at: Option<u64>,
-    /// The configuration file
-    #[arg(long, hide = true, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    /// The configuration file of the engine
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
     /// Where state is kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
@@ -46,9 +48,8 @@ pub(super) fn confirm(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, CliError> {
     need_root("confirm")?;
-    let status = status(client)?;
+    let (files, status) = files_of(client, &args.config)?;
     let apply = pending(&status)?;
-    let files = files_of(&status)?;
     if apply.state == ApplyState::Pending {
         let since = Duration::from_millis(apply.since_boot_ms);
         let config = config::load(&files.candidate()).ok();
@@ -56,7 +57,7 @@ pub(super) fn confirm(
             let left = apply.seconds_left.unwrap_or_default();
             CliError::Refused(format!("{why}; it goes back in {left} s"))
         })?;
-        writeln!(screen.out, "{}", plain(&proof))?;
+        writeln!(screen.out, "{}", plain(&proof.to_string()))?;
     }
     save(client, &files, &args.manifest, false, screen)
 }
@@ -72,27 +73,27 @@ pub(super) fn save(
     // Now and not before: what the file gets must be what runs.
     let status = status(client)?;
     let apply = pending(&status)?;
-    let candidate = files.candidate();
-    let holds = |path: &Path| config::text(path).is_ok_and(|text| config::digest(&text) == apply.sha256);
-    let done = holds(&files.config);
-    if !done && !holds(&candidate) {
-        return Err(CliError::Failed(format!(
-            "{candidate:?} is not what is in force, it was changed meanwhile: it is not confirmed"
-        )));
+    let holds = |path: &Path| {
+        config::text(path)
+            .ok()
+            .filter(|text| config::digest(text) == apply.sha256)
+    };
+    let there = holds(&files.config);
+    let done = there.is_some();
+    let Some(text) = there.or_else(|| holds(&files.candidate())) else {
+        return Err(lost(files, apply));
+    };
+    match (keep(client)?, done) {
+        (true, _) => {}
+        (false, true) => return Err(unseen(files)),
+        (false, false) => write(client, files, &text)?,
     }
-    keep(client)?;
-    if !done {
-        files.promote().map_err(|why| {
-            CliError::Failed(format!(
-                "it is in force for good, but not saved: {why}; \"verdictctl confirm\" tries again"
-            ))
-        })?;
-    }
-    if !keep(client)? {
-        return Err(CliError::Failed(format!(
-            "it is in force for good, but the engine does not find it in {:?}: \"verdictctl confirm\" tries again",
-            files.config
-        )));
+    if let Err(error) = files.keep_in_force(&text) {
+        let why = plain(&error.to_string());
+        writeln!(
+            screen.err,
+            "note: the next apply will have to ask what was in force: {why}"
+        )?;
     }
     if !quiet {
         let confirmed = screen.style.paint(Paint::Green, "CONFIRMED");
@@ -100,6 +101,74 @@ pub(super) fn save(
     }
     reseal(client, files, manifest, quiet, screen)?;
     Ok(Exit::Fine)
+}
+
+/// What is in force cannot be written anywhere.
+fn lost(files: &Files, apply: &ApplyView) -> CliError {
+    let candidate = files.candidate();
+    CliError::Failed(match apply.state {
+        ApplyState::Unsaved => format!(
+            "it is in force and confirmed, but cannot be saved: {candidate:?} is gone or was changed meanwhile, and no other \
+             file holds it; \"verdictctl go-back\" gives it up, then apply it again"
+        ),
+        _ => format!("{candidate:?} is not what is in force, it was changed meanwhile: it is not confirmed"),
+    })
+}
+
+/// Into the configuration file, which holds what was in force before, unless the engine is at something else by then: it
+/// may have been started anew meanwhile, with what was before.
+fn write(client: &Client, files: &Files, text: &str) -> Result<(), CliError> {
+    let before = config::text(&files.config).ok();
+    files.promote().map_err(|error| {
+        CliError::Failed(format!(
+            "it is in force for good, but not saved: {error}; \"verdictctl confirm\" tries again"
+        ))
+    })?;
+    let Err(why) = must_be_saved(client, files) else {
+        return Ok(());
+    };
+    let running = status(client).map(|status| status.config_sha256);
+    match (running, before) {
+        // The next one starts with it: it was confirmed.
+        (Err(_), _) => Err(why),
+        (Ok(running), _) if running == config::digest(text) => Ok(()),
+        (Ok(running), Some(before)) if running == config::digest(&before) => {
+            Err(give_up(files, text, &before))
+        }
+        (Ok(_), _) => Err(CliError::Failed(format!(
+            "{why}; what is in force is something else than {:?} says: \"verdictctl reload\" takes up what the file says",
+            files.config
+        ))),
+    }
+}
+
+/// Only a start in between brings the old policy back: then the file has to say so too.
+fn give_up(files: &Files, text: &str, before: &str) -> CliError {
+    let written = files
+        .write_config(before)
+        .and_then(|()| files.keep_unconfirmed(text));
+    match written {
+        Ok(kept) => CliError::Failed(format!(
+            "not confirmed: the engine was started anew meanwhile and runs the old policy again, as the file says; apply \
+             it again, it is kept in {kept:?}"
+        )),
+        Err(error) => failed(&error),
+    }
+}
+
+/// The engine looks into the file.
+fn must_be_saved(client: &Client, files: &Files) -> Result<(), CliError> {
+    match keep(client)? {
+        true => Ok(()),
+        false => Err(unseen(files)),
+    }
+}
+
+fn unseen(files: &Files) -> CliError {
+    CliError::Failed(format!(
+        "it is in force for good, but the engine does not find it in {:?}: \"verdictctl confirm\" tries again",
+        files.config
+    ))
 }
 
 /// Whether the configuration file holds it.
@@ -169,23 +238,15 @@ pub(super) fn go_back(client: &Client, args: GoBackArgs, screen: &mut Screen<'_>
         };
         return Ok(watcher.run(client));
     }
-    let status = status(client)?;
-    if pending(&status)?.state == ApplyState::Unsaved {
-        return Err(CliError::Refused(
-            "it is confirmed already: \"verdictctl confirm\" saves it, then apply another one".into(),
-        ));
-    }
-    let config = files_of(&status)?.config;
-    let how = watcher::go_back(client, &config, &args.state_dir).map_err(CliError::Failed)?;
-    writeln!(screen.out, "{}", plain(&how))?;
+    let (files, status) = files_of(client, &args.config)?;
+    pending(&status)?;
+    let ended = watcher::go_back(client, &files.config, &args.state_dir, None);
+    let line = match ended.map_err(|error| failed(&error))? {
+        Ended::Back(how) => format!("{how}{}", watcher::told(watcher::aside(&files))),
+        Ended::Stays(how) => how.to_owned(),
+    };
+    writeln!(screen.out, "{}", plain(&line))?;
     Ok(Exit::Fine)
-}
-
-fn status(client: &Client) -> Result<Box<StatusReport>, CliError> {
-    match client.ask(&Request::Status {})? {
-        Reply::Status(status) => Ok(status),
-        other => Err(CliError::other(other)),
-    }
 }
 
 /// What waits for an end.

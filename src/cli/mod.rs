@@ -180,6 +180,8 @@ enum CliError {
     Client(#[from] ClientError),
     #[error("refused: {0}")]
     Refused(String),
+    #[error("{0}")]
+    Undecided(String),
     #[error("the engine answered something else, is it of another version?")]
     Unexpected,
     #[error("cannot print: {0}")]
@@ -199,6 +201,7 @@ impl CliError {
     fn other(reply: Reply) -> CliError {
         match reply {
             Reply::Refused { message } => CliError::Refused(message),
+            Reply::Undecided { message } => CliError::Undecided(message),
             _ => CliError::Unexpected,
         }
     }

@@ -47,4 +47,6 @@ pub enum GoneBack {
     Nothing,
     /// It is confirmed already, and stays.
     Confirmed,
+    /// Something else is tried out now, which stays.
+    Another,
 }

@@ -76,8 +76,12 @@ pub enum Request {
     },
     /// What is on trial stays; asked again once the configuration file holds it. Root only.
     Confirm {},
-    /// What is on trial goes; root only.
-    GoBack {},
+    /// What is on trial goes, or is confirmed and not yet saved; root only.
+    GoBack {
+        /// Only what goes back at this time anyway, in milliseconds since boot, and is not confirmed.
+        #[serde(default)]
+        until_ms: Option<u64>,
+    },
     /// Lift the ban of an address or a prefix.
     Unban {
         /// Address or prefix, as typed.
@@ -207,7 +211,7 @@ impl Request {
             | Request::List {}
             | Request::Reload {}
             | Request::Confirm {}
-            | Request::GoBack {}
+            | Request::GoBack { .. }
             | Request::Snapshot {}
             | Request::Webhooks {}
             | Request::SelftestBegin { .. }
@@ -328,12 +332,24 @@ pub enum Reply {
         /// One sentence, lower case, no full stop.
         message: String,
     },
+    /// To an order: it may have been done, or be done later; in the same words.
+    Undecided {
+        /// One sentence, lower case, no full stop.
+        message: String,
+    },
 }
 
 impl Reply {
     /// A refusal in words.
     pub fn refused(message: impl ToString) -> Reply {
         Reply::Refused {
+            message: message.to_string(),
+        }
+    }
+
+    /// Whether it was done is not known, in words.
+    pub fn undecided(message: impl ToString) -> Reply {
+        Reply::Undecided {
             message: message.to_string(),
         }
     }

@@ -172,7 +172,7 @@ impl EngineHandler {
                 self.wish(Wish::Try(attempt), peer)
             }
             Request::Confirm {} => self.wish(Wish::Confirm, peer),
-            Request::GoBack {} => self.wish(Wish::GoBack, peer),
+            Request::GoBack { until_ms } => self.wish(Wish::GoBack(until_ms), peer),
             Request::Unban { target } => Self::for_target(&target, |target| {
                 info!("uid {} (pid {}) unbans {target}", peer.uid, peer.pid);
                 self.ask(|to| Command::Unban { target, to })
@@ -238,7 +238,7 @@ impl EngineHandler {
         }
         let reply = reply.recv_timeout(RELOADING);
         reply.unwrap_or_else(|_| {
-            Reply::refused("no answer in time, whether it was done is unknown: see verdictctl status")
+            Reply::undecided("no answer in time, whether it was done is unknown: see verdictctl status")
         })
     }
 
@@ -252,7 +252,7 @@ impl EngineHandler {
             return Reply::refused("the engine is stopping");
         }
         reply.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            Reply::refused(format!(
+            Reply::undecided(format!(
                 "no answer within {} s, whether it was done is unknown: see verdictctl list",
                 PATIENCE.as_secs()
             ))
@@ -269,7 +269,7 @@ impl EngineHandler {
             return Reply::refused("the snapshot thread does not answer");
         }
         reply.recv_timeout(SAVING).unwrap_or_else(|_| {
-            Reply::refused(format!(
+            Reply::undecided(format!(
                 "the snapshot is not on the disk after {} s, it may come later: see verdictctl status",
                 SAVING.as_secs()
             ))

@@ -39,6 +39,7 @@ pub fn recorded(audit: &Audit, request: Request, peer: Peer, act: impl FnOnce(Re
     let reply = act(request);
     let (result, message) = match &reply {
         Reply::Refused { message } => (Outcome::Refused, Some(message.clone())),
+        Reply::Undecided { message } => (Outcome::Asked, Some(message.clone())),
         _ => (Outcome::Done, None),
     };
     // Done is done: if this cannot be written now, it is when the log can.

@@ -29,7 +29,7 @@ impl EngineHandler {
         let (ready, knows) = bounded(self.workers.len());
         let sources = [source, witness];
         let begun = self.ask(|to| Command::Selftest(Question::Begin { sources, ready, to }));
-        if let Reply::Refused { .. } = begun {
+        if let Reply::Refused { .. } | Reply::Undecided { .. } = begun {
             return begun;
         }
         // Nothing of it may be told before every worker knows.

@@ -43,15 +43,17 @@ impl EngineHandler {
             return Reply::refused("the engine is stopping");
         }
         let Ok(reply) = reply.recv_timeout(FORGETTING) else {
-            return Reply::refused(format!(
+            return Reply::undecided(format!(
                 "no answer within {} s, whether it was done is unknown: see verdictctl state show",
                 FORGETTING.as_secs()
             ));
         };
         match (&reply, self.snapshot()) {
-            (Reply::StateReset(_), Reply::Refused { message }) => Reply::refused(format!(
-                "everything is forgotten, but a start would find it again, for {message}"
-            )),
+            (Reply::StateReset(_), Reply::Refused { message } | Reply::Undecided { message }) => {
+                Reply::refused(format!(
+                    "everything is forgotten, but a start would find it again, for {message}"
+                ))
+            }
             _ => reply,
         }
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::handler::Running;
-use crate::control::apply_view::{ApplyState, ApplyView};
+use crate::control::apply_view::{ApplyState, ApplyView, GoneBack};
 use crate::control::views::timestamp;
 
 /// What may be asked about a trial.
@@ -26,8 +26,8 @@ pub enum Wish {
     Try(Attempt),
     /// It stays.
     Confirm,
-    /// It goes.
-    GoBack,
+    /// It goes, also if it is confirmed and not saved; with a deadline (milliseconds since boot) only the one that has that.
+    GoBack(Option<u64>),
 }
 
 /// What is to be tried.
@@ -52,7 +52,11 @@ enum State {
     #[default]
     None,
     Pending(Trial),
-    Unsaved(ApplyView),
+    /// Confirmed, and the file holds the old one.
+    Unsaved {
+        old: Arc<Running>,
+        view: ApplyView,
+    },
     Back(ApplyView),
 }
 
@@ -77,7 +81,7 @@ impl Trials {
             ..ApplyView::default()
         };
         *self.state() = match until {
-            None => State::Unsaved(view),
+            None => State::Unsaved { old, view },
             Some(until) => State::Pending(Trial {
                 old,
                 view: ApplyView {
@@ -102,8 +106,18 @@ impl Trials {
     /// What comes back if the trial ends now.
     pub fn old(&self) -> Option<Arc<Running>> {
         match &*self.state() {
-            State::Pending(trial) => Some(Arc::clone(&trial.old)),
-            _ => None,
+            State::Pending(Trial { old, .. }) | State::Unsaved { old, .. } => Some(Arc::clone(old)),
+            State::None | State::Back(_) => None,
+        }
+    }
+
+    /// Why it does not go back, whoever asked for that by its deadline, or without one for whatever it is.
+    pub fn stays(&self, until_ms: Option<u64>) -> Option<GoneBack> {
+        match (&*self.state(), until_ms) {
+            (State::None | State::Back(_), _) => Some(GoneBack::Nothing),
+            (State::Unsaved { .. }, Some(_)) => Some(GoneBack::Confirmed),
+            (State::Pending(trial), Some(until)) if until != millis(trial.until) => Some(GoneBack::Another),
+            (State::Pending(_) | State::Unsaved { .. }, _) => None,
         }
     }
 
@@ -116,14 +130,12 @@ impl Trials {
                 until: None,
                 ..trial.view.clone()
             };
-            *state = State::Unsaved(view);
+            *state = State::Unsaved {
+                old: Arc::clone(&trial.old),
+                view,
+            };
         }
-        matches!(*state, State::Unsaved(_))
-    }
-
-    /// Whether one is confirmed, and the configuration file does not hold it yet.
-    pub fn is_unsaved(&self) -> bool {
-        matches!(*self.state(), State::Unsaved(_))
+        matches!(*state, State::Unsaved { .. })
     }
 
     /// The configuration file holds what is in force.
@@ -134,12 +146,12 @@ impl Trials {
     /// The old policy is in force again.
     pub fn went_back(&self, why: &str) {
         let mut state = self.state();
-        if let State::Pending(trial) = &*state {
+        if let State::Pending(Trial { view, .. }) | State::Unsaved { view, .. } = &*state {
             let view = ApplyView {
                 state: ApplyState::WentBack,
                 until: Some(timestamp(SystemTime::now())),
                 why: Some(why.to_owned()),
-                ..trial.view.clone()
+                ..view.clone()
             };
             *state = State::Back(view);
         }
@@ -163,7 +175,7 @@ impl Trials {
                 trial.view.to,
                 trial.view.until.as_deref().unwrap_or("soon"),
             )),
-            State::Unsaved(_) => Some(UNSAVED.to_owned()),
+            State::Unsaved { .. } => Some(UNSAVED.to_owned()),
             State::None | State::Back(_) => None,
         }
     }
@@ -172,7 +184,7 @@ impl Trials {
     pub fn view(&self) -> Option<ApplyView> {
         match &*self.state() {
             State::None => None,
-            State::Unsaved(view) | State::Back(view) => Some(view.clone()),
+            State::Unsaved { view, .. } | State::Back(view) => Some(view.clone()),
             State::Pending(trial) => {
                 let left = trial.until.saturating_sub(since_boot());
                 Some(ApplyView {
@@ -187,7 +199,7 @@ impl Trials {
     pub fn degraded(&self) -> Option<String> {
         match &*self.state() {
             State::Pending(trial) => trial.view.why.clone(),
-            State::Unsaved(_) => Some(UNSAVED.to_owned()),
+            State::Unsaved { .. } => Some(UNSAVED.to_owned()),
             State::None | State::Back(_) => None,
         }
     }
@@ -219,7 +231,7 @@ pub fn millis(time: Duration) -> u64 {
 pub const LOOK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 const UNSAVED: &str = "a new policy is in force and confirmed, but the configuration file still holds the old one: \
-                       \"verdictctl confirm\" saves it";
+                       \"verdictctl confirm\" saves it, \"verdictctl go-back\" gives it up";
 
 #[cfg(test)]
 mod tests {
@@ -263,22 +275,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_confirmed_never_goes_back() {
-        let trials = begun(Some(since_boot()));
+    fn what_is_confirmed_goes_back_at_no_deadline() {
+        let until = since_boot();
+        let trials = begun(Some(until));
         assert!(trials.confirm() && trials.confirm());
-        assert!(trials.left().is_none() && trials.old().is_none() && trials.is_unsaved());
+        assert!(trials.left().is_none());
+        assert_eq!(trials.view().unwrap().state, ApplyState::Unsaved);
         assert!(trials.degraded().unwrap().contains("holds the old one"));
-        trials.went_back("no");
-        assert!(trials.is_unsaved());
+        assert_eq!(trials.stays(Some(millis(until))), Some(GoneBack::Confirmed));
         trials.settled();
         assert_eq!(trials.view(), None);
         assert!(!trials.confirm() && trials.forbids().is_none());
     }
 
     #[test]
-    fn without_a_deadline_it_only_waits_to_be_saved() {
+    fn what_is_confirmed_and_not_saved_can_be_given_up() {
         let trials = begun(None);
-        assert!(trials.left().is_none() && trials.is_unsaved());
+        assert!(trials.left().is_none() && trials.forbids().unwrap().contains("go-back"));
+        assert_eq!(trials.stays(None), None);
+        assert_eq!(trials.old().unwrap().config.policy.mode.word(), "detection_only");
+        trials.went_back("told to");
+        assert_eq!(trials.view().unwrap().state, ApplyState::WentBack);
+        assert_eq!(trials.stays(None), Some(GoneBack::Nothing));
+    }
+
+    #[test]
+    fn an_old_watcher_ends_no_newer_trial() {
+        let until = since_boot() + Duration::from_secs(60);
+        let trials = begun(Some(until));
+        assert_eq!(trials.stays(Some(millis(until) - 1)), Some(GoneBack::Another));
+        assert_eq!(
+            (trials.stays(Some(millis(until))), trials.stays(None)),
+            (None, None)
+        );
     }
 
     #[test]

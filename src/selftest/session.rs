@@ -40,7 +40,7 @@ impl Session {
                         open: true,
                     });
                 }
-                Reply::Refused { message } => {
+                Reply::Refused { message } | Reply::Undecided { message } => {
                     let about = |addr: Ipv4Addr| message.starts_with(&format!("{addr} "));
                     let elsewhere = about(place.source) || about(place.witness);
                     refusals.push(message);
@@ -87,7 +87,7 @@ impl Session {
                 self.known = asked;
                 Ok(*state)
             }
-            Ok(Reply::Refused { message }) => Err(Fault::new(
+            Ok(Reply::Refused { message } | Reply::Undecided { message }) => Err(Fault::new(
                 "engine",
                 "the self-test to be under way",
                 format!("the engine refuses: {message}"),
@@ -104,7 +104,7 @@ impl Session {
         self.open = false;
         match self.client.ask(&Request::SelftestEnd {}) {
             Ok(Reply::SelftestEnded {}) => Ok(()),
-            Ok(Reply::Refused { message }) => Err(Fault::new(
+            Ok(Reply::Refused { message } | Reply::Undecided { message }) => Err(Fault::new(
                 "gone",
                 "the engine to forget the self-test",
                 format!("it refuses: {message}"),

@@ -35,7 +35,8 @@ fn what_is_confirmed_stays_over_a_restart_and_is_sealed_anew() {
     assert_eq!(desk.state(), "");
     for (name, text) in [
         ("verdictd.toml", FIREWALL),
-        ("verdictd.toml.bak", DETECTION),
+        ("verdictd.toml.before-apply", DETECTION),
+        ("verdictd.toml.in-force", FIREWALL),
         ("state/config.good", FIREWALL),
     ] {
         assert_eq!(desk.read(name).as_deref(), Some(text), "{name}");
@@ -137,8 +138,9 @@ fn a_confirm_that_was_broken_off_is_said_again() {
         "{}",
         told.text()
     );
-    for verb in ["reload", "go-back"] {
-        let refused = desk.ctl(verb, &[]);
+    let file = desk.at("firewall.toml").display().to_string();
+    for (verb, args) in [("reload", &[][..]), ("apply", &["--yes", &file])] {
+        let refused = desk.ctl(verb, args);
         assert!(
             refused.code() == 1 && refused.stderr.contains("verdictctl confirm"),
             "{}",
@@ -154,4 +156,29 @@ fn a_confirm_that_was_broken_off_is_said_again() {
     assert_eq!(saved.code(), 0, "{}", saved.text());
     assert_eq!(desk.read("verdictd.toml").as_deref(), Some(FIREWALL));
     assert_eq!(desk.state(), "");
+}
+
+/// The same, and the candidate is gone: what cannot be saved can be given up.
+#[test]
+fn what_cannot_be_saved_any_more_can_be_given_up() {
+    let ns = Namespace::new("trial");
+    let engine = Engine::start(&ns, DETECTION);
+    let desk = Desk::of(&ns, engine.home());
+    let before = desk.table();
+    desk.apply(&["--yes", "--confirm", "1h"]);
+    let kept = Client::find(Some(engine.home().socket())).ask(&Request::Confirm {});
+    assert!(matches!(kept, Ok(Reply::Confirmed { saved: false })), "{kept:?}");
+    fs::remove_file(desk.at("verdictd.toml.candidate")).expect("a file of ours");
+    let lost = desk.at_console("confirm", &[]);
+    assert!(
+        lost.code() == 1 && lost.stderr.contains("cannot be saved") && lost.stderr.contains("go-back"),
+        "{}",
+        lost.text()
+    );
+    let back = desk.ctl("go-back", &[]);
+    assert_eq!(back.code(), 0, "{}", back.text());
+    desk.must_be_back(&before, "given up");
+    assert_eq!(desk.state(), "went_back");
+    desk.apply(&["--yes", "--confirm", "1h"]);
+    assert_eq!(desk.ctl("go-back", &[]).code(), 0);
 }

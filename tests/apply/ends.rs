@@ -2,9 +2,11 @@
 
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use verdictd::control::client::Client;
+use verdictd::control::wire::{GoneBack, Reply, Request};
 
 use crate::common::engine::{DETECTION, Engine, FIREWALL};
 use crate::common::namespace::Namespace;
@@ -183,6 +185,17 @@ fn with_everybody_dead_the_file_brings_the_old_policy_back() {
     drop(engine);
 }
 
+/// When `verdictctl apply` is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    Started,
+    LaidOut,
+    WatcherStandsBy,
+    Switched,
+    /// After this part of the time that it takes.
+    After(f64),
+}
+
 /// `kill -9` of `verdictctl apply` at any moment: the old policy stays in force or comes back, and the file holds it.
 #[test]
 fn a_kill_of_apply_at_any_moment_leaves_the_old_policy_or_brings_it_back() {
@@ -190,27 +203,82 @@ fn a_kill_of_apply_at_any_moment_leaves_the_old_policy_or_brings_it_back() {
     let engine = Engine::start(&ns, DETECTION);
     let desk = Desk::of(&ns, engine.home());
     let before = desk.table();
-    let file = desk.at("firewall.toml").display().to_string();
     let began = Instant::now();
     desk.apply(&["--confirm", "1h", "--yes"]);
     let takes = began.elapsed();
     assert_eq!(desk.ctl("go-back", &[]).code(), 0);
     desk.must_be_back(&before, "told to");
-    let (kills, mut switched) = (count(6, 60), 0);
-    for kill in 1..=kills {
-        let mut command = desk.command("apply", &[SOON, &[&file]].concat());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = ns.inside(|| command.spawn()).expect("the built program");
-        // Beyond the end too: nobody can hit the moments around the switch on purpose.
-        thread::sleep(takes * 3 * kill as u32 / (2 * kills as u32));
-        let pid = Pid::from_child(&child);
-        let _ = kill_process(pid, Signal::KILL);
-        child.wait().expect("a child of ours");
-        switched += usize::from(desk.table() != before);
-        assert!(within(LIMIT, || desk.state() != "pending"), "kill {kill}");
-        desk.must_be_back(&before, &format!("kill {kill}"));
+    let steps = [
+        Moment::Started,
+        Moment::LaidOut,
+        Moment::WatcherStandsBy,
+        Moment::Switched,
+    ];
+    let others = count(2, 56);
+    let others = (1..=others).map(|nth| Moment::After(nth as f64 / others as f64));
+    let (mut kills, mut switched) = (0, 0);
+    for moment in steps.into_iter().chain(others) {
+        let had = killed(&desk, moment, &before, takes);
+        switched += usize::from(had);
+        kills += 1;
+        assert!(within(LIMIT, || desk.state() != "pending"), "{moment:?}");
+        desk.must_be_back(&before, &format!("{moment:?}"));
     }
     eprintln!("{switched} of {kills} kills came after the switch, which takes {takes:?} in all");
+    assert!(0 < switched && switched < kills, "{switched} of {kills}");
+}
+
+/// Whether it had switched by then.
+fn killed(desk: &Desk<'_>, moment: Moment, before: &str, takes: Duration) -> bool {
+    let file = desk.at("firewall.toml").display().to_string();
+    let mut command = desk.command("apply", &[SOON, &[&file]].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = desk.ns.inside(|| command.spawn()).expect("the built program");
+    let came = match moment {
+        Moment::Started => true,
+        Moment::LaidOut => within(LIMIT, || desk.at("verdictd.toml.candidate").exists()),
+        Moment::WatcherStandsBy => within(LIMIT, || !desk.watchers().is_empty()),
+        Moment::Switched => within(LIMIT, || desk.table() != before),
+        Moment::After(part) => {
+            thread::sleep(takes.mul_f64(part));
+            true
+        }
+    };
+    let _ = kill_process(Pid::from_child(&child), Signal::KILL);
+    child.wait().expect("a child of ours");
+    assert!(came, "{moment:?} never came");
+    desk.table() != before
+}
+
+/// One that slept through the end of its trial finds the next one under way, of the same text.
+#[test]
+fn an_old_watcher_leaves_a_newer_trial_alone() {
+    let ns = Namespace::new("trial");
+    let engine = Engine::start(&ns, DETECTION);
+    let desk = Desk::of(&ns, engine.home());
+    let began = Instant::now();
+    desk.apply(SOON);
+    let old = desk.watchers();
+    assert_eq!(old.len(), 1);
+    kill_process(old[0], Signal::STOP).expect("started by this test");
+    assert_eq!(desk.ctl("go-back", &[]).code(), 0);
+    desk.apply(&["--yes", "--confirm", "1h"]);
+    thread::sleep(secs(6).saturating_sub(began.elapsed()));
+    kill_process(old[0], Signal::CONT).expect("started by this test");
+    assert!(
+        within(LIMIT, || !desk.watchers().contains(&old[0])),
+        "it has ended"
+    );
+    assert_eq!(desk.state(), "pending");
+    // Nor would the engine listen to it.
+    let asked = Client::find(Some(engine.home().socket())).ask(&Request::GoBack { until_ms: Some(1) });
+    assert!(
+        matches!(asked, Ok(Reply::GoneBack(GoneBack::Another))),
+        "{asked:?}"
+    );
+    assert_eq!(desk.state(), "pending");
+    assert_eq!(desk.ctl("go-back", &[]).code(), 0);
+    assert!(within(LIMIT, || desk.watchers().is_empty()));
 }
 
 #[test]
@@ -219,6 +287,7 @@ fn an_edit_in_its_place_comes_into_force_and_goes_back_with_the_file() {
     let engine = Engine::start(&ns, DETECTION);
     let desk = Desk::of(&ns, engine.home());
     let before = desk.table();
+    desk.knows_what_is_in_force();
     engine.home().write_config(FIREWALL);
     let output = desk.ctl("apply", SOON);
     assert_eq!(output.code(), 0, "{}", output.text());

@@ -11,4 +11,5 @@ mod confirm;
 mod ends;
 mod refusals;
 mod rig;
+mod scripted;
 mod ssh;

@@ -59,7 +59,7 @@ fn what_is_refused_changes_nothing() {
     assert_eq!(desk.read("verdictd.toml.candidate"), None);
     assert!(desk.watchers().is_empty());
     // The engine works elsewhere: what is seen here is not what it would change.
-    let elsewhere = engine.home().ctl(&["apply", "--yes", &good]);
+    let elsewhere = engine.home().ctl(&["apply", "--yes", "--config", &ours, &good]);
     assert!(
         elsewhere.stderr.contains("another network namespace"),
         "{}",
@@ -88,8 +88,17 @@ fn what_the_engine_refuses_leaves_the_edit_in_its_place() {
     });
     let desk = Desk::of(&ns, engine.home());
     let before = desk.table();
-    let allow = |mode| fs::set_permissions(desk.at("verdictd.toml"), fs::Permissions::from_mode(mode));
-    allow(0o600).expect("a file of ours");
+    let allow = |name, mode| fs::set_permissions(desk.at(name), fs::Permissions::from_mode(mode));
+    // Where anybody could put a file of his own, root neither reads nor writes one.
+    let loose = desk.ctl("apply", &["--yes", "--confirm", "1h"]);
+    assert!(
+        loose.code() == 1 && loose.stderr.contains("has mode 0777"),
+        "{}",
+        loose.text()
+    );
+    allow("", 0o755).expect("a folder of ours");
+    desk.knows_what_is_in_force();
+    allow("verdictd.toml", 0o600).expect("a file of ours");
     engine.home().write_config(FIREWALL);
     let refused = desk.ctl("apply", &["--yes", "--confirm", "1h"]);
     assert_eq!(refused.code(), 1, "{}", refused.text());
@@ -103,7 +112,7 @@ fn what_the_engine_refuses_leaves_the_edit_in_its_place() {
     assert_eq!((desk.table(), desk.state().as_str()), (before, ""));
     assert!(within(LIMIT, || desk.watchers().is_empty()));
 
-    allow(0o644).expect("a file of ours");
+    allow("verdictd.toml", 0o644).expect("a file of ours");
     let taken = desk.ctl("apply", &["--yes", "--confirm", "1h"]);
     assert_eq!(taken.code(), 0, "{}", taken.text());
     assert_eq!(desk.state(), "pending");

@@ -46,6 +46,9 @@ impl<'a> Desk<'a> {
     pub(crate) fn command(&self, verb: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_verdictctl"));
         command.arg("--socket").arg(self.at("run/control.sock")).arg(verb);
+        if ["apply", "confirm", "go-back"].contains(&verb) {
+            command.arg("--config").arg(self.at("verdictd.toml"));
+        }
         if ["apply", "go-back"].contains(&verb) {
             command.arg("--state-dir").arg(self.at("state"));
         }
@@ -77,6 +80,14 @@ impl<'a> Desk<'a> {
         command.args(["--pid", "--fork", "--mount-proc", "env", "-u", "SSH_CONNECTION"]);
         command.arg(inner.get_program()).args(inner.get_args());
         self.ns.run(&mut command, secs(60))
+    }
+
+    /// Root has seen what is in force, and so can go back to it from an edit.
+    pub(crate) fn knows_what_is_in_force(&self) {
+        let same = self.at("same.toml");
+        fs::copy(self.at("verdictd.toml"), &same).expect("files of ours");
+        let output = self.ctl("apply", &["--yes", &same.display().to_string()]);
+        assert_eq!(output.code(), 0, "{}", output.text());
     }
 
     /// Applies the firewall, which must be taken.

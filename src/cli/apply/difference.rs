@@ -61,7 +61,7 @@ pub(super) struct Difference {
     pub(super) at_next_start: Vec<String>,
     /// What could not be looked at.
     pub(super) unknown: Vec<String>,
-    /// Whether anything that passes now is refused then.
+    /// Whether anything that passes now is refused then, or may be: who is banned or no longer trusted.
     pub(super) narrows: bool,
 }
 
@@ -112,10 +112,15 @@ impl Difference {
         let other =
             |policy: &Policy| policy.mode.filters_ports() && policy.other_protocols == OtherProtocols::Drop;
         let (added, removed) = exchanged(before, after);
+        let begin = match (before.enforce, after.enforce) {
+            (false, true) => begin(&world),
+            _ => Vec::new(),
+        };
+        let shuts_out = (other(after) && !other(before)) || shuts_out_guests(old, new);
         Difference {
             from: before.mode.to_string(),
             to: after.mode.to_string(),
-            narrows: !closing.is_empty() || (other(after) && !other(before)) || shuts_out_guests(old, new),
+            narrows: shuts_out || [&closing, &removed, &begin].iter().any(|of| !of.is_empty()),
             closes: closing,
             opens: ports(after, before),
             listeners_closed: between(before, after),
@@ -123,10 +128,7 @@ impl Difference {
             connected: connected(before, after, &world),
             trusted_added: added,
             trusted_removed: removed,
-            bans_begin: match (before.enforce, after.enforce) {
-                (false, true) => begin(&world),
-                _ => Vec::new(),
-            },
+            bans_begin: begin,
             bans_end: match (before.enforce, after.enforce) {
                 (true, false) => world
                     .bans
@@ -419,6 +421,14 @@ mod tests {
         };
         let between = |from, to| Difference::between(&guests(from), &guests(to), World::default()).narrows;
         assert!(between("\"wg0\"", "\"br-*\"") && !between("\"wg0\"", "\"wg0\", \"br-*\""));
+        // Nothing closes, but whom that concerns may be who types it.
+        let trusting = firewall("[allowed_ports]\ntcp = [22]\n[trusted]\nips = [\"10.0.0.0/8\"]\n");
+        let trusted_by_none = firewall("[allowed_ports]\ntcp = [22]\n");
+        assert!(Difference::between(&trusting, &trusted_by_none, World::default()).narrows);
+        assert!(!Difference::between(&trusted_by_none, &trusting, World::default()).narrows);
+        let observing = firewall("[allowed_ports]\ntcp = [22]\n[bans]\nenforce = false\n");
+        assert!(Difference::between(&observing, &trusted_by_none, world()).narrows);
+        assert!(!Difference::between(&observing, &trusted_by_none, World::default()).narrows);
         let back = Difference::between(&new, &old, World::default());
         assert!(back.narrows);
         assert_eq!(back.closes, ["udp 53"]);

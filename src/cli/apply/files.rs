@@ -1,58 +1,71 @@
 //! The files of an apply. The configuration file holds the old text until the new one is confirmed, so that whatever
 //! starts an engine in between, a reboot too, goes back by itself.
 //!
-//! Beside it: `.candidate`, what is being tried; `.unconfirmed`, what was tried last and went back; `.bak`, what the last
-//! confirmed one replaced; `.edited`, an edit in whose place another file was applied. Each is whole or not there, and on the disk before its name is.
+//! Beside it: `.candidate`, what is being tried; `.unconfirmed`, what was tried last and went back; `.before-apply`, what
+//! the last confirmed one replaced; `.edited`, an edit in whose place another file was applied; `.in-force`, what was in
+//! force when apply or confirm last saw it; `.lock`. Each is whole or not there, and on the disk before its name is.
+//!
+//! Root reads and writes them, and the engine runs as somebody else: none of them is where he, or anybody, could write
+//! ([`super::rooted`]), and it is whoever types who names the configuration file, never the engine.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::config::{self, ConfigError};
+use super::rooted::{NotRooted, rooted, rooted_folder};
 use crate::engine::trial;
-use crate::state;
+use crate::files::careful;
+use crate::state::{self, SaveError};
+
+/// Why the files are not as they should be, or not ours now.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum FilesError {
+    #[error("{0:?} is no file's name, give that of the configuration file")]
+    NoName(PathBuf),
+    #[error("cannot use {path:?}: {source}")]
+    Open { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    NotRooted(#[from] NotRooted),
+    #[error("another verdictctl is at {0:?}, let it finish")]
+    Busy(PathBuf),
+    #[error("cannot rename {from:?} to {to:?}: {source}")]
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot remove {path:?}: {source}")]
+    Remove { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Write(#[from] SaveError),
+}
 
 /// The files of one configuration, for one process at a time.
 #[derive(Debug)]
 pub(in crate::cli) struct Files {
     /// The configuration file itself, never a link to it.
     pub(in crate::cli) config: PathBuf,
-    /// Open and locked: by this nobody else applies, confirms or puts aside meanwhile.
     folder: File,
+    /// Open and locked: by this nobody else applies, confirms or puts aside meanwhile. It holds the deadline of the
+    /// last apply.
+    lock: File,
 }
 
 impl Files {
-    /// Those of the file at `config`. Waits for somebody else who is at them no longer than `patience`.
-    pub(in crate::cli) fn of(config: &Path, patience: Duration) -> Result<Files, String> {
-        if !config.is_absolute() {
-            return Err(format!(
-                "the engine was started with the relative path {config:?}, which only it can follow: start it with an \
-                 absolute one"
-            ));
-        }
-        let cannot = |error: io::Error| format!("cannot use {config:?}: {error}");
-        let config = match fs::canonicalize(config) {
-            // It is gone, and written anew.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => config.to_owned(),
-            found => found.map_err(cannot)?,
-        };
+    /// Those of the file that is called `named`, there or not. Waits for somebody else who is at them no longer than
+    /// `patience`.
+    pub(in crate::cli) fn of(named: &Path, patience: Duration) -> Result<Files, FilesError> {
+        let config = real(named)?;
+        rooted(&config)?;
         let folder = config.parent().unwrap_or(Path::new("/"));
-        let folder = File::open(folder).map_err(|error| format!("cannot open {folder:?}: {error}"))?;
-        let end = Instant::now() + patience;
-        while let Err(error) = flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK || Instant::now() >= end {
-                return Err(format!(
-                    "another verdictctl is at {config:?}, let it finish ({error})"
-                ));
-            }
-            std::thread::sleep(POLL);
-        }
-        Ok(Files { config, folder })
+        let folder = File::open(folder).map_err(|source| open_error(folder, source))?;
+        let lock = locked(&config, patience)?;
+        Ok(Files { config, folder, lock })
     }
 
     /// What is being tried.
@@ -62,147 +75,184 @@ impl Files {
 
     /// What was tried last and went back.
     pub(in crate::cli) fn unconfirmed(&self) -> PathBuf {
-        self.beside(".unconfirmed")
+        beside(&self.config, ".unconfirmed")
+    }
+
+    /// What was in force when apply or confirm last saw it.
+    pub(super) fn in_force(&self) -> PathBuf {
+        beside(&self.config, ".in-force")
+    }
+
+    /// An apply begins, which goes back at `until` (since boot) unless it is confirmed: whoever stands by for an earlier
+    /// one sees by this that his is over.
+    pub(super) fn begin(&self, until: Option<Duration>) -> Result<(), FilesError> {
+        let text = deadline(until);
+        let written = self
+            .lock
+            .set_len(0)
+            .and_then(|()| self.lock.write_all_at(text.as_bytes(), 0));
+        written.map_err(|source| open_error(&lock_of(&self.config), source))
     }
 
     /// Writes `text` into the candidate.
-    pub(super) fn write_candidate(&self, text: &str) -> Result<(), String> {
+    pub(super) fn write_candidate(&self, text: &str) -> Result<(), FilesError> {
         self.write(&self.candidate(), text)
     }
 
-    /// Puts the old text back into the configuration file.
-    pub(super) fn write_config(&self, text: &str) -> Result<(), String> {
+    /// Writes `text` into the configuration file.
+    pub(in crate::cli) fn write_config(&self, text: &str) -> Result<(), FilesError> {
         self.write(&self.config, text)
     }
 
     /// Keeps an edit of the configuration file that is not what is applied; says where.
-    pub(super) fn keep_edit(&self, text: &str) -> Result<PathBuf, String> {
-        let path = self.beside(".edited");
+    pub(super) fn keep_edit(&self, text: &str) -> Result<PathBuf, FilesError> {
+        let path = beside(&self.config, ".edited");
         self.write(&path, text).map(|()| path)
     }
 
+    /// Keeps what was not confirmed after all; says where.
+    pub(in crate::cli) fn keep_unconfirmed(&self, text: &str) -> Result<PathBuf, FilesError> {
+        let path = self.unconfirmed();
+        self.write(&path, text).map(|()| path)
+    }
+
+    /// Root's own copy of what is in force: after the next edit it is there to go back to.
+    pub(in crate::cli) fn keep_in_force(&self, text: &str) -> Result<(), FilesError> {
+        let path = self.in_force();
+        match fs::read(&path).is_ok_and(|kept| kept == text.as_bytes()) {
+            true => Ok(()),
+            false => self.write(&path, text),
+        }
+    }
+
     /// The configuration file gets what is in the candidate; what was there is kept.
-    pub(in crate::cli) fn promote(&self) -> Result<(), String> {
-        let kept = self.beside(".bak");
-        let _ = fs::remove_file(&kept);
+    pub(in crate::cli) fn promote(&self) -> Result<(), FilesError> {
+        let kept = beside(&self.config, ".before-apply");
+        let new = beside(&self.config, ".before-apply.new");
+        let _ = fs::remove_file(&new);
         // Without a copy of the old one there is one less, and no harm.
-        let _ = fs::hard_link(&self.config, &kept);
+        let _ = fs::hard_link(&self.config, &new).and_then(|()| fs::rename(&new, &kept));
         self.rename(&self.candidate(), &self.config)
     }
 
     /// What was tried is kept under another name; whether there was something.
-    pub(in crate::cli) fn put_aside(&self) -> Result<bool, String> {
+    pub(in crate::cli) fn put_aside(&self) -> Result<bool, FilesError> {
         match fs::symlink_metadata(self.candidate()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             _ => self.rename(&self.candidate(), &self.unconfirmed()).map(|()| true),
         }
     }
 
-    /// As it was before a try that was refused: an edit goes back into its place, a copy goes.
-    pub(super) fn undo(&self, in_place: bool) -> Result<(), String> {
-        let candidate = self.candidate();
-        if in_place {
-            return self.rename(&candidate, &self.config);
+    /// As it was before a try that was refused: the configuration file holds what it held, if it was there.
+    pub(super) fn undo(&self, before: Option<&str>) -> Result<(), FilesError> {
+        match before {
+            Some(text) if fs::read(&self.config).is_ok_and(|now| now == text.as_bytes()) => {}
+            Some(text) => self.write_config(text)?,
+            None => remove(&self.config)?,
         }
-        fs::remove_file(&candidate).map_err(|error| format!("cannot remove {candidate:?}: {error}"))
+        remove(&self.candidate())
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), String> {
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), FilesError> {
         let renamed = fs::rename(from, to).and_then(|()| self.folder.sync_all());
-        renamed.map_err(|error| format!("cannot rename {from:?} to {to:?}: {error}"))
-    }
-
-    /// With owner and mode of the configuration file; without one, for root alone.
-    fn write(&self, path: &Path, text: &str) -> Result<(), String> {
-        let dress = fs::metadata(&self.config).ok();
-        let folder = self.folder.try_clone().map_err(|error| error.to_string())?;
-        let written = state::replace(folder, path, text.as_bytes(), |file| {
-            let Some(like) = &dress else { return Ok(()) };
-            // Owner first: to change it takes mode bits away.
-            fchown(file, Some(like.uid()), Some(like.gid()))?;
-            file.set_permissions(Permissions::from_mode(like.mode() & 0o7777))
-        });
-        written.map_err(|error| super::super::engine::chain(&error))
-    }
-
-    fn beside(&self, ending: &str) -> PathBuf {
-        let mut name: OsString = self.config.clone().into_os_string();
-        name.push(ending);
-        name.into()
-    }
-}
-
-/// What is in force, and what is to come.
-#[derive(Debug)]
-pub(super) struct Texts {
-    pub(super) old: String,
-    pub(super) new: String,
-    /// Where the new one was read, for its problems.
-    pub(super) source: PathBuf,
-    /// The configuration file was edited itself.
-    pub(super) in_place: bool,
-    /// What stands in the configuration file and is neither.
-    pub(super) edited: Option<String>,
-}
-
-/// Why there is nothing to go from one to the other.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoTexts {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("{config:?} is what is in force: edit it, or name another file: verdictctl apply FILE{hint}")]
-    Same { config: PathBuf, hint: String },
-    #[error(
-        "the text that is in force is neither in {config:?} nor in {good:?}, so that nothing could go back to it: \
-         \"verdictctl reload\" what is in the file first"
-    )]
-    Lost { config: PathBuf, good: PathBuf },
-}
-
-impl Texts {
-    /// The text whose sum is `in_force` is looked for in the configuration file and in `good`; the new one is in `file`,
-    /// or in the configuration file.
-    pub(super) fn find(
-        files: &Files,
-        file: Option<&Path>,
-        in_force: &str,
-        good: &Path,
-    ) -> Result<Texts, NoTexts> {
-        let file = file.filter(|file| fs::canonicalize(file).ok().as_ref() != Some(&files.config));
-        let there = config::text(&files.config);
-        let is_old = |text: &String| config::digest(text) == in_force;
-        let unchanged = there.as_ref().is_ok_and(is_old);
-        let new = match file {
-            Some(file) => config::text(file)?,
-            None if unchanged => {
-                let kept = files.unconfirmed();
-                let hint = kept
-                    .exists()
-                    .then(|| format!("; what went back last is {kept:?}"));
-                return Err(NoTexts::Same {
-                    config: files.config.clone(),
-                    hint: hint.unwrap_or_default(),
-                });
-            }
-            None => there.clone()?,
-        };
-        let old = match there.as_ref().ok().filter(|_| unchanged) {
-            Some(text) => text.clone(),
-            None => config::text(good)
-                .ok()
-                .filter(is_old)
-                .ok_or_else(|| NoTexts::Lost {
-                    config: files.config.clone(),
-                    good: good.to_owned(),
-                })?,
-        };
-        Ok(Texts {
-            old,
-            new,
-            source: file.unwrap_or(&files.config).to_owned(),
-            in_place: file.is_none(),
-            edited: there.ok().filter(|_| !unchanged && file.is_some()),
+        renamed.map_err(|source| FilesError::Rename {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            source,
         })
+    }
+
+    /// With owner and mode of the configuration file; without one as the package has them: the folder's group may read.
+    fn write(&self, path: &Path, text: &str) -> Result<(), FilesError> {
+        let like = fs::metadata(&self.config).ok();
+        let cannot = |source| open_error(path, source);
+        let folder = self.folder.try_clone().map_err(cannot)?;
+        let above = folder.metadata().map_err(cannot)?;
+        let written = state::replace(folder, path, text.as_bytes(), |file| {
+            let owner = like.as_ref().unwrap_or(&above);
+            let mode = like.as_ref().map_or(0o640, |like| like.mode() & 0o7777);
+            // Owner first: to change it takes mode bits away.
+            fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+            file.set_permissions(Permissions::from_mode(mode))
+        });
+        Ok(written?)
+    }
+}
+
+/// Whether the last apply of the file at `config` is the one that goes back at `until`.
+pub(super) fn is_last(config: &Path, until: Duration) -> bool {
+    // What cannot be read was ours a moment before.
+    fs::read_to_string(lock_of(config)).map_or(true, |last| last == deadline(Some(until)))
+}
+
+fn deadline(until: Option<Duration>) -> String {
+    until.map_or_else(|| "none".to_owned(), |until| trial::millis(until).to_string())
+}
+
+/// The file that `named` leads to, or would if it were there.
+fn real(named: &Path) -> Result<PathBuf, FilesError> {
+    let cannot = |source| open_error(named, source);
+    let path = std::path::absolute(named).map_err(cannot)?;
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(FilesError::NoName(named.to_owned()));
+    };
+    let folder = fs::canonicalize(folder).map_err(cannot)?;
+    let path = folder.join(name);
+    // Where the link lies counts as well as where it leads.
+    rooted_folder(&folder)?;
+    match fs::canonicalize(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
+        found => found.map_err(cannot),
+    }
+}
+
+fn locked(config: &Path, patience: Duration) -> Result<File, FilesError> {
+    let path = lock_of(config);
+    let cannot = |source| open_error(&path, source);
+    let mut options = careful();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let file = options.open(&path).map_err(cannot)?;
+    let end = Instant::now() + patience;
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match error {
+            rustix::io::Errno::WOULDBLOCK if Instant::now() < end => std::thread::sleep(POLL),
+            rustix::io::Errno::WOULDBLOCK => return Err(FilesError::Busy(config.to_owned())),
+            other => return Err(cannot(other.into())),
+        }
+    }
+    Ok(file)
+}
+
+fn remove(path: &Path) -> Result<(), FilesError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FilesError::Remove {
+            path: path.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Not the folder: whoever may read that could lock it, and for ever.
+fn lock_of(config: &Path) -> PathBuf {
+    beside(config, ".lock")
+}
+
+fn beside(config: &Path, ending: &str) -> PathBuf {
+    let mut name: OsString = config.to_owned().into_os_string();
+    name.push(ending);
+    name.into()
+}
+
+fn open_error(path: &Path, source: io::Error) -> FilesError {
+    FilesError::Open {
+        path: path.to_owned(),
+        source,
     }
 }
 
@@ -234,21 +284,12 @@ mod tests {
         fn read(&self, name: &str) -> Option<String> {
             fs::read_to_string(self.at(name)).ok()
         }
-
-        fn find(&self, file: Option<&str>, in_force: &str) -> Result<Texts, NoTexts> {
-            let file = file.map(|name| self.at(name));
-            Texts::find(
-                &self.files,
-                file.as_deref(),
-                &config::digest(in_force),
-                &self.at("good"),
-            )
-        }
     }
 
     #[test]
     fn a_candidate_takes_the_place_of_the_old_one_which_is_kept() {
         let place = place("old");
+        fs::write(place.at("verdictd.toml.bak"), "somebody's own").unwrap();
         place.files.write_candidate("new").unwrap();
         let mode = fs::metadata(place.files.candidate()).unwrap().mode() & 0o7777;
         assert_eq!(
@@ -257,7 +298,8 @@ mod tests {
         );
         place.files.promote().unwrap();
         assert_eq!(place.read("verdictd.toml").as_deref(), Some("new"));
-        assert_eq!(place.read("verdictd.toml.bak").as_deref(), Some("old"));
+        assert_eq!(place.read("verdictd.toml.before-apply").as_deref(), Some("old"));
+        assert_eq!(place.read("verdictd.toml.bak").as_deref(), Some("somebody's own"));
         assert_eq!(place.read("verdictd.toml.candidate"), None);
         assert!(!place.files.put_aside().unwrap());
     }
@@ -274,51 +316,74 @@ mod tests {
     #[test]
     fn what_was_refused_leaves_everything_as_it_was() {
         let place = place("edited");
-        place.files.write_candidate("edited").unwrap();
+        for before in [Some("edited"), None] {
+            if before.is_none() {
+                fs::remove_file(place.at("verdictd.toml")).unwrap();
+            }
+            place.files.write_candidate("new").unwrap();
+            place.files.write_config("old").unwrap();
+            place.files.undo(before).unwrap();
+            assert_eq!(place.read("verdictd.toml").as_deref(), before);
+            assert_eq!(place.read("verdictd.toml.candidate"), None);
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_not_there_is_for_the_folders_group_to_read() {
+        let place = place("old");
+        fs::remove_file(place.at("verdictd.toml")).unwrap();
+        std::os::unix::fs::chown(place.folder.path(), None, Some(65534)).unwrap();
         place.files.write_config("old").unwrap();
-        place.files.undo(true).unwrap();
-        assert_eq!(place.read("verdictd.toml").as_deref(), Some("edited"));
-        place.files.write_candidate("new").unwrap();
-        place.files.undo(false).unwrap();
-        assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), 1);
+        let made = fs::metadata(place.at("verdictd.toml")).unwrap();
+        assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (0, 65534, 0o640));
     }
 
     #[test]
-    fn two_at_a_time_there_are_not() {
+    fn two_at_a_time_there_are_not_and_who_may_read_the_folder_is_no_second() {
         let place = place("old");
-        let again = Files::of(&place.at("verdictd.toml"), Duration::ZERO).unwrap_err();
+        let config = place.at("verdictd.toml");
+        let again = Files::of(&config, Duration::ZERO).unwrap_err().to_string();
         assert!(again.contains("another verdictctl"), "{again}");
-        assert!(
-            Files::of(Path::new("verdictd.toml"), Duration::ZERO)
-                .unwrap_err()
-                .contains("relative")
-        );
+        let Place { folder, files } = place;
+        drop(files);
+        let open = File::open(folder.path()).unwrap();
+        flock(&open, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(Files::of(&config, Duration::ZERO).is_ok());
+        let lock = fs::metadata(lock_of(&config)).unwrap();
+        assert_eq!(lock.mode() & 0o7777, 0o600);
     }
 
     #[test]
-    fn the_old_text_is_found_wherever_it_is() {
+    fn where_others_could_lay_something_nothing_is_used() {
         let place = place("old");
-        fs::write(place.at("new"), "new").unwrap();
-        let found = place.find(Some("new"), "old").unwrap();
-        assert_eq!(
-            (found.old.as_str(), found.new.as_str(), found.in_place),
-            ("old", "new", false)
+        drop(place.files);
+        let (top, link) = (place.folder.path(), place.folder.path().join("open/link"));
+        fs::create_dir(top.join("open")).unwrap();
+        fs::set_permissions(top.join("open"), Permissions::from_mode(0o777)).unwrap();
+        std::os::unix::fs::symlink(top.join("verdictd.toml"), &link).unwrap();
+        let refused = |path: &Path| Files::of(path, Duration::ZERO).unwrap_err().to_string();
+        assert!(
+            refused(&link).contains("has mode 0777"),
+            "who may change the link"
         );
-        assert!(matches!(place.find(None, "old"), Err(NoTexts::Same { .. })));
-        // Edited in its place.
-        fs::write(place.at("verdictd.toml"), "edited").unwrap();
-        assert!(matches!(place.find(None, "old"), Err(NoTexts::Lost { .. })));
-        fs::write(place.at("good"), "old").unwrap();
-        let found = place.find(None, "old").unwrap();
-        assert_eq!(
-            (found.old.as_str(), found.new.as_str(), found.in_place),
-            ("old", "edited", true)
-        );
-        // Named by its own name, it is the same.
-        assert!(place.find(Some("verdictd.toml"), "old").unwrap().in_place);
-        // Another file, while an edit waits.
-        let found = place.find(Some("new"), "old").unwrap();
-        assert_eq!((found.edited.as_deref(), found.in_place), (Some("edited"), false));
-        assert!(matches!(place.find(Some("none"), "old"), Err(NoTexts::Config(_))));
+        fs::set_permissions(top.join("verdictd.toml"), Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(top.join("open"), Permissions::from_mode(0o755)).unwrap();
+        assert!(refused(&link).contains("has mode 0666"), "where it leads");
+        fs::set_permissions(top.join("verdictd.toml"), Permissions::from_mode(0o644)).unwrap();
+        let files = Files::of(&link, Duration::ZERO).unwrap();
+        assert_eq!(files.config, top.join("verdictd.toml").canonicalize().unwrap());
+        assert!(refused(Path::new("/")).contains("no file's name"));
+    }
+
+    #[test]
+    fn the_last_apply_is_told_by_its_deadline() {
+        let place = place("old");
+        let [early, late] = [1, 2].map(Duration::from_secs);
+        place.files.begin(Some(early)).unwrap();
+        assert!(is_last(&place.files.config, early));
+        place.files.begin(Some(late)).unwrap();
+        assert!(is_last(&place.files.config, late) && !is_last(&place.files.config, early));
+        place.files.begin(None).unwrap();
+        assert!(!is_last(&place.files.config, late));
     }
 }

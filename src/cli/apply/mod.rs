@@ -6,24 +6,31 @@
 
 mod difference;
 pub(super) mod files;
+mod rooted;
 pub(super) mod session;
+mod switch;
+mod texts;
 pub(super) mod watcher;
 
+use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use self::difference::{Difference, World};
-use self::files::{Files, NoTexts, Texts};
-use super::print::{Paint, json, plain};
+use self::files::Files;
+use self::switch::{Done, Switch};
+use self::texts::{NoTexts, Texts, Witnesses};
+use super::engine::chain;
+use super::print::{json, plain};
 use super::{Ask, AskError, CliError, Client, Exit, Screen, confirm, span};
 use crate::config::{self, Config};
-use crate::control::views::timestamp;
-use crate::control::wire::{ApplyState, Reply, Request, StatusReport};
+use crate::control::wire::{ApplyState, BanView, Reply, Request, StatusReport};
 use crate::engine::last_good;
 use crate::engine::lockout;
-use crate::engine::trial;
+use crate::integrity::{DEFAULT_CONFIG, DEFAULT_MANIFEST};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ApplyArgs {
@@ -31,7 +38,7 @@ pub(super) struct ApplyArgs {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Go back after this time unless `verdictctl confirm` comes from a new connection, 5s to 1h [default: 120s if
-    /// anything closes]
+    /// anything closes, or anybody is banned or no longer trusted]
     #[arg(long, value_name = "DURATION", conflicts_with = "no_confirm")]
     confirm: Option<String>,
     /// Apply for good, also what closes something
@@ -49,11 +56,14 @@ pub(super) struct ApplyArgs {
     /// Print JSON; asks nothing, so that it needs --yes or --dry-run
     #[arg(long)]
     json: bool,
+    /// The configuration file of the engine
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
     /// Where state is kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
     state_dir: PathBuf,
     /// The seal of the configuration
-    #[arg(long, hide = true, value_name = "FILE", default_value = crate::integrity::DEFAULT_MANIFEST)]
+    #[arg(long, hide = true, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
     manifest: PathBuf,
 }
 
@@ -62,7 +72,7 @@ struct Report<'a> {
     applied: bool,
     dry_run: bool,
     confirm_seconds: Option<u64>,
-    confirm_until: Option<String>,
+    confirm_until: Option<&'a str>,
     refusals: &'a [String],
     difference: &'a Difference,
     engine: &'a [String],
@@ -75,176 +85,143 @@ pub(super) fn run(
     ask: &mut dyn Ask,
 ) -> Result<Exit, CliError> {
     need_root("apply")?;
-    let asked = args.confirm.as_deref().map(deadline).transpose()?;
-    if args.json && !args.yes && !args.dry_run {
-        return Err(CliError::Usage(
-            "--json asks nothing: say --yes as well, or --dry-run".into(),
-        ));
-    }
-    let status = status(client)?;
+    let asked = args.asked()?;
+    let (files, status) = files_of(client, &args.config)?;
     refuse_second(&status)?;
-    let files = files_of(&status)?;
-    let texts = find(&files, &args, &status)?;
-    let (old, new) = (
-        parsed(&texts.old, &files.config)?,
-        parsed(&texts.new, &texts.source)?,
-    );
-    let difference = Difference::between(&old, &new, World::look(bans(client)));
-    let seconds = match (asked, args.no_confirm) {
-        (Some(asked), _) => Some(asked),
-        (None, true) => None,
-        (None, false) => difference.narrows.then_some(DEFAULT),
-    };
-    let refusals = refusals(&old, &new);
+    let texts = args.find(&files, &status)?;
+    let plan = Plan::of(&args, asked, &files, &texts, bans(client))?;
     if !args.json {
-        look_through(&difference, &new, &texts, screen)?;
+        plan.look_through(&texts, screen)?;
     }
-    if !refusals.is_empty() && !args.force {
-        if args.json {
-            report(&args, &difference, &refusals, None, &[], screen)?;
-        }
-        let mut lines = vec!["nothing was changed, it would lock out:".to_owned()];
-        lines.extend(refusals);
-        return Err(CliError::Lines(lines));
+    if !plan.refusals.is_empty() && !args.force {
+        return Err(plan.refused(&args, screen)?);
     }
     if args.dry_run {
         match args.json {
-            true => report(&args, &difference, &refusals, None, &[], screen)?,
+            true => plan.report(&args, &Done::default(), screen)?,
             false => writeln!(screen.out, "nothing was changed (--dry-run)")?,
         }
         return Ok(Exit::Fine);
     }
-    agreed(&args, seconds, screen, ask)?;
+    agreed_to_old(&args, &texts, screen, ask)?;
+    agreed(&args, plan.seconds, screen, ask)?;
     let switch = Switch {
         client,
         files: &files,
         texts: &texts,
         args: &args,
-        seconds,
+        seconds: plan.seconds,
     };
-    let (until, told) = switch.make(&old.sha256, &new.sha256, screen)?;
-    let confirm = until.clone().zip(seconds);
+    let done = switch.make(&plan.old.sha256, &plan.new.sha256, screen)?;
     match args.json {
-        true => report(&args, &difference, &refusals, confirm, &told, screen)?,
-        // What changed was told before; what the engine has to say besides was not.
-        false => {
-            for line in told.iter().filter(|line| !line.contains(" → ")) {
-                writeln!(screen.out, "note: {}", plain(line))?;
-            }
-        }
+        true => plan.report(&args, &done, screen)?,
+        false => done.tell(screen)?,
     }
-    match until {
+    match done.until {
         Some(_) => Ok(Exit::Fine),
         None => confirm::save(client, &files, &args.manifest, args.json, screen),
     }
 }
 
-/// The switch itself.
-struct Switch<'a> {
-    client: &'a Client,
-    files: &'a Files,
-    texts: &'a Texts,
-    args: &'a ApplyArgs,
+impl ApplyArgs {
+    /// The deadline that is asked for.
+    fn asked(&self) -> Result<Option<Duration>, CliError> {
+        if self.json && !self.yes && !self.dry_run {
+            return Err(CliError::Usage(
+                "--json asks nothing: say --yes as well, or --dry-run".into(),
+            ));
+        }
+        self.confirm.as_deref().map(deadline).transpose()
+    }
+
+    fn find(&self, files: &Files, status: &StatusReport) -> Result<Texts, CliError> {
+        let witnesses = Witnesses {
+            in_force: &status.config_sha256,
+            good: &self.state_dir.join(last_good::NAME),
+            manifest: &self.manifest,
+        };
+        Texts::find(files, self.file.as_deref(), &witnesses).map_err(|error| match error {
+            NoTexts::Config(problems) => CliError::Config(problems),
+            other => failed(&other),
+        })
+    }
+}
+
+/// What is to be done, and what speaks against it.
+struct Plan {
+    old: Config,
+    new: Config,
+    difference: Difference,
+    /// Whom it would lock out.
+    refusals: Vec<String>,
+    /// When it goes back; none: never.
     seconds: Option<Duration>,
 }
 
-impl Switch<'_> {
-    /// When it goes back, and what the engine said of it.
-    fn make(
-        &self,
-        from: &str,
-        sha256: &str,
-        screen: &mut Screen<'_>,
-    ) -> Result<(Option<String>, Vec<String>), CliError> {
-        self.lay_out(screen)?;
-        let until = self.seconds.map(|seconds| trial::since_boot() + seconds);
-        if let Some(until) = until
-            && let Err(why) = watcher::start(self.client, self.files, &self.args.state_dir, until)
-        {
-            self.undo(screen);
-            return Err(CliError::Failed(format!("nothing was changed: {why}")));
-        }
-        let at = self.seconds.map(|seconds| timestamp(SystemTime::now() + seconds));
-        // Before the switch: whoever is cut off by it has read how it ends.
-        if let (Some(at), Some(seconds), false) = (&at, self.seconds, self.args.json) {
-            let how = format!(
-                "switching now; it goes back by itself in {} (at {at}) unless you open a NEW ssh connection and type: \
-                 sudo verdictctl confirm",
-                span::spoken(seconds.as_secs())
-            );
-            writeln!(screen.out, "{}", screen.style.paint(Paint::Bold, &how))?;
-            screen.out.flush()?;
-        }
-        let request = Request::Try {
-            from: from.to_owned(),
-            sha256: sha256.to_owned(),
-            until_ms: until.map(trial::millis),
-            force: self.args.force,
+impl Plan {
+    fn of(
+        args: &ApplyArgs,
+        asked: Option<Duration>,
+        files: &Files,
+        texts: &Texts,
+        bans: Vec<BanView>,
+    ) -> Result<Plan, CliError> {
+        let parsed = |text: &str, path: &Path| config::parse(text, path).map_err(CliError::Config);
+        let old = parsed(&texts.old, &files.config)?;
+        let new = parsed(&texts.new, &texts.source)?;
+        let difference = Difference::between(&old, &new, World::look(bans));
+        let seconds = match (asked, args.no_confirm) {
+            (Some(asked), _) => Some(asked),
+            (None, true) => None,
+            (None, false) => difference.narrows.then_some(DEFAULT),
         };
-        match self.client.ask(&request) {
-            Ok(Reply::Reloaded(told)) => Ok((at, told)),
-            Ok(Reply::Refused { message }) if message.contains("unknown") => Err(CliError::Refused(message)),
-            Ok(other) => {
-                self.undo(screen);
-                Err(CliError::other(other))
-            }
-            // It may have been done: then it goes back, and what is laid out has to stay.
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The candidate beside the configuration file, which holds the old text.
-    fn lay_out(&self, screen: &mut Screen<'_>) -> Result<(), CliError> {
-        let Texts {
+        Ok(Plan {
+            refusals: refusals(&old, &new),
             old,
             new,
-            in_place,
-            edited,
-            ..
-        } = self.texts;
-        if self.files.put_aside().map_err(CliError::Failed)? {
-            let kept = self.files.unconfirmed();
-            writeln!(
-                screen.err,
-                "note: an apply that was broken off left its file, kept in {}",
-                kept.display()
-            )?;
-        }
-        let there = config::text(&self.files.config).ok();
-        let expected = if *in_place {
-            Some(new)
-        } else {
-            edited.as_ref().or(Some(old))
-        };
-        if there.is_some() && there.as_ref() != expected {
-            return Err(CliError::Failed(format!(
-                "nothing was changed: {:?} was written to meanwhile, apply again",
-                self.files.config
-            )));
-        }
-        self.files.write_candidate(new).map_err(CliError::Failed)?;
-        if let Some(edited) = edited {
-            let kept = self.files.keep_edit(edited).map_err(CliError::Failed)?;
-            writeln!(
-                screen.err,
-                "note: what you wrote into the configuration file is kept in {}",
-                kept.display()
-            )?;
-        }
-        match there.as_ref() == Some(old) {
-            true => Ok(()),
-            false => self.files.write_config(old).map_err(CliError::Failed),
-        }
+            difference,
+            seconds,
+        })
     }
 
-    fn undo(&self, screen: &mut Screen<'_>) {
-        if let Err(why) = self.files.undo(self.texts.in_place) {
-            let _ = writeln!(screen.err, "note: {}", plain(&why));
+    fn look_through(&self, texts: &Texts, screen: &mut Screen<'_>) -> Result<(), CliError> {
+        let source = texts.source.display();
+        for note in &self.new.notes {
+            writeln!(screen.out, "{source}:{}: {}", note.line, plain(&note.text))?;
         }
+        for line in self.difference.lines() {
+            writeln!(screen.out, "{line}")?;
+        }
+        screen.out.flush()?;
+        Ok(())
+    }
+
+    fn refused(&self, args: &ApplyArgs, screen: &mut Screen<'_>) -> Result<CliError, CliError> {
+        if args.json {
+            self.report(args, &Done::default(), screen)?;
+        }
+        let mut lines = vec!["nothing was changed, it would lock out:".to_owned()];
+        lines.extend_from_slice(&self.refusals);
+        Ok(CliError::Lines(lines))
+    }
+
+    fn report(&self, args: &ApplyArgs, done: &Done, screen: &mut Screen<'_>) -> Result<(), CliError> {
+        let refused = !self.refusals.is_empty() && !args.force;
+        let until = done.until.as_deref();
+        let report = Report {
+            applied: !args.dry_run && !refused,
+            dry_run: args.dry_run,
+            confirm_seconds: until.and(self.seconds).map(|seconds| seconds.as_secs()),
+            confirm_until: until,
+            refusals: &self.refusals,
+            difference: &self.difference,
+            engine: &done.told,
+        };
+        Ok(json(screen.out, &report, false)?)
     }
 }
 
-fn status(client: &Client) -> Result<Box<StatusReport>, CliError> {
+pub(super) fn status(client: &Client) -> Result<Box<StatusReport>, CliError> {
     match client.ask(&Request::Status {})? {
         Reply::Status(status) => Ok(status),
         other => Err(CliError::other(other)),
@@ -261,25 +238,27 @@ fn refuse_second(status: &StatusReport) -> Result<(), CliError> {
             apply.seconds_left.unwrap_or_default()
         ))),
         Some(apply) if apply.state == ApplyState::Unsaved => Err(CliError::Refused(
-            "the last policy is confirmed and not saved yet: \"verdictctl confirm\" saves it".into(),
+            "the last policy is confirmed and not saved yet: \"verdictctl confirm\" saves it, \"verdictctl go-back\" gives \
+             it up"
+                .into(),
         )),
         _ => Ok(()),
     }
 }
 
-/// The files of the configuration that the engine runs.
-pub(super) fn files_of(status: &StatusReport) -> Result<Files, CliError> {
-    let config = status
-        .config
-        .as_deref()
-        .unwrap_or(crate::integrity::DEFAULT_CONFIG);
-    refuse_elsewhere(status.pid)?;
-    Files::of(Path::new(config), PATIENCE).map_err(CliError::Failed)
+/// The files of the configuration at `config`, which must be what the engine runs, and how the engine is while nobody else
+/// begins or ends a trial. It is for whoever types to say which file that is: root writes there.
+pub(super) fn files_of(client: &Client, config: &Path) -> Result<(Files, Box<StatusReport>), CliError> {
+    let first = status(client)?;
+    refuse_elsewhere(first.pid)?;
+    refuse_another(&first, config)?;
+    let files = Files::of(config, PATIENCE).map_err(|error| failed(&error))?;
+    Ok((files, status(client)?))
 }
 
 /// What is listening and connected here is looked at, and the old table comes back here.
 fn refuse_elsewhere(pid: u32) -> Result<(), CliError> {
-    let network = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
     match (network("self"), network(&pid.to_string())) {
         (Some(ours), Some(theirs)) if ours != theirs => Err(CliError::Failed(format!(
             "the engine (pid {pid}) works in another network namespace: nsenter --net=/proc/{pid}/ns/net verdictctl …"
@@ -288,20 +267,29 @@ fn refuse_elsewhere(pid: u32) -> Result<(), CliError> {
     }
 }
 
-fn find(files: &Files, args: &ApplyArgs, status: &StatusReport) -> Result<Texts, CliError> {
-    let good = args.state_dir.join(last_good::NAME);
-    Texts::find(files, args.file.as_deref(), &status.config_sha256, &good).map_err(|error| match error {
-        NoTexts::Config(problems) => CliError::Config(problems),
-        other => CliError::Failed(other.to_string()),
-    })
-}
-
-fn parsed(text: &str, path: &Path) -> Result<Config, CliError> {
-    config::parse(text, path).map_err(CliError::Config)
+/// The engine is asked which file it runs only to notice a mistake: it could name any.
+fn refuse_another(status: &StatusReport, config: &Path) -> Result<(), CliError> {
+    let theirs = Path::new(status.config.as_deref().unwrap_or(DEFAULT_CONFIG));
+    let real = |path: &Path| {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        fs::canonicalize(&absolute).unwrap_or(absolute)
+    };
+    if !theirs.is_absolute() {
+        return Err(CliError::Failed(format!(
+            "the engine was started with the relative path {theirs:?}, which only it can follow: start it with an absolute \
+             one"
+        )));
+    }
+    match real(theirs) == real(config) {
+        true => Ok(()),
+        false => Err(CliError::Failed(format!(
+            "the engine runs {theirs:?}, not {config:?}: if that file is yours and meant, name it with --config"
+        ))),
+    }
 }
 
 /// Without them less is known of what changes; nothing hangs on it.
-fn bans(client: &Client) -> Vec<crate::control::wire::BanView> {
+fn bans(client: &Client) -> Vec<BanView> {
     match client.ask(&Request::List {}) {
         Ok(Reply::List(bans)) => bans,
         _ => Vec::new(),
@@ -313,31 +301,42 @@ fn refusals(old: &Config, new: &Config) -> Vec<String> {
     if new.engine.allow_lockout {
         return Vec::new();
     }
-    let mut refusals: Vec<String> = session::cut(old, new).into_iter().collect();
+    let cut = session::cut(old, new).map(|cut| cut.to_string());
+    let mut refusals: Vec<String> = cut.into_iter().collect();
     refusals.extend(lockout::newly_locked_out(new, Some(old)));
     refusals
 }
 
-fn look_through(
-    difference: &Difference,
-    new: &Config,
+/// Root writes nothing into the configuration file that only the engine vouches for: whoever applies looks at it first.
+fn agreed_to_old(
+    args: &ApplyArgs,
     texts: &Texts,
     screen: &mut Screen<'_>,
+    ask: &mut dyn Ask,
 ) -> Result<(), CliError> {
-    for note in &new.notes {
-        writeln!(
-            screen.out,
-            "{}:{}: {}",
-            texts.source.display(),
-            note.line,
-            plain(&note.text)
-        )?;
+    let Some(good) = &texts.doubted else { return Ok(()) };
+    let unseen = || {
+        CliError::Failed(format!(
+            "nothing was changed: the text that is in force, to go back to, is only in {good:?}, which the engine may write: \
+             it has to be looked at once, so apply without --yes on a terminal; or put the configuration file back as it \
+             was, and apply yours as another file"
+        ))
+    };
+    if args.yes {
+        return Err(unseen());
     }
-    for line in difference.lines() {
-        writeln!(screen.out, "{line}")?;
+    writeln!(screen.out, "what is in force, as {good:?} has it:")?;
+    for line in texts.old.lines() {
+        writeln!(screen.out, "  {}", plain(line))?;
     }
     screen.out.flush()?;
-    Ok(())
+    let question = "is that the text to go back to, and to stand in the configuration file until the new one is confirmed?";
+    match ask.yes(question, false) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CliError::Failed("nothing was changed".into())),
+        Err(AskError::NoTerminal) => Err(unseen()),
+        Err(other) => Err(other.into()),
+    }
 }
 
 fn agreed(
@@ -367,28 +366,6 @@ fn agreed(
     }
 }
 
-fn report(
-    args: &ApplyArgs,
-    difference: &Difference,
-    refusals: &[String],
-    confirm: Option<(String, Duration)>,
-    engine: &[String],
-    screen: &mut Screen<'_>,
-) -> Result<(), CliError> {
-    let refused = !refusals.is_empty() && !args.force;
-    let (until, seconds) = confirm.unzip();
-    let report = Report {
-        applied: !args.dry_run && !refused,
-        dry_run: args.dry_run,
-        confirm_seconds: seconds.map(|seconds| seconds.as_secs()),
-        confirm_until: until,
-        refusals,
-        difference,
-        engine,
-    };
-    Ok(json(screen.out, &report, false)?)
-}
-
 fn deadline(text: &str) -> Result<Duration, CliError> {
     let wrong = |why: &str| {
         CliError::Usage(format!(
@@ -409,6 +386,11 @@ pub(super) fn need_root(verb: &str) -> Result<(), CliError> {
             "only root may do that: sudo verdictctl {verb}"
         ))),
     }
+}
+
+/// With all that caused it.
+pub(super) fn failed(error: &dyn Error) -> CliError {
+    CliError::Failed(chain(error))
 }
 
 /// As netplan-try: time to open a window, log in and type; short enough to be waited for by who is locked out.

@@ -1,5 +1,6 @@
 //! Whose session it is typed in: that must not be cut, and it proves nothing about who comes later.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,10 +9,26 @@ use crate::config::Config;
 use crate::core::prefix::Prefix;
 use crate::engine::lockout;
 use crate::kernel::host::{self, Why};
+use crate::kernel::netlink::NetlinkError;
 use crate::kernel::way_in::{Way, WayIn, way_in};
 
+/// The way in of whoever types this would close: the TCP port that he came in through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut(u16);
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.0;
+        write!(
+            f,
+            "you came in through TCP port {port}, which would be refused from now on: add {port} to allowed_ports.tcp, or \
+             say --force if you have another way in"
+        )
+    }
+}
+
 /// What `new` would do to the way in of whoever types this, if it would close it.
-pub(super) fn cut(old: &Config, new: &Config) -> Option<String> {
+pub(super) fn cut(old: &Config, new: &Config) -> Option<Cut> {
     let way = match way_in() {
         Ok(WayIn::Ssh(way)) => way,
         // A terminal that outlived its connection: the next one comes to the same port.
@@ -26,14 +43,9 @@ pub(super) fn cut(old: &Config, new: &Config) -> Option<String> {
     }
 }
 
-fn closed(old: &Config, new: &Config, peer: IpAddr, port: u16) -> Option<String> {
+fn closed(old: &Config, new: &Config, peer: IpAddr, port: u16) -> Option<Cut> {
     let closes = lockout::keeps_out(new, peer, port) && !lockout::keeps_out(old, peer, port);
-    closes.then(|| {
-        format!(
-            "you came in through TCP port {port}, which would be refused from now on: add {port} to allowed_ports.tcp, \
-             or say --force if you have another way in"
-        )
-    })
+    closes.then_some(Cut(port))
 }
 
 /// The first and the last of the four words of SSH_CONNECTION: who came, and to which port.
@@ -42,14 +54,57 @@ fn told_ends(told: &str) -> Option<(IpAddr, u16)> {
     Some((words.next()?.parse().ok()?, words.nth(2)?.parse().ok()?))
 }
 
-/// Whether whoever types this came in after `since` (since boot), in words either way. `here`: he says that he sits in
-/// front of it.
-pub(in crate::cli) fn proof(since: Duration, config: Option<&Config>, here: bool) -> Result<String, String> {
-    let way = way_in()
-        .map_err(|error| format!("through which connection this was typed cannot be told: {error}"))?;
+/// That whoever types this came in by what is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Proof {
+    /// Over no network.
+    Local,
+    /// He says so.
+    Here,
+    /// After the switch: from where, and through which TCP port.
+    Ssh(IpAddr, u16),
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Proof::Local => f.write_str("typed on this host itself, over no SSH connection"),
+            Proof::Here => f.write_str("typed in a window of this host, as you say"),
+            Proof::Ssh(peer, port) => write!(f, "{peer} came in through TCP port {port} after the switch"),
+        }
+    }
+}
+
+/// Why it is not proved.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum NoProof {
+    #[error("through which connection this was typed cannot be told: {0}")]
+    Unknown(#[from] NetlinkError),
+    #[error(
+        "this terminal may be looked into from anywhere, by a web console or by a connection that is older than the \
+         switch: {NEW}; or say --here if you sit in front of this host"
+    )]
+    Window,
+    #[error(
+        "this terminal was started in an SSH connection that is no longer there ({0}), so it proves nothing: {NEW}"
+    )]
+    Gone(String),
+    #[error("this connection comes from the host itself, which no policy refuses: {NEW}")]
+    OwnHost,
+    #[error("this connection comes from {0} on an internal interface, where no filter holds: {NEW}")]
+    Inside(IpAddr),
+    #[error("this connection is older than the switch by {}, and goes on whatever the policy: {NEW}", span::spoken(.0.as_secs().max(1)))]
+    Older(Duration),
+    #[error("how old this connection is cannot be told: {NEW}")]
+    Ageless,
+}
+
+/// Whether whoever types this came in after `since` (since boot). `here`: he says that he sits in front of it.
+pub(in crate::cli) fn proof(since: Duration, config: Option<&Config>, here: bool) -> Result<Proof, NoProof> {
+    let way = way_in()?;
     let inside = |way: &Way| config.is_some_and(|config| lockout::is_internal(way.peer.ip(), config));
     if here && matches!(way, WayIn::Window) {
-        return Ok("typed in a window of this host, as you say".into());
+        return Ok(Proof::Here);
     }
     judge(&way, since, &own_addresses(), inside)
 }
@@ -59,43 +114,24 @@ fn judge(
     since: Duration,
     own: &[Prefix],
     inside: impl Fn(&Way) -> bool,
-) -> Result<String, String> {
+) -> Result<Proof, NoProof> {
     let way = match way {
-        WayIn::Local => return Ok("typed on this host itself, over no SSH connection".into()),
-        WayIn::Window => {
-            return Err(format!(
-                "this terminal may be looked into from anywhere, by a web console or by a connection that is older than the \
-                 switch: {NEW}; or say --here if you sit in front of this host"
-            ));
-        }
-        WayIn::Gone(told) => {
-            return Err(format!(
-                "this terminal was started in an SSH connection that is no longer there ({told}), so it proves nothing: {NEW}"
-            ));
-        }
+        WayIn::Local => return Ok(Proof::Local),
+        WayIn::Window => return Err(NoProof::Window),
+        WayIn::Gone(told) => return Err(NoProof::Gone(told.clone())),
         WayIn::Ssh(way) => way,
     };
     let peer = way.peer.ip();
     if way.is_of_this_host() || own.iter().any(|own| own.contains(peer)) {
-        return Err(format!(
-            "this connection comes from the host itself, which no policy refuses: {NEW}"
-        ));
+        return Err(NoProof::OwnHost);
     }
     if inside(way) {
-        return Err(format!(
-            "this connection comes from {peer} on an internal interface, where no filter holds: {NEW}"
-        ));
+        return Err(NoProof::Inside(peer));
     }
     match way.since {
-        Some(taken) if taken > since => Ok(format!(
-            "{peer} came in through TCP port {} after the switch",
-            way.local.port()
-        )),
-        Some(taken) => Err(format!(
-            "this connection is older than the switch by {}, and goes on whatever the policy: {NEW}",
-            span::spoken(since.saturating_sub(taken).as_secs().max(1))
-        )),
-        None => Err(format!("how old this connection is cannot be told: {NEW}")),
+        Some(taken) if taken > since => Ok(Proof::Ssh(peer, way.local.port())),
+        Some(taken) => Err(NoProof::Older(since.saturating_sub(taken))),
+        None => Err(NoProof::Ageless),
     }
 }
 
@@ -106,7 +142,7 @@ fn own_addresses() -> Vec<Prefix> {
 }
 
 /// What to do about it.
-pub(in crate::cli) const NEW: &str = "open a NEW ssh connection (a new one, not one shared by ControlMaster) and type there: sudo verdictctl confirm";
+const NEW: &str = "open a NEW ssh connection (a new one, not one shared by ControlMaster) and type there: sudo verdictctl confirm";
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +162,10 @@ mod tests {
     fn judged(way: &WayIn) -> Result<String, String> {
         let own = [Prefix::host("192.0.2.77".parse().unwrap())];
         let inside = |way: &Way| way.peer.ip().to_string().starts_with("172.17.");
-        judge(way, Duration::from_secs(100), &own, inside)
+        let judged = judge(way, Duration::from_secs(100), &own, inside);
+        judged
+            .map(|proof| proof.to_string())
+            .map_err(|why| why.to_string())
     }
 
     #[test]
@@ -167,6 +206,7 @@ mod tests {
         assert!(
             closed(&old, &new, PEER, 2222)
                 .unwrap()
+                .to_string()
                 .contains("add 2222 to allowed_ports.tcp")
         );
         assert_eq!(closed(&old, &new, PEER, 22), None);

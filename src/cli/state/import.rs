@@ -91,6 +91,9 @@ fn hand_over(
             Reply::Refused { message } => {
                 return Err(CliError::Refused(format!("part {nth} of {count}: {message}")));
             }
+            Reply::Undecided { message } => {
+                return Err(CliError::Undecided(format!("part {nth} of {count}: {message}")));
+            }
             other => return Err(CliError::other(other)),
         }
     }

@@ -34,9 +34,10 @@ impl Engine {
         match wish {
             Wish::Try(attempt) => self.try_out(attempt),
             Wish::Confirm => self.confirm(),
-            Wish::GoBack if self.trials.is_unsaved() => Reply::GoneBack(GoneBack::Confirmed),
-            Wish::GoBack if self.trials.old().is_none() => Reply::GoneBack(GoneBack::Nothing),
-            Wish::GoBack => self.go_back("go-back", "it was told to go back"),
+            Wish::GoBack(until_ms) => match self.trials.stays(*until_ms) {
+                Some(stays) => Reply::GoneBack(stays),
+                None => self.go_back("go-back", "it was told to go back"),
+            },
         }
     }
 
