@@ -176,7 +176,8 @@ fn every_generated_file_goes_with_a_purge() {
     host.dpkg("-i /debs/verdictd_1.deb /debs/verdict-receiver_1.deb");
     host.must("verdictctl start; verdictctl harden --yes --quiet");
     host.must(
-        "cd /etc/verdictd; touch verdictd.toml.candidate verdictd.toml.unconfirmed verdictd.toml.bak soc.secret \
+        "cd /etc/verdictd; touch verdictd.toml.candidate verdictd.toml.unconfirmed verdictd.toml.before-apply \
+         verdictd.toml.edited verdictd.toml.in-force verdictd.toml.lock soc.secret \
          receiver.secret receiver.env; mkdir -p /var/lib/verdictd-monitor /var/lib/private/verdict-receiver; \
          ln -s private/verdict-receiver /var/lib/verdict-receiver; touch /var/lib/verdict-receiver/events.db; \
          rmdir /var/lib/private/x 2>/dev/null || true",
