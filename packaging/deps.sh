@@ -11,8 +11,8 @@ set -euo pipefail
 build=(pkg-config libnftnl-dev libmnl-dev gcc nftables iproute2)
 deb=("${build[@]}" binutils dpkg-dev xz-utils)
 demo=("${build[@]}" nginx-light nmap curl iputils-ping)
-tests=("${demo[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3 python3-aiosmtpd
-    python3-flask nodejs gdb strace faketime e2fsprogs binutils dpkg-dev lintian mmdebstrap prometheus systemd xz-utils)
+tests=("${demo[@]}" "${deb[@]}" conntrack util-linux openssh-server openssh-client vsftpd traceroute openssl python3
+    python3-aiosmtpd python3-flask nodejs gdb strace faketime e2fsprogs lintian mmdebstrap prometheus shellcheck systemd)
 
 case "${1:-build}" in
     build) wanted=("${build[@]}") ;;

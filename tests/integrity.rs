@@ -32,6 +32,7 @@ const MANIFEST: &str = "/etc/verdictd/integrity.sha256";
 const CONFIG: &str = "/etc/verdictd/verdictd.toml";
 const NFT: &str = "/etc/verdictd/verdictd.nft";
 const BINARY: &str = "/usr/bin/verdictd";
+const HELPER: &str = "/usr/lib/verdictd/seal-fits";
 const UNIT: &str = "/usr/lib/systemd/system/verdictd.service";
 const DROP_IN: &str = "/etc/systemd/system/verdictd.service.d/local.conf";
 const SECRET: &str = "/etc/verdictd/soc.secret";
@@ -54,7 +55,7 @@ impl Image {
         for (path, text) in [
             (BINARY, "engine"),
             ("/usr/bin/verdictctl", "control"),
-            ("/usr/bin/verdict-receiver", "receiver"),
+            (HELPER, include_str!("../packaging/lib/seal-fits")),
             (UNIT, "[Service]\nExecStart=/usr/bin/verdictd run\n"),
             (DROP_IN, "[Service]\nNice=1\n"),
             (CONFIG, TEXT),
@@ -240,7 +241,7 @@ fn the_real_sha256sum_reads_the_manifest() {
 #[test]
 fn a_flipped_byte_is_named_in_every_kind_of_file() {
     let image = Image::sealed();
-    for path in [BINARY, "/usr/bin/verdict-receiver", UNIT, DROP_IN, CONFIG, NFT] {
+    for path in [BINARY, HELPER, UNIT, DROP_IN, CONFIG, NFT] {
         let right = fs::read(image.at(path)).unwrap();
         let mut flipped = right.clone();
         *flipped.last_mut().unwrap() ^= 1;
@@ -262,28 +263,21 @@ fn a_flipped_byte_is_named_in_every_kind_of_file() {
     assert!(!image.read(MANIFEST).contains(&format!("  {SECRET}")));
 }
 
-/// What both units do before they start a program: coreutils compare it, which are not what they compare. An edited
+/// What the units do before they start a program: coreutils compare it, which are not what they compare. An edited
 /// configuration, or a mode, must not keep a host without its engine.
 #[test]
 fn units_start_no_program_that_is_another() {
+    for unit in ["verdictd", "verdictd-restore", "verdictd-monitor"] {
+        let path = format!("{}/packaging/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(path).unwrap();
+        let first = text.lines().find_map(|line| line.strip_prefix("ExecStartPre="));
+        assert_eq!(first.unwrap().trim_start_matches('+'), HELPER, "{unit}");
+    }
     let image = Image::new();
-    let line = |unit: &str| {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(unit)).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("ExecStartPre="));
-        let line = line.expect("a unit that looks first").trim_start_matches('+');
-        let script = line
-            .strip_prefix("/bin/sh -c '")
-            .unwrap()
-            .strip_suffix('\'')
-            .unwrap();
-        // systemd's own spelling of $.
-        script.replace("$$", "$")
-    };
-    let script = line("packaging/systemd/verdictd.service");
-    assert_eq!(script, line("packaging/systemd/verdictd-monitor.service"));
+    image.mode(HELPER, 0o755);
     let starts = || {
         let mut command = Command::new("chroot");
-        command.arg(image.0.path()).args(["/bin/sh", "-c", &script]);
+        command.arg(image.0.path()).args(["/bin/sh", HELPER]);
         run(&mut command, LIMIT).code() == 0
     };
     for program in ["/bin/sh", "/usr/bin/grep", "/usr/bin/sha256sum"] {
@@ -386,11 +380,42 @@ fn owner_mode_and_folders_are_part_of_the_seal() {
     image.mode("/usr", 0o1777);
     assert_eq!(image.mismatches(), [("/usr".to_owned(), What::Loose)]);
     image.mode("/usr", 0o755);
-    // A drop-in can have another program started.
-    let evil = "/etc/systemd/system/verdictd-monitor.service.d/x.conf";
-    image.put(evil, "[Service]\nExecStart=/bin/true\n");
-    assert_eq!(image.mismatches(), [(evil.to_owned(), What::Added)]);
-    image.verify().ends(1).says(&[evil, "was added"]);
+    // A drop-in can have another program started, or something loaded into ours; also one that is for every service, or
+    // for this boot alone.
+    for evil in [
+        "/etc/systemd/system/verdictd-monitor.service.d/x.conf",
+        "/etc/systemd/system/service.d/x.conf",
+        "/run/systemd/system/verdictd.service.d/x.conf",
+        "/run/systemd/system.control/verdictd.service",
+        "/etc/ld.so.preload",
+    ] {
+        image.put(evil, "/tmp/evil.so\n");
+        assert_eq!(image.mismatches(), [(evil.to_owned(), What::Added)]);
+        image.verify().ends(1).says(&[evil, "was added"]);
+        fs::remove_file(image.at(evil)).unwrap();
+    }
+    image.verify().ends(0);
+}
+
+#[test]
+fn what_is_for_one_boot_is_sealed_for_one_boot() {
+    let image = Image::new();
+    let now = "/run/systemd/system/verdictd.service.d/x.conf";
+    image.put(now, "[Service]\nNice=1\n");
+    image.put("/etc/ld.so.preload", "/usr/lib/ours.so\n");
+    image.harden(&[]).ends(0);
+    image.put(now, "[Service]\nNice=2\n");
+    image.put("/etc/ld.so.preload", "/usr/lib/evil.so\n");
+    let changed = [now, "/etc/ld.so.preload"].map(|path| (path.to_owned(), What::Changed));
+    assert_eq!(image.mismatches(), changed);
+    image.put("/etc/ld.so.preload", "/usr/lib/ours.so\n");
+    fs::remove_dir_all(image.at("/run")).unwrap();
+    image.verify().ends(0);
+    fs::remove_file(image.at("/etc/ld.so.preload")).unwrap();
+    assert_eq!(
+        image.mismatches(),
+        [("/etc/ld.so.preload".to_owned(), What::Missing)]
+    );
 }
 
 #[test]
@@ -445,12 +470,12 @@ fn a_change_is_sealed_only_by_somebody_who_says_so() {
     let sealed = image.read(MANIFEST);
     image.put(CONFIG, &TEXT.replace("standard", "lenient"));
     image.put("/etc/systemd/system/verdictd.service", "[Service]\n");
-    fs::remove_file(image.at("/usr/bin/verdict-receiver")).unwrap();
+    fs::remove_file(image.at(HELPER)).unwrap();
     let before = image.everything();
     let shown = [
         "/etc/verdictd/verdictd.toml: was changed",
         "/etc/systemd/system/verdictd.service: is new",
-        "/usr/bin/verdict-receiver: was sealed, and is gone",
+        "/usr/lib/verdictd/seal-fits: was sealed, and is gone",
     ];
     image.harden(&[]).ends(1).says(&shown).says(&["say --yes"]);
     image.harden(&["--quiet"]).ends(1).says(&shown);

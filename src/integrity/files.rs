@@ -1,7 +1,8 @@
 //! Which files the seal covers.
 //!
-//! What runs (binaries, units and their drop-ins) and what says how (configuration, nft file). Nothing that changes by
-//! itself: no state, no log. Of secrets owner and mode, not the content: a hash of a weak one helps to guess it, and
+//! What runs (binaries, what units call before them, units and their drop-ins, what the loader puts into every program) and
+//! what says how (configuration, nft file). Nothing that changes by itself: no state, no log. The receiver is another
+//! package's, often on another host: it is none of it. Of secrets owner and mode, not the content: a hash of a weak one helps to guess it, and
 //! manifests are meant to be copied elsewhere; besides, secrets are changed on purpose.
 
 use std::ffi::OsStr;
@@ -21,6 +22,8 @@ pub(super) enum Kind {
     Binary,
     /// A unit or a drop-in of one.
     Unit,
+    /// What the loader puts into every program.
+    Loader,
     /// The configuration.
     Config,
     /// The table as text.
@@ -32,9 +35,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 6] = [
+    const ALL: [(Kind, &str); 7] = [
         (Kind::Binary, "binary"),
         (Kind::Unit, "unit"),
+        (Kind::Loader, "loader"),
         (Kind::Config, "config"),
         (Kind::Nft, "nft"),
         (Kind::Secret, "secret"),
@@ -82,12 +86,27 @@ pub(super) fn units(root: &Root) -> io::Result<Vec<PathBuf>> {
             let path = folder.join(&name);
             if is_unit(&name) && !is_masked(root, &path) {
                 found.push(path);
-            } else if name.as_bytes().strip_suffix(b".d").is_some_and(is_unit_name) {
+            } else if name.as_bytes().strip_suffix(b".d").is_some_and(has_drop_ins) {
                 drop_ins(root, path, &mut found)?;
             }
         }
     }
     Ok(found)
+}
+
+/// What the package's units call before they start a program, in order.
+pub(super) fn helpers(root: &Root) -> io::Result<Vec<PathBuf>> {
+    let folder = Path::new(HELPERS);
+    match root.directory(folder) {
+        Ok(_) => Ok(root.names(folder)?.iter().map(|name| folder.join(name)).collect()),
+        Err(Odd::Missing) => Ok(Vec::new()),
+        Err(odd) => Err(odd.into()),
+    }
+}
+
+/// Whether `path` is gone after a reboot: that it is missing then is no difference.
+pub(super) fn is_fleeting(path: &Path) -> bool {
+    path.starts_with("/run")
 }
 
 /// A file in each folder of units that is there, for [`Root::way`].
@@ -116,27 +135,34 @@ fn is_unit(name: &OsStr) -> bool {
 }
 
 fn is_unit_name(name: &[u8]) -> bool {
-    name == b"verdict-receiver.service" || name.starts_with(b"verdictd") && name.ends_with(b".service")
+    name.starts_with(b"verdictd") && name.ends_with(b".service")
+}
+
+/// Ours, and those of every service.
+fn has_drop_ins(name: &[u8]) -> bool {
+    is_unit_name(name) || name == b"service"
 }
 
 fn is_masked(root: &Root, path: &Path) -> bool {
     matches!(root.file(path), Err(Odd::Link(target)) if target == Path::new("/dev/null"))
 }
 
-/// Where systemd looks for units of the system that outlive a boot (systemd.unit(5)), strongest first.
-const UNIT_FOLDERS: [&str; 5] = [
+/// Where systemd looks for units of the system (systemd.unit(5)), strongest first. Not for transient ones, which are made
+/// while it runs (one watches each trial of a policy), nor for those of generators, of which none is ours.
+const UNIT_FOLDERS: [&str; 7] = [
     "/etc/systemd/system.control",
+    "/run/systemd/system.control",
     "/etc/systemd/system",
+    "/run/systemd/system",
     "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 ];
-/// Programs of the package, and whether the seal makes sense without.
-pub(super) const BINARIES: [(&str, bool); 3] = [
-    ("verdictd", true),
-    ("verdictctl", true),
-    ("verdict-receiver", false),
-];
+/// Programs of the package.
+pub(super) const BINARIES: [&str; 2] = ["verdictd", "verdictctl"];
+/// Libraries that are loaded into every program (ld.so(8)).
+pub(super) const PRELOAD: &str = "/etc/ld.so.preload";
+const HELPERS: &str = "/usr/lib/verdictd";
 /// Where the package puts them.
 pub const DEFAULT_BINARIES: &str = "/usr/bin";
 /// Folder of what is ours alone below `/etc`.
@@ -168,10 +194,13 @@ mod tests {
         put("usr/lib/systemd/system/sshd.service");
         put("etc/systemd/system/verdictd.service.d/override.conf");
         put("etc/systemd/system/verdictd.service.d/override.conf~");
+        put("etc/systemd/system/service.d/all.conf");
+        put("run/systemd/system/verdictd.service.d/now.conf");
+        put("run/systemd/transient/verdictd-go-back-1.service");
         symlink("usr/lib", image.path().join("lib")).unwrap();
         symlink(
             "/dev/null",
-            image.path().join("etc/systemd/system/verdict-receiver.service"),
+            image.path().join("etc/systemd/system/verdictd-exporter.service"),
         )
         .unwrap();
         symlink(
@@ -181,8 +210,10 @@ mod tests {
         .unwrap();
         let found = units(&Root::open(image.path()).unwrap()).unwrap();
         let expected = [
+            "/etc/systemd/system/service.d/all.conf",
             "/etc/systemd/system/verdictd-monitor.service.d",
             "/etc/systemd/system/verdictd.service.d/override.conf",
+            "/run/systemd/system/verdictd.service.d/now.conf",
             "/usr/lib/systemd/system/verdictd-monitor.service",
             "/usr/lib/systemd/system/verdictd.service",
         ];

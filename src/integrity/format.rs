@@ -307,8 +307,8 @@ mod tests {
             1..9,
         );
         let name = name.prop_filter("a name", |name| name != b"." && name != b"..");
-        let kind = (0..6usize).prop_map(|at| {
-            ["binary", "unit", "config", "nft", "secret", "folder"][at]
+        let kind = (0..7usize).prop_map(|at| {
+            ["binary", "unit", "loader", "config", "nft", "secret", "folder"][at]
                 .parse::<Kind>()
                 .unwrap()
         });

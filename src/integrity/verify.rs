@@ -51,7 +51,7 @@ pub enum What {
     NotPlain,
     /// A symbolic link stands in its place.
     Symlink,
-    /// A unit or a drop-in that was not there when the rest was sealed.
+    /// A unit, a drop-in or a list of the loader that was not there when the rest was sealed.
     Added,
     /// A folder on the way in which others than root could put something else in a file's place.
     Loose,
@@ -95,23 +95,27 @@ impl Manifest {
         }
     }
 
-    /// Units decide what is started: one more is as good as another program.
+    /// Units decide what is started, the loader what is in it: one more is as good as another program.
     fn added(&self, root: &Root) -> Vec<Mismatch> {
         if !self.complete {
             return Vec::new();
         }
-        let units = match files::units(root) {
+        let mut there = match files::units(root) {
             Ok(units) => units,
             Err(error) => return vec![unreadable(Path::new("/etc/systemd/system"), &error)],
         };
+        let preload = Path::new(files::PRELOAD);
+        if !matches!(root.file(preload), Err(Odd::Missing)) {
+            there.push(preload.to_owned());
+        }
         let is_new = |path: &PathBuf| !self.entries.iter().any(|entry| entry.path == *path);
         let added = |path| Mismatch {
             path,
             what: What::Added,
-            expected: "it was not there when the units were sealed".into(),
-            found: "a unit or drop-in".into(),
+            expected: "it was not there when the rest was sealed".into(),
+            found: "a unit, a drop-in or a list of the loader".into(),
         };
-        units.into_iter().filter(is_new).map(added).collect()
+        there.into_iter().filter(is_new).map(added).collect()
     }
 
     fn loose(&self, root: &Root) -> Vec<Mismatch> {
@@ -163,6 +167,7 @@ impl Check<'_> {
             root.file(path)
         };
         match opened {
+            Err(Odd::Missing) if files::is_fleeting(path) => Vec::new(),
             Err(odd) => vec![self.odd(odd, is_folder)],
             Ok((file, metadata)) => {
                 let mut found = self.dress(&metadata);

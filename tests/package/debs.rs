@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::common::command::run;
 use crate::common::secs;
 
-/// Both packages as `make deb PROFILE=dev` makes them, and their next version, in which programs and conffiles differ:
+/// Both packages as `make deb PROFILE=dev` makes them, and their next version, in which programs and conffiles differ, and one file is new:
 /// `verdictd_1.deb`, `verdictd_2.deb`, `verdict-receiver_1.deb`, `verdict-receiver_2.deb`.
 pub(crate) fn folder() -> &'static Path {
     // Below target/, since nothing ends a static: 150 MB that the next run replaces.
@@ -15,8 +15,7 @@ pub(crate) fn folder() -> &'static Path {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debs");
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
-        must("packaging/deb.sh", &["--built"]);
-        must("bash", &["-euc", NEXT, "sh", &folder.to_string_lossy()]);
+        must("tests/package/debs.sh", &[&folder.to_string_lossy()]);
         folder
     });
     &FOLDER
@@ -29,9 +28,10 @@ pub(crate) fn as_built() -> Vec<PathBuf> {
     built.lines().map(PathBuf::from).collect()
 }
 
-/// The Debian that they are installed in.
+/// The Debian that they are installed in, without systemd.
 pub(crate) fn base() -> PathBuf {
-    static BASE: LazyLock<PathBuf> = LazyLock::new(|| must("tests/package/base.sh", &[]).trim().into());
+    static BASE: LazyLock<PathBuf> =
+        LazyLock::new(|| must("tests/bookworm.sh", &["package", HOLDS]).trim().into());
     BASE.clone()
 }
 
@@ -43,17 +43,5 @@ fn must(program: &str, arguments: &[&str]) -> String {
     output.stdout
 }
 
-/// Unpacked and packed again, without compression.
-const NEXT: &str = r##"
-for name in verdictd verdict-receiver; do
-    tree=$1/$name
-    dpkg-deb --raw-extract target/debian/"$name"_*.deb "$tree"
-    dpkg-deb -Znone --build "$tree" "$1/${name}_1.deb" >/dev/null
-    sed -i 's/^Version: .*/Version: 99.0-1/' "$tree/DEBIAN/control"
-    # A program runs all the same with something behind its end.
-    for program in "$tree"/usr/bin/*; do echo >> "$program"; done
-    for file in "$tree"/etc/verdictd/*; do [ ! -e "$file" ] || echo '# of 99' >> "$file"; done
-    dpkg-deb -Znone --build "$tree" "$1/${name}_2.deb" >/dev/null
-    rm -r "$tree"
-done
-"##;
+const HOLDS: &str =
+    "nftables,iproute2,libnftnl11,libmnl0,systemd-standalone-sysusers,systemd-standalone-tmpfiles";

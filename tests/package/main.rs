@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use host::Host;
 
 /// Owner, group and mode of what the engine needs.
-const DRESSED: [(&str, &str); 9] = [
+const DRESSED: [(&str, &str); 10] = [
     ("/etc/verdictd", "root:verdictd 750"),
     ("/etc/verdictd/verdictd.toml", "root:verdictd 640"),
     ("/etc/verdictd/verdictd.nft", "root:verdictd 640"),
@@ -26,6 +26,7 @@ const DRESSED: [(&str, &str); 9] = [
     ("/var/log/verdictd", "verdictd:verdictd 750"),
     ("/usr/bin/verdictd", "root:root 755"),
     ("/usr/bin/verdictctl", "root:root 755"),
+    ("/usr/lib/verdictd/seal-fits", "root:root 755"),
     ("/usr/lib/systemd/system/verdictd.service", "root:root 644"),
     (
         "/usr/lib/systemd/system/verdictd-monitor.service",
@@ -139,12 +140,17 @@ fn a_state_of_a_later_version_is_told_and_kept() {
     let host = Host::new();
     host.dpkg("-i /debs/verdictd_2.deb");
     host.must("verdictctl start; verdictctl ban 203.0.113.9 --for 2h; verdictctl snapshot; verdictctl stop");
-    host.must("cd /var/lib/verdictd; rm -f state.toml.1; sed -i 's/^version = 1$/version = 2/' state.toml");
     // Its last line is the digest of all before it.
+    host.must(
+        "cd /var/lib/verdictd; rm -f state.toml.1; sed -i 's/^version = 1$/version = 2/' state.toml; \
+         sum=$(sed '$d' state.toml | sha256sum | cut -d' ' -f1); \
+         sed -i \"\\$s/[0-9a-f]\\{64\\}/$sum/\" state.toml; tail -n 1 state.toml | grep -q \"$sum\"",
+    );
     host.dpkg("--force-confold -i /debs/verdictd_1.deb");
     host.must("verdictctl start");
     let status = host.sh("verdictctl status");
     assert_eq!(status.code(), 4, "{}", status.text());
+    assert!(status.text().contains("format version 2"), "{}", status.text());
     assert!(
         host.holds("test -s /var/lib/verdictd/state.toml.bad"),
         "{}",
@@ -170,7 +176,8 @@ fn every_generated_file_goes_with_a_purge() {
     host.dpkg("-i /debs/verdictd_1.deb /debs/verdict-receiver_1.deb");
     host.must("verdictctl start; verdictctl harden --yes --quiet");
     host.must(
-        "cd /etc/verdictd; touch verdictd.toml.candidate verdictd.toml.unconfirmed verdictd.toml.bak soc.secret \
+        "cd /etc/verdictd; touch verdictd.toml.candidate verdictd.toml.unconfirmed verdictd.toml.before-apply \
+         verdictd.toml.edited verdictd.toml.in-force verdictd.toml.lock soc.secret \
          receiver.secret receiver.env; mkdir -p /var/lib/verdictd-monitor /var/lib/private/verdict-receiver; \
          ln -s private/verdict-receiver /var/lib/verdict-receiver; touch /var/lib/verdict-receiver/events.db; \
          rmdir /var/lib/private/x 2>/dev/null || true",
@@ -194,6 +201,30 @@ fn every_generated_file_goes_with_a_purge() {
             .all(|file| file.starts_with("/var/lib/private ") || file.starts_with("/etc/nftables.conf ")),
         "{left:?}"
     );
+}
+
+/// A volume of its own cannot be removed: it is emptied.
+#[test]
+fn what_is_a_mount_of_its_own_is_left_empty_by_a_purge() {
+    const VOLUMES: [&str; 3] = [
+        "/var/lib/verdictd",
+        "/var/log/verdictd",
+        "/var/lib/private/verdict-receiver",
+    ];
+    let host = Host::new();
+    for volume in VOLUMES {
+        host.must(&format!("mkdir -p {volume}; mount -t tmpfs tmpfs {volume}"));
+    }
+    host.dpkg("-i /debs/verdictd_1.deb /debs/verdict-receiver_1.deb");
+    host.must("verdictctl start; verdictctl ban 203.0.113.9 --for 2h");
+    for volume in VOLUMES {
+        host.must(&format!("mkdir {volume}/folder; touch {volume}/folder/file"));
+    }
+    host.dpkg("-P verdictd verdict-receiver");
+    for volume in VOLUMES {
+        assert_eq!(host.must(&format!("ls -A {volume}")), "", "{volume}");
+    }
+    assert!(!host.holds("getent passwd verdictd || getent group verdictd"));
 }
 
 #[test]
@@ -234,24 +265,6 @@ fn an_installation_by_hand_is_taken_over() {
         "the engine can read it"
     );
     host.must("verdictd check");
-}
-
-#[test]
-fn without_sysusers_the_user_is_made_by_adduser() {
-    let host = Host::new();
-    host.must("rm -f /usr/bin/systemd-sysusers* /usr/bin/systemd-tmpfiles* /bin/systemd-sysusers* /bin/systemd-tmpfiles*");
-    host.dpkg("-i /debs/verdictd_1.deb");
-    let user = host.must("getent passwd verdictd");
-    assert!(user.ends_with(":/var/lib/verdictd:/usr/sbin/nologin\n"), "{user}");
-    for (path, dressed) in DRESSED {
-        assert_eq!(
-            host.must(&format!("stat -c '%U:%G %a' {path}")).trim(),
-            dressed,
-            "{path}"
-        );
-    }
-    host.dpkg("-P verdictd");
-    assert!(!host.holds("getent passwd verdictd || getent group verdictd"));
 }
 
 /// A policy that forbids to touch services, and a chroot, whose kernel is that of the host around it.

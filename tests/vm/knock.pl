@@ -1,5 +1,5 @@
 # Connects, with what every Debian has and a tenth of ncat's start.
-#   knock.pl SOURCE PORT              once: exit 0 if the connection comes about within 2 s
+#   knock.pl SOURCE PORT              once: exit 0 if the connection comes about within 1 s
 #   knock.pl NAME SOURCE PORT ...     for ever, each in turn: writes into /run/NAME when it came about (uptime)
 use strict;
 use warnings;
@@ -7,7 +7,7 @@ use IO::Socket::INET;
 
 sub knock {
     my ($source, $port) = @_;
-    return IO::Socket::INET->new(LocalAddr => $source, PeerAddr => "10.77.0.2", PeerPort => $port, Timeout => 2);
+    return IO::Socket::INET->new(LocalAddr => $source, PeerAddr => "10.77.0.2", PeerPort => $port, Timeout => 1);
 }
 exit(knock(@ARGV) ? 0 : 1) if @ARGV == 2;
 while (1) {

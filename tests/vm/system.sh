@@ -17,18 +17,18 @@ now() {
     echo "$((10#${up/./} * 10))"
 }
 
-# What the package does, by hand.
-install_by_hand() {
-    adduser --system --group --no-create-home --home /nonexistent --quiet verdictd || fail "no user"
-    install -m 755 target/vm/verdictd target/vm/verdictctl /usr/bin/ || fail "no programs"
-    install -m 644 packaging/systemd/verdictd*.service /usr/lib/systemd/system/
-    install -d -m 750 -g verdictd /etc/verdictd
+# install VERSION [PACKAGE...]: by dpkg, from tests/package/debs.sh. What an operator wrote into /etc/verdictd stays.
+install() {
+    local version=$1 package packages=()
+    shift
+    for package in "${@:-verdictd}"; do packages+=("target/vm/debs/${package}_$version.deb"); done
+    DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold -i "${packages[@]}" </dev/null \
+        >"$work/dpkg" 2>&1 || fail "dpkg -i ${packages[*]}: $(cat "$work/dpkg")"
 }
 
-config() { # config: from stdin
+config() { # config: from stdin; owner and mode of a file that is there stay
+    mkdir -p /etc/verdictd
     cat >/etc/verdictd/verdictd.toml
-    chown root:verdictd /etc/verdictd/verdictd.toml
-    chmod 640 /etc/verdictd/verdictd.toml
 }
 
 # A host in this namespace and its peers in another, lan0 between them.
@@ -41,6 +41,36 @@ peers() { # peers ADDRESS...
     ip link set lan0 up
     ip -n peer link set lo up
     ip -n peer link set lan0 up
+}
+
+# A TCP server on PORT that takes everybody.
+serve() { ncat --listen --keep-open 0.0.0.0 "$1" >/dev/null 2>&1 & }
+
+# in_ssh ADDRESS COMMAND...: typed by root over SSH, from outside.
+in_ssh() {
+    local from=$1
+    shift
+    ip netns exec peer ssh -i /root/id -b "$from" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+        -o LogLevel=ERROR root@10.77.0.2 "$@"
+}
+ssh_server() {
+    command install -d -m 700 /root/.ssh
+    cp target/vm/id /root/id
+    chmod 600 /root/id
+    cat target/vm/id.pub >/root/.ssh/authorized_keys
+    systemctl start ssh || fail "no SSH server"
+}
+
+# What is tried: these ports and no other.
+policy() { # policy PORT...
+    local ports="$*"
+    printf '[firewall]\nfirewall_mode = "firewall"\n[allowed_ports]\ntcp = [%s]\n' "${ports// /, }"
+}
+
+# What is told of each step, and when.
+step() {
+    told="ok: $*"
+    echo "$(($(now) / 1000)) s $told"
 }
 
 # knock SOURCE PORT: whether a connection comes about.

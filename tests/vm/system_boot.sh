@@ -1,5 +1,5 @@
 # The boot after the power went in a storm of bans (system_service.sh): what was acknowledged, and the policy, is in force
-# before the network is, to who asks without rest from outside; then the engine takes it over.
+# before the network is, to who asks without rest from outside; then the engine takes it over. What was on trial is not.
 # shellcheck shell=bash source=tests/vm/system.sh
 . tests/vm/system.sh
 
@@ -22,6 +22,9 @@ missing=$(comm -13 "$work/list" <(sort -u /run/vm/out/acknowledged))
 [ -z "$missing" ] || fail "the engine forgot $missing"
 echo "ok: $(wc -l </run/vm/out/acknowledged) acknowledged bans are in force before the network, and known to the engine"
 
+verdictctl status >"$work/status"
+grep -q 'ON TRIAL' "$work/status" && fail "still on trial: $(cat "$work/status")"
+[ -e /root/wider.toml ] || fail "there was no trial"
 answered() { [ -s /run/open ]; }
 until_true 30 answered || fail "an open port does not answer"
 sleep 3
@@ -30,6 +33,7 @@ sleep 3
 echo "ok: an open port answers from $(head -1 /run/open) s on, the banned source and a refused port never"
 
 # A start that fails again and again: at first soon, then ever later, and it is never given up.
+systemctl stop verdictd-monitor
 mkdir -p /run/systemd/system/verdictd.service.d
 printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >/run/systemd/system/verdictd.service.d/false.conf
 systemctl daemon-reload

@@ -3,14 +3,9 @@
 # shellcheck shell=bash source=tests/vm/system.sh
 . tests/vm/system.sh
 
-step() {
-    told="ok: $*"
-    echo "$(($(now) / 1000)) s $told"
-}
-
-install_by_hand
 peers 10.77.0.1 10.77.0.3 10.77.0.4 10.77.0.5
-ncat --listen --keep-open 10.77.0.2 80 >/dev/null 2>&1 &
+serve 80
+serve 81
 
 # An authority of this host's own, so that both the names and the certificates of the sandbox are needed.
 echo '127.0.0.1 hooks.test' >>/etc/hosts
@@ -40,9 +35,11 @@ url = "https://hooks.test:8443/in"
 secret = "0123456789abcdef0123456789abcdef"
 EOF
 
-systemctl daemon-reload
-systemctl start verdictd || fail "it does not start"
-active || fail "it is $(property ActiveState)"
+# The monitor has its own part below; its self-test is a scan, too.
+systemctl mask --quiet verdictd-monitor 2>/dev/null
+# Installed over a configuration that is there already it begins with that.
+install 1
+active || fail "it is $(property ActiveState): $(cat "$work/dpkg")"
 verdictctl status >"$work/status"
 grep -qi 'degraded' "$work/status" && fail "degraded: $(cat "$work/status")"
 grep -E 'confinement' <(journalctl -u verdictd -o cat) || fail "not a word about confinement"
@@ -79,12 +76,8 @@ if [ "${VM_PART:-}" = short ]; then
 fi
 
 # Who is logged in by SSH is seen from inside.
-install -d -m 700 /root/.ssh
-install -m 600 target/vm/id "$work/id"
-cat target/vm/id.pub >/root/.ssh/authorized_keys
-systemctl start ssh
-ip netns exec peer ssh -i "$work/id" -b 10.77.0.5 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
-    root@10.77.0.2 sleep 1000 >"$work/ssh" 2>&1 &
+ssh_server
+in_ssh 10.77.0.5 sleep 1000 >"$work/ssh" 2>&1 &
 protected() { verdictctl status | grep -q '10\.77\.0\.5'; }
 until_true 60 protected || fail "the SSH session protects nobody: $(verdictctl status; ls -l /run/systemd/sessions)"
 step "an SSH session is seen in logind's records"
@@ -159,6 +152,7 @@ step "with its queue numbers held by another: ready after $took ms"
 kill "$holder"
 
 # The monitor has an engine started again once, not twice, and none that was stopped on purpose.
+systemctl unmask --quiet verdictd-monitor
 systemctl start verdictd-monitor || fail "no monitor"
 began() { journalctl -u verdictd -o cat | grep -c '^Starting verdictd.service'; }
 begun_before=$(began)
@@ -207,9 +201,14 @@ ExecStart=-/bin/sh -c 'nft list table inet verdictd >/run/at-network; ip address
 WantedBy=multi-user.target
 EOF
 systemctl daemon-reload
-systemctl enable --quiet verdictd-restore verdictd lan
+# The package enabled the others.
+systemctl enable --quiet lan
 systemctl start verdictd || fail "no engine in firewall mode"
 verdictctl unban 10.77.0.4 >/dev/null
+# A policy on trial goes with the power, too.
+policy 22 80 81 >/root/wider.toml
+verdictctl apply /root/wider.toml --confirm 1h --yes >"$work/apply" || fail "apply: $(cat "$work/apply")"
+until_true 20 knock 10.77.0.1 81 || fail "what is on trial is not in force"
 sync # of what is not the engine's; it has to see to its own
 echo 10.77.0.3 >/run/vm/out/acknowledged
 storm() {
@@ -220,6 +219,7 @@ storm() {
 for net in 100 101 102; do storm $net & done
 many() { [ "$(wc -l </run/vm/out/acknowledged)" -ge 50 ]; }
 until_true 60 many || fail "no storm: $(wc -l </run/vm/out/acknowledged) bans"
-step "the power goes in a storm of bans"
+step "the power goes in a storm of bans, and in the middle of a trial"
+cat /proc/uptime >/run/vm/control/uptime
 echo off >/run/vm/control/off
 sleep 100

@@ -11,7 +11,9 @@ use crate::audit::chain::Hash;
 use crate::config::{self, Config};
 use crate::files::identity;
 use crate::integrity::accounts::Accounts;
-use crate::integrity::files::{self, ACCOUNT, BINARIES, Kind, NFT_FILE, OWN_FOLDER, WRITTEN_FOLDERS};
+use crate::integrity::files::{
+    self, ACCOUNT, BINARIES, Kind, NFT_FILE, OWN_FOLDER, PRELOAD, WRITTEN_FOLDERS,
+};
 use crate::integrity::manifest::Dress;
 use crate::integrity::root::{Odd, Root};
 use crate::webhook::config::SecretSource;
@@ -50,6 +52,7 @@ impl<'a> Survey<'a> {
         survey.accounts_there();
         survey.binaries(&options.binaries);
         survey.units();
+        survey.optional(Path::new(PRELOAD), Kind::Loader);
         survey.own_folder();
         let config = survey.config(options)?;
         survey.optional(Path::new(NFT_FILE), Kind::Nft);
@@ -93,12 +96,12 @@ impl<'a> Survey<'a> {
     }
 
     fn binaries(&mut self, folder: &Path) {
-        for (name, needed) in BINARIES {
-            let path = folder.join(name);
-            match needed {
-                true => self.add(&path, Kind::Binary),
-                false => self.optional(&path, Kind::Binary),
-            }
+        for name in BINARIES {
+            self.add(&folder.join(name), Kind::Binary);
+        }
+        match files::helpers(self.root) {
+            Ok(helpers) => helpers.iter().for_each(|path| self.add(path, Kind::Binary)),
+            Err(error) => self.problems.push(format!("helpers cannot be listed: {error}")),
         }
     }
 
@@ -306,7 +309,7 @@ impl<'a> Survey<'a> {
         };
         match kind {
             Kind::Binary => root(0o755),
-            Kind::Unit => root(0o644),
+            Kind::Unit | Kind::Loader => root(0o644),
             Kind::Config | Kind::Nft | Kind::Secret => let_in(0o640, 0o600),
             Kind::Folder => let_in(0o750, 0o700),
         }
