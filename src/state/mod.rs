@@ -58,7 +58,7 @@ pub use self::encode::{Counts, Encoder};
 pub use self::journal::{Journal, MOST_ACTIVITY_BYTES, MOST_JOURNAL_BYTES, Record, forget_journals_before};
 pub use self::load::{Loaded, load, peek};
 pub use self::moment::{Boot, Moment};
-pub use self::snapshot::{Saved, Snapshot, replace};
+pub use self::snapshot::{Saved, Snapshot};
 pub use self::wake::{Awake, wake};
 pub use crate::files::SaveError;
 

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::{Counts, Encoder, Moment, Place};
@@ -120,22 +120,6 @@ impl Snapshot {
             _ => {}
         }
     }
-}
-
-/// For what dresses its files by itself; else [`files::replace_in`].
-///
-/// # Errors
-/// If the directory does not take it. The old one stays.
-pub fn replace(
-    directory: File,
-    path: &Path,
-    bytes: &[u8],
-    dress: impl FnOnce(&File) -> io::Result<()>,
-) -> Result<(), SaveError> {
-    let mut new = NewFile::create(directory, path, Dress::PRIVATE)?;
-    new.did("write", dress(new.parts().0))?;
-    new.write(bytes)?;
-    new.take_name()
 }
 
 /// The previous generation.

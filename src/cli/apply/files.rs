@@ -9,9 +9,9 @@
 //! ([`super::rooted`]), and it is whoever types who names the configuration file, never the engine.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::rooted::{NotRooted, rooted, rooted_folder};
 use crate::engine::trial;
-use crate::files::careful;
-use crate::state::{self, SaveError};
+use crate::files::{Dress, SaveError, careful, keep, replace_in};
 
 /// Why the files are not as they should be, or not ours now.
 #[derive(Debug, thiserror::Error)]
@@ -127,11 +126,8 @@ impl Files {
 
     /// The configuration file gets what is in the candidate; what was there is kept.
     pub(in crate::cli) fn promote(&self) -> Result<(), FilesError> {
-        let kept = beside(&self.config, ".before-apply");
-        let new = beside(&self.config, ".before-apply.new");
-        let _ = fs::remove_file(&new);
         // Without a copy of the old one there is one less, and no harm.
-        let _ = fs::hard_link(&self.config, &new).and_then(|()| fs::rename(&new, &kept));
+        let _ = keep(&self.folder, &self.config, &beside(&self.config, ".before-apply"));
         self.rename(&self.candidate(), &self.config)
     }
 
@@ -164,18 +160,16 @@ impl Files {
 
     /// With owner and mode of the configuration file; without one as the package has them: the folder's group may read.
     fn write(&self, path: &Path, text: &str) -> Result<(), FilesError> {
-        let like = fs::metadata(&self.config).ok();
         let cannot = |source| open_error(path, source);
         let folder = self.folder.try_clone().map_err(cannot)?;
-        let above = folder.metadata().map_err(cannot)?;
-        let written = state::replace(folder, path, text.as_bytes(), |file| {
-            let owner = like.as_ref().unwrap_or(&above);
-            let mode = like.as_ref().map_or(0o640, |like| like.mode() & 0o7777);
-            // Owner first: to change it takes mode bits away.
-            fchown(file, Some(owner.uid()), Some(owner.gid()))?;
-            file.set_permissions(Permissions::from_mode(mode))
-        });
-        Ok(written?)
+        let dress = match fs::metadata(&self.config) {
+            Ok(like) => Dress::of(&like),
+            Err(_) => Dress {
+                mode: 0o640,
+                ..Dress::of(&folder.metadata().map_err(cannot)?)
+            },
+        };
+        Ok(replace_in(folder, path, text.as_bytes(), dress)?)
     }
 }
 
@@ -260,6 +254,9 @@ const POLL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     struct Place {

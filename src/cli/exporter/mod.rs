@@ -24,6 +24,7 @@ use self::collect::Source;
 use super::{CliError, Client, Exit, Screen};
 use crate::config::parse_duration;
 use crate::monitor::places::Places;
+use crate::places;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ExporterArgs {
@@ -45,7 +46,7 @@ pub(super) struct ExporterArgs {
     #[arg(long, value_name = "DURATION", requires = "textfile")]
     every: Option<String>,
     /// Where the monitor says what it found
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/verdictd")]
+    #[arg(long, value_name = "DIR", default_value = places::STATE_DIR)]
     state_dir: PathBuf,
 }
 
