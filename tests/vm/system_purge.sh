@@ -12,7 +12,8 @@ for asked in "banned 10.77.0.3 80" "closed 10.77.0.1 81" "open 10.77.0.1 80"; do
 done
 nft monitor >"$work/lost" 2>&1 &
 monitor=$!
-lost() { grep -q '^delete \(table\|chain\|rule\)\|^flush\|^delete element.*10\.77\.0\.3' "$work/lost"; }
+# Rules are replaced within a chain, in one transaction with those that follow; a base chain or the ban never goes.
+lost() { grep -qE '^(delete table inet verdictd( |$)|delete chain inet verdictd (raw|pre)( |$)|flush|delete element.*10\.77\.0\.3[ ,])' "$work/lost"; }
 change() { # change VERSION NAME: to the package VERSION, which calls itself NAME
     local pid answered
     pid=$(property MainPID)
