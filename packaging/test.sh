@@ -23,7 +23,7 @@ programs=$(packaging/cargo.sh test --no-run "${profile[@]}" --message-format jso
 [ -n "$programs" ] || { echo "test.sh: cargo built no test" >&2; exit 1; }
 
 # More at once than there are cores: tests on real packets mostly wait (a full nmap scan takes a minute or two).
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} RUST_BACKTRACE=${RUST_BACKTRACE:-1}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6} RUST_BACKTRACE=${RUST_BACKTRACE:-1}
 failed=()
 total=0
 for program in $programs; do
