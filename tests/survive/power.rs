@@ -6,9 +6,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::count;
+use crate::common::command::run;
+use crate::common::{count, secs, within};
 use crate::kills::{Listened, World};
 use crate::mounts::Mounts;
 use crate::points::{Injection, draw, seed_of};
@@ -62,7 +64,10 @@ impl Disk {
             copies[0] == copies[1]
         });
         assert!(copied, "the device is written to without end");
-        self.mounts.must("umount", &[self.at.to_str().unwrap()]);
+        // What another test forks has the files open that we read, until its exec.
+        let mut unmount = self.mounts.inside(Command::new("umount").arg(&self.at));
+        let unmounted = within(secs(20), || run(&mut unmount, secs(20)).status.success());
+        assert!(unmounted, "the file system is in use without end");
         fs::remove_file(self.mounts.see(Path::new(&before))).unwrap();
         fs::remove_file(two).unwrap();
         self.current += 1;
