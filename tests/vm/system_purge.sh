@@ -1,5 +1,5 @@
-# Other versions of the packages with rules in force, without a moment in which they are not, and a purge that leaves
-# nothing; after system_package.sh, in the same boot.
+# Other versions of the engine's package with rules in force, without a moment in which they are not, and a purge of
+# both that leaves nothing; after system_package.sh, in the same boot.
 # shellcheck shell=bash source=tests/vm/system.sh
 . tests/vm/system.sh
 . tests/vm/package.sh
@@ -18,7 +18,7 @@ change() { # change VERSION NAME: to the package VERSION, which calls itself NAM
     local pid answered
     pid=$(property MainPID)
     answered=$(wc -l </run/open)
-    install "$1" verdictd verdict-receiver
+    install "$1"
     replaced "$pid" || fail "version $1: not another engine: $(cat "$work/dpkg")"
     [ "$(dpkg-query --show --showformat '${Version}' verdictd)" = "$2" ] || fail "it is not version $2"
     systemctl is-active --quiet verdictd-monitor || fail "version $1: no monitor: $(cat "$work/dpkg")"
