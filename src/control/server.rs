@@ -2,8 +2,8 @@
 //!
 //! Who may connect may ask: the socket is 0660, its folder 0750. Who may order is decided by [`super::rights`] from the
 //! [`Peer`] that the kernel names. Whoever it is cannot hold the engine up: at most [`MAX_CLIENTS`] threads at a time, a
-//! second for a request to arrive, ten for a reply to be read. Nothing here is on the way of a packet; if this server
-//! dies, verdicts go on.
+//! second for a request to arrive, ten for a reply to be read. Nor can who may only ask hold up who may order: half of the
+//! places are never theirs. Nothing here is on the way of a packet; if this server dies, verdicts go on.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, geteuid};
 
 pub use super::socket::ServerError;
 
@@ -77,7 +77,7 @@ impl Server {
         // Shutting a listening unix socket down wakes its accept() with EINVAL, now and for ever.
         let _ = rustix::net::shutdown(self.shared.socket.listener(), rustix::net::Shutdown::Both);
         let _ = thread.join();
-        self.shared.wait_for(|clients| clients == 0, STOP_TIME);
+        self.shared.wait_for(|clients| clients.all() == 0, STOP_TIME);
     }
 }
 
@@ -97,7 +97,7 @@ impl Bound {
         let shared = Arc::new(Shared {
             socket: self.0,
             stopping: AtomicBool::new(false),
-            clients: Mutex::new(0),
+            clients: Mutex::default(),
             left: Condvar::new(),
         });
         let theirs = Arc::clone(&shared);
@@ -116,32 +116,73 @@ impl Bound {
 struct Shared {
     socket: Socket,
     stopping: AtomicBool,
-    clients: Mutex<usize>,
+    clients: Mutex<Clients>,
     left: Condvar,
 }
 
 impl Shared {
-    fn clients(&self) -> MutexGuard<'_, usize> {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the number of clients is as `wanted` or `limit` is over; says which.
-    fn wait_for(&self, wanted: impl Fn(usize) -> bool, limit: Duration) -> bool {
+    /// Waits until the clients are as `wanted` or `limit` is over; says which.
+    fn wait_for(&self, wanted: impl Fn(&Clients) -> bool, limit: Duration) -> bool {
         let waited = self
             .left
-            .wait_timeout_while(self.clients(), limit, |clients| !wanted(*clients));
+            .wait_timeout_while(self.clients(), limit, |clients| !wanted(clients));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 
-/// Further clients wait in the listen backlog: nobody is turned away, nobody holds a place longer than its time.
+/// Who is being answered.
+#[derive(Debug, Default)]
+struct Clients {
+    /// Root and the engine's own user.
+    masters: usize,
+    /// Whoever else may connect, by user.
+    guests: Vec<u32>,
+}
+
+impl Clients {
+    fn all(&self) -> usize {
+        self.masters + self.guests.len()
+    }
+
+    /// Whether one more of `uid` fits in beside the others.
+    fn has_room_for(&self, uid: u32) -> bool {
+        let his = self.guests.iter().filter(|guest| **guest == uid).count();
+        let is_let_in = is_master(uid) || (self.guests.len() < MAX_GUESTS && his < MAX_OF_A_GUEST);
+        is_let_in && self.all() < MAX_CLIENTS
+    }
+
+    fn enter(&mut self, uid: u32) {
+        match is_master(uid) {
+            true => self.masters += 1,
+            false => self.guests.push(uid),
+        }
+    }
+
+    fn leave(&mut self, uid: u32) {
+        match self.guests.iter().position(|guest| *guest == uid) {
+            Some(at) => drop(self.guests.swap_remove(at)),
+            None => self.masters -= 1,
+        }
+    }
+}
+
+fn is_master(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+/// Masters wait in the listen backlog while all places are taken: none is turned away. Guests who find theirs taken are,
+/// and at once, so that nobody waits behind them.
 fn accept_clients(shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
     while !shared.stopping.load(Ordering::SeqCst) {
-        if !shared.wait_for(|clients| clients < MAX_CLIENTS, POLL) {
+        if !shared.wait_for(|clients| clients.all() < MAX_CLIENTS, POLL) {
             continue;
         }
         match shared.socket.listener().accept() {
-            Ok((stream, _)) => serve_on_a_thread(stream, shared, handler),
+            Ok((stream, _)) => admit(stream, shared, handler),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) if shared.stopping.load(Ordering::SeqCst) => {}
             // Out of descriptors or memory: others need them more. The clients wait meanwhile.
@@ -153,14 +194,31 @@ fn accept_clients(shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
     }
 }
 
-fn serve_on_a_thread(stream: UnixStream, shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
-    let place = Place::take(shared);
+fn admit(stream: UnixStream, shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
+    match peer_of(&stream) {
+        Ok(peer) if shared.clients().has_room_for(peer.uid) => {
+            serve_on_a_thread(stream, peer, shared, handler)
+        }
+        Ok(_) => turn_away(stream),
+        Err(error) => tracing::debug!(%error, "control client without a name"),
+    }
+}
+
+/// With a word, if there is room for it.
+fn turn_away(mut stream: UnixStream) {
+    let why = Reply::refused("too many ask at a time, ask again in a second");
+    let _ = stream.set_nonblocking(true);
+    let _ = stream.write_all(&why.encode());
+}
+
+fn serve_on_a_thread(stream: UnixStream, peer: Peer, shared: &Arc<Shared>, handler: &Arc<dyn Handler>) {
+    let place = Place::take(shared, peer.uid);
     let handler = Arc::clone(handler);
     let spawned = thread::Builder::new()
         .name("control client".into())
         .spawn(move || {
             let _place = place;
-            if let Err(error) = serve(stream, handler.as_ref()) {
+            if let Err(error) = serve(stream, peer, handler.as_ref()) {
                 tracing::debug!(%error, "control client went away");
             }
         });
@@ -169,26 +227,29 @@ fn serve_on_a_thread(stream: UnixStream, shared: &Arc<Shared>, handler: &Arc<dyn
     }
 }
 
-/// One of [`MAX_CLIENTS`] places; given back on drop, whatever happens to the thread.
-struct Place(Arc<Shared>);
+/// A place of one client; given back on drop, whatever happens to the thread.
+struct Place {
+    shared: Arc<Shared>,
+    uid: u32,
+}
 
 impl Place {
-    fn take(shared: &Arc<Shared>) -> Place {
-        *shared.clients() += 1;
-        Place(Arc::clone(shared))
+    fn take(shared: &Arc<Shared>, uid: u32) -> Place {
+        shared.clients().enter(uid);
+        let shared = Arc::clone(shared);
+        Place { shared, uid }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        *self.0.clients() -= 1;
-        self.0.left.notify_all();
+        self.shared.clients().leave(self.uid);
+        self.shared.left.notify_all();
     }
 }
 
-fn serve(mut stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
+fn serve(mut stream: UnixStream, peer: Peer, handler: &dyn Handler) -> io::Result<()> {
     let deadline = Instant::now() + REQUEST_TIME;
-    let peer = peer_of(&stream)?;
     let Some(request) = receive(&mut stream, deadline)? else {
         return Ok(());
     };
@@ -280,6 +341,10 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
 
 /// Clients that are answered at a time.
 pub const MAX_CLIENTS: usize = 16;
+/// Of those, clients that are neither root nor the engine's own user.
+const MAX_GUESTS: usize = 8;
+/// Of one user of theirs: the exporter has one.
+const MAX_OF_A_GUEST: usize = 4;
 /// From accept to the end of the request line, and of what follows it.
 const REQUEST_TIME: Duration = Duration::from_secs(1);
 /// For the whole reply to be read: a list of a million bans is some 200 MB.
@@ -476,6 +541,28 @@ mod tests {
             assert_eq!(reply_from(stream), "request did not arrive within a second");
         }
         drip.join().unwrap();
+    }
+
+    #[test]
+    fn half_of_the_places_are_for_who_may_order() {
+        let mut clients = Clients::default();
+        let mut enter = |uid: u32| {
+            let fits = clients.has_room_for(uid);
+            if fits {
+                clients.enter(uid);
+            }
+            fits
+        };
+        let own = geteuid().as_raw();
+        let (one, other, third) = (own + 1, own + 2, own + 3);
+        let of_one: Vec<bool> = (0..5).map(|_| enter(one)).collect();
+        assert_eq!(of_one, [true, true, true, true, false]);
+        assert!((0..4).all(|_| enter(other)) && !enter(third));
+        assert!((0..8).all(|_| enter(own)) && !enter(own));
+        clients.leave(own);
+        assert!(!clients.has_room_for(third) && clients.has_room_for(0));
+        clients.leave(one);
+        assert!(clients.has_room_for(third) && clients.has_room_for(one));
     }
 
     #[test]

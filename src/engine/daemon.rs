@@ -144,6 +144,7 @@ pub(super) fn lock(state_dir: &Path) -> Result<File, DaemonError> {
         path: state_dir.to_owned(),
         source,
     };
+    clear(&path);
     let file = files::careful()
         .create(true)
         .truncate(false)
@@ -159,13 +160,21 @@ pub(super) fn lock(state_dir: &Path) -> Result<File, DaemonError> {
     }
 }
 
+/// A link or a pipe in the place of the lock locks nothing, and would keep everybody from restoring.
+fn clear(path: &Path) {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+        let _ = fs::remove_file(path);
+    }
+}
+
 /// The folder is the engine's: root, who restores without it, is not led elsewhere by what lies there, and leaves nothing
-/// that the engine could not open.
+/// that the engine could not open. A second name of another's file is nothing to give away.
 fn regular(file: File, state_dir: &Path) -> io::Result<File> {
-    if !file.metadata()?.is_file() {
+    let found = file.metadata()?;
+    if !found.is_file() {
         return Err(io::Error::other("its lock is not a regular file"));
     }
-    if geteuid().is_root() {
+    if geteuid().is_root() && found.uid() == 0 && found.nlink() == 1 {
         let owner = fs::metadata(state_dir)?;
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     }

@@ -82,6 +82,8 @@ enum Death {
     Shells,
     EnginesAndShells,
     EngineStopped,
+    /// As one that hangs in its stop: the socket is gone, the lock is not.
+    EngineLingers,
     EngineStartedAgain,
 }
 
@@ -90,6 +92,7 @@ fn it_goes_back_whoever_dies() {
     let deaths = [
         Death::Engines,
         Death::EngineStopped,
+        Death::EngineLingers,
         Death::EnginesAndShells,
         Death::Watchers,
         Death::Shells,
@@ -97,8 +100,8 @@ fn it_goes_back_whoever_dies() {
         Death::Nobodys,
     ];
     // At once: each waits for its deadline most of the time.
-    let all = count(7, 100);
-    for round in (0..all).step_by(7) {
+    let all = count(8, 100);
+    for round in (0..all).step_by(8) {
         thread::scope(|scope| {
             for death in deaths.into_iter().take(all - round) {
                 scope.spawn(move || dies(death));
@@ -131,6 +134,10 @@ fn dies(death: Death) {
         Death::Nobodys | Death::Shells => {}
         Death::Watchers => desk.kill_watchers(),
         Death::EngineStopped => engine.signal(Signal::STOP),
+        Death::EngineLingers => {
+            engine.signal(Signal::STOP);
+            std::fs::remove_file(engine.home().socket()).expect("it listens there");
+        }
         Death::Engines | Death::EnginesAndShells => {
             let _home = engine.kill9();
             desk.must_be_back(&before, &how);
@@ -146,7 +153,7 @@ fn dies(death: Death) {
         }
     }
     desk.must_be_back(&before, &how);
-    if let Death::EngineStopped = death {
+    if let Death::EngineStopped | Death::EngineLingers = death {
         let (_home, status) = engine.ended(LIMIT);
         assert!(!status.success(), "{how}: it was killed");
     }

@@ -1,9 +1,12 @@
 //! Who may look and who may order: members of the socket's group, the engine's user, strangers.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
+use verdictd::control::client::Client;
+use verdictd::control::wire::{Reply, Request};
 use verdictd::monitor::places::Places;
 
 use crate::common::command::run;
@@ -158,6 +161,56 @@ fn the_group_cannot_fill_the_audit_log() {
     assert_eq!(count(&format!("\"uid\":{STRANGER},\"gid\"")), 10, "{log}");
     let rest = format!("\"kind\":\"denied\",\"uid\":{STRANGER},\"orders\":20");
     assert_eq!((count(&rest), count("\"result\":\"done\"")), (1, 1), "{log}");
+}
+
+/// Who may only ask takes all the places that he gets; root is answered in the time that the watcher of a trial gives.
+#[test]
+fn the_group_cannot_keep_root_out() {
+    let ns = Namespace::new("host");
+    let engine = Engine::start(&ns, FIREWALL);
+    for_the_group(engine.home());
+    let socket = engine.home().socket();
+    let mut flood = Command::new("setpriv");
+    let (uid, gid) = (STRANGER.to_string(), GROUP.to_string());
+    flood.args([
+        "--reuid", &uid, "--regid", &uid, "--groups", &gid, "perl", "-e", FLOOD,
+    ]);
+    let mut flood = Ended(flood.arg(&socket).stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    let told = flood.0.stdout.take().expect("piped");
+    BufReader::new(told).read_line(&mut line).unwrap();
+    assert_eq!(line, "all taken\n");
+    let client = Client::find(Some(socket)).within(secs(5));
+    for round in 0..10 {
+        let health = client.ask(&Request::Health {});
+        assert!(matches!(health, Ok(Reply::Health(_))), "{round}: {health:?}");
+    }
+}
+
+/// Holds as many as it gets for as long as it may, at most half a minute; says when it was turned away.
+const FLOOD: &str = r#"
+    use IO::Socket::UNIX; use IO::Select; $| = 1;
+    my ($held, $told, $end) = (IO::Select->new, 0, time + 30);
+    while (time < $end) {
+        while ($held->count < 64) {
+            my $one = IO::Socket::UNIX->new(Peer => $ARGV[0]) or last;
+            $held->add($one);
+        }
+        for my $one ($held->can_read(0.01)) {
+            sysread $one, my $word, 4096;
+            print "all taken\n" if $word =~ /too many/ && !$told++;
+            $held->remove($one);
+        }
+    }
+"#;
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

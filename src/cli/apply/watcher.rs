@@ -145,24 +145,27 @@ impl Watcher {
         !trial::candidate(&self.config).exists() || !is_last(&self.config, self.at)
     }
 
+    /// Until it is done: whoever is locked out has nobody else.
     fn act(&self, client: &Client) -> Exit {
-        match go_back(client, &self.config, &self.state_dir, Some(self)) {
-            Ok(Ended::Stays(how)) => {
-                say(LOG_WARNING, &format!("apply: {how}"));
-                Exit::Fine
-            }
-            Ok(Ended::Back(how)) => {
-                let kept = Files::of(&self.config, PATIENCE).and_then(|files| aside(&files));
-                say(LOG_WARNING, &format!("apply: {how}{}", told(kept)));
-                Exit::Fine
-            }
-            Err(why) => {
-                say(
+        loop {
+            match go_back(client, &self.config, &self.state_dir, Some(self)) {
+                Ok(Ended::Stays(how)) => {
+                    say(LOG_WARNING, &format!("apply: {how}"));
+                    return Exit::Fine;
+                }
+                Ok(Ended::Back(how)) => {
+                    let kept = Files::of(&self.config, PATIENCE).and_then(|files| aside(&files));
+                    say(LOG_WARNING, &format!("apply: {how}{}", told(kept)));
+                    return Exit::Fine;
+                }
+                Err(why) => say(
                     LOG_CRITICAL,
-                    &format!("apply: THE NEW POLICY IS STILL IN FORCE, nobody confirmed it: {why}"),
-                );
-                Exit::Failed
+                    &format!(
+                        "apply: THE NEW POLICY IS STILL IN FORCE, nobody confirmed it, tried again: {why}"
+                    ),
+                ),
             }
+            thread::sleep(LATER);
         }
     }
 }
@@ -227,7 +230,13 @@ pub(in crate::cli) fn go_back(
                         "no engine runs; the old policy is in the kernel again",
                     ));
                 }
-                Err(why) => why,
+                // It is there after all: it answers nobody any more, and holds what it is to let go of.
+                Err(why) => {
+                    if round >= LINGERS {
+                        kill(&places, &why);
+                    }
+                    why
+                }
             },
             Err(error) => {
                 let why = error.into();
@@ -349,8 +358,12 @@ const AGAIN: Duration = Duration::from_millis(500);
 const HANGS: u32 = 2;
 /// One that says no for five seconds will go on saying so.
 const REFUSALS: u32 = 10;
-/// A minute and more.
+/// Half a minute at least.
 const ROUNDS: u32 = 60;
+/// What failed for so long is tried again, without filling the log.
+const LATER: Duration = Duration::from_secs(30);
+/// An engine that stops has closed its socket and saves; ten seconds are enough for what its journal has anyway.
+const LINGERS: u32 = 20;
 /// As the unit of an engine has to start: a million bans take some ten seconds.
 const RESTORING: Duration = Duration::from_secs(90);
 /// It hands over to systemd and ends.
