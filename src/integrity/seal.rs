@@ -219,7 +219,10 @@ impl Plan {
         self.changes.retain(|change| is_one(&change.path));
         self.differences.retain(|difference| is_one(&difference.path));
         self.right = self.items.len() - self.changes.len();
-        let kept = former.entries.into_iter().filter(|entry| !is_one(&entry.path));
+        let kept = former
+            .entries
+            .into_iter()
+            .filter(|entry| !is_one(&entry.path) && !is_receivers(&entry.path));
         let anew = self.items.iter().filter_map(Item::entry);
         self.manifest.entries = kept.chain(anew).collect();
         self.manifest.complete = former.complete;
@@ -326,6 +329,11 @@ impl Dress {
     }
 }
 
+/// Sealed by older versions; now another package's, whose upgrades do not seal.
+fn is_receivers(path: &Path) -> bool {
+    path.ends_with("verdict-receiver") || path.ends_with("verdict-receiver.service")
+}
+
 /// The same place wherever one stands.
 fn is_plain(path: &Path) -> bool {
     let again: PathBuf = path.components().collect();
@@ -386,4 +394,26 @@ fn differences(new: &Manifest, notes: &mut Vec<String>) -> Vec<Difference> {
 fn words(mismatches: &[Mismatch]) -> String {
     let words: Vec<String> = mismatches.iter().map(Mismatch::to_string).collect();
     words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receivers_files_are_known_by_their_names() {
+        for path in [
+            "/usr/bin/verdict-receiver",
+            "/usr/lib/systemd/system/verdict-receiver.service",
+        ] {
+            assert!(is_receivers(Path::new(path)), "{path}");
+        }
+        for path in [
+            "/usr/bin/verdictd",
+            "/usr/bin/not-verdict-receiver",
+            "/etc/verdict-receiver/x.conf",
+        ] {
+            assert!(!is_receivers(Path::new(path)), "{path}");
+        }
+    }
 }

@@ -101,6 +101,48 @@ fn a_replaced_verdictctl_is_not_asked() {
     assert!(!host.holds("verdictctl verify"));
 }
 
+/// As when no packed file is found any more: "harden" without a file would seal all.
+#[test]
+fn where_no_file_is_as_packed_nothing_is_sealed() {
+    let host = Host::new();
+    host.dpkg("-i /debs/verdictd_1.deb");
+    host.must(SEAL);
+    let sealed = host.must("cat /etc/verdictd/integrity.sha256");
+    host.write("/usr/local/bin/md5sum", "#!/bin/sh\nexit 1\n");
+    host.must("chmod 755 /usr/local/bin/md5sum");
+    let said = host.dpkg("-i /debs/verdictd_2.deb");
+    assert!(said.contains("no file is as it was packed"), "{said}");
+    assert_eq!(host.must("cat /etc/verdictd/integrity.sha256"), sealed);
+}
+
+#[test]
+fn a_seal_that_fails_says_what_to_run_then() {
+    let host = Host::new();
+    host.pretend_systemd();
+    host.dpkg("-i /debs/verdictd_1.deb");
+    host.write("/etc/verdictd/integrity.sha256", "no seal\n");
+    let said = host.dpkg("-i /debs/verdictd_2.deb");
+    assert!(
+        said.contains("then: systemctl restart verdictd; systemctl start verdictd-monitor"),
+        "{said}"
+    );
+    assert!(said.contains("the monitor stays down"), "{said}");
+}
+
+/// Older versions sealed the receiver too, whose own upgrades do not seal.
+#[test]
+fn an_upgrade_takes_the_receiver_out_of_the_seal() {
+    let host = Host::new();
+    host.dpkg("-i /debs/verdictd_1.deb /debs/verdict-receiver_1.deb");
+    host.must(SEAL);
+    host.must(
+        "cd /etc/verdictd; sed -n 's,/usr/bin/verdictctl$,/usr/bin/verdict-receiver,p' integrity.sha256 > /tmp/line; \
+         test -s /tmp/line; cat /tmp/line >> integrity.sha256",
+    );
+    host.dpkg("-i /debs/verdictd_2.deb");
+    host.must("! grep verdict-receiver /etc/verdictd/integrity.sha256; verdictctl verify");
+}
+
 #[test]
 fn nothing_is_sealed_that_was_not() {
     let host = Host::new();

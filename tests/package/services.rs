@@ -44,6 +44,22 @@ fn engine_and_monitor_run_once_installed_and_are_started_anew_by_an_upgrade() {
     assert!(!host.holds("find /etc/systemd /var/lib/systemd | grep verdictd"));
 }
 
+/// dpkg killed after the preinst, which had stopped the monitor.
+#[test]
+fn an_upgrade_that_was_cut_short_brings_the_monitor_back_when_repeated() {
+    let host = Host::new();
+    host.pretend_systemd();
+    host.dpkg("-i /debs/verdictd_1.deb");
+    host.dpkg("--unpack /debs/verdictd_2.deb");
+    host.asked();
+    host.dpkg("-i /debs/verdictd_2.deb");
+    assert_eq!(
+        started(&host),
+        ["restart verdictd.service", "start verdictd-monitor.service"]
+    );
+    assert!(!host.holds("test -e /run/verdictd-upgrade"));
+}
+
 #[test]
 fn what_an_operator_stopped_stays_stopped() {
     let host = Host::new();
