@@ -74,14 +74,9 @@ pub(super) fn save(
     // Now and not before: what the file gets must be what runs.
     let status = status(client)?;
     let apply = pending(&status)?;
-    let holds = |path: &Path| {
-        config::text(path)
-            .ok()
-            .filter(|text| config::digest(text) == apply.sha256)
-    };
-    let there = holds(&files.config);
+    let there = held(&files.config, apply);
     let done = there.is_some();
-    let Some(text) = there.or_else(|| holds(&files.candidate())) else {
+    let Some(text) = there.or_else(|| held(&files.candidate(), apply)) else {
         return Err(lost(files, apply));
     };
     match (keep(client)?, done) {
@@ -102,6 +97,12 @@ pub(super) fn save(
     }
     reseal(client, files, manifest, quiet, screen)?;
     Ok(Exit::Fine)
+}
+
+/// The text that is to be confirmed, if it is at `path`.
+fn held(path: &Path, apply: &ApplyView) -> Option<String> {
+    let text = config::text(path).ok()?;
+    (config::digest(&text) == apply.sha256).then_some(text)
 }
 
 /// What is in force cannot be written anywhere.
@@ -240,7 +241,7 @@ pub(super) fn go_back(client: &Client, args: GoBackArgs, screen: &mut Screen<'_>
         return Ok(watcher.run(client));
     }
     let (files, status) = files_of(client, &args.config)?;
-    pending(&status)?;
+    take_back(&files, pending(&status)?)?;
     let ended = watcher::go_back(client, &files.config, &args.state_dir, None);
     let line = match ended.map_err(|error| failed(&error))? {
         Ended::Back(how) => format!("{how}{}", watcher::told(watcher::aside(&files))),
@@ -248,6 +249,29 @@ pub(super) fn go_back(client: &Client, args: GoBackArgs, screen: &mut Screen<'_>
     };
     writeln!(screen.out, "{}", plain(&line))?;
     Ok(Exit::Fine)
+}
+
+/// A confirm that was broken off may have written the configuration file already: as if it had not, so that whoever goes
+/// back, with an engine or without, finds the old text there.
+fn take_back(files: &Files, apply: &ApplyView) -> Result<(), CliError> {
+    let Some(text) = held(&files.config, apply) else {
+        return Ok(());
+    };
+    let old = [files.in_force(), files.before_apply()]
+        .iter()
+        .filter_map(|path| config::text(path).ok())
+        .find(|old| config::digest(old) != apply.sha256);
+    let Some(old) = old else {
+        return Err(CliError::Failed(format!(
+            "{:?} holds it already, and what was in force before lies nowhere beside it: \"verdictctl confirm\" completes \
+             it, then apply what is to be in force",
+            files.config
+        )));
+    };
+    files
+        .write_candidate(&text)
+        .and_then(|()| files.write_config(&old))
+        .map_err(|error| failed(&error))
 }
 
 /// What waits for an end.

@@ -182,3 +182,33 @@ fn what_cannot_be_saved_any_more_can_be_given_up() {
     desk.apply(&["--yes", "--confirm", "1h"]);
     assert_eq!(desk.ctl("go-back", &[]).code(), 0);
 }
+
+/// Killed when the file has it and the engine was not told: the file would bring it back at the next start.
+#[test]
+fn what_a_broken_off_confirm_wrote_is_given_up_in_the_file_too() {
+    let ns = Namespace::new("trial");
+    let engine = Engine::start(&ns, DETECTION);
+    let desk = Desk::of(&ns, engine.home());
+    let before = desk.table();
+    desk.apply(&["--yes", "--confirm", "1h"]);
+    let kept = Client::find(Some(engine.home().socket())).ask(&Request::Confirm {});
+    assert!(matches!(kept, Ok(Reply::Confirmed { saved: false })), "{kept:?}");
+    let [config, candidate] = ["verdictd.toml", "verdictd.toml.candidate"].map(|name| desk.at(name));
+    fs::rename(candidate, &config).expect("a file of ours");
+    let known = desk.at("verdictd.toml.in-force");
+    fs::rename(&known, desk.at("known")).expect("a file of ours");
+    let nowhere = desk.ctl("go-back", &[]);
+    assert!(
+        nowhere.code() == 1 && nowhere.stderr.contains("lies nowhere beside it"),
+        "{}",
+        nowhere.text()
+    );
+    fs::rename(desk.at("known"), known).expect("a file of ours");
+    let back = desk.ctl("go-back", &[]);
+    assert_eq!(back.code(), 0, "{}", back.text());
+    desk.must_be_back(&before, "given up");
+    assert_eq!(desk.read("verdictd.toml.unconfirmed").as_deref(), Some(FIREWALL));
+    let engine = Engine::start_in(&ns, engine.kill9(), &[]);
+    desk.must_be_back(&before, "started anew");
+    drop(engine);
+}

@@ -78,8 +78,13 @@ impl Files {
     }
 
     /// What was in force when apply or confirm last saw it.
-    pub(super) fn in_force(&self) -> PathBuf {
+    pub(in crate::cli) fn in_force(&self) -> PathBuf {
         beside(&self.config, ".in-force")
+    }
+
+    /// What the last confirmed one replaced.
+    pub(in crate::cli) fn before_apply(&self) -> PathBuf {
+        beside(&self.config, ".before-apply")
     }
 
     /// An apply begins, which goes back at `until` (since boot) unless it is confirmed: whoever stands by for an earlier
@@ -94,7 +99,7 @@ impl Files {
     }
 
     /// Writes `text` into the candidate.
-    pub(super) fn write_candidate(&self, text: &str) -> Result<(), FilesError> {
+    pub(in crate::cli) fn write_candidate(&self, text: &str) -> Result<(), FilesError> {
         self.write(&self.candidate(), text)
     }
 
@@ -127,7 +132,7 @@ impl Files {
     /// The configuration file gets what is in the candidate; what was there is kept.
     pub(in crate::cli) fn promote(&self) -> Result<(), FilesError> {
         // Without a copy of the old one there is one less, and no harm.
-        let _ = keep(&self.folder, &self.config, &beside(&self.config, ".before-apply"));
+        let _ = keep(&self.folder, &self.config, &self.before_apply());
         self.rename(&self.candidate(), &self.config)
     }
 
